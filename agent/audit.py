@@ -1,0 +1,243 @@
+r"""The audit trail: JSON lines, each chained to the one before by SHA-256.
+
+A line is one object with the members `sequence` (from 1), `time` (UTC), `event`, `fields`, `previous` (the hash of
+the line before; 64 zeros in the first) and `hash`: SHA-256 in hex over the line as it is without `,"hash":"..."` and
+the line end. Changing, dropping or reordering lines breaks the chain; cutting off the end does not, so copy the last
+hash to another machine now and then.
+
+A line cut short by a crash stays where it is. The next whole line is of event `torn-line` and holds the length and hash
+of what lies between; the chain goes on from the last whole line before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from enroll.clock import Clock
+from enroll.errors import StateError
+
+LINE_LIMIT = 16 * 1024  # bytes
+_TAIL_LIMIT = 4 * LINE_LIMIT  # bytes that are looked through for the last whole line
+NO_HASH = "0" * 64
+
+_TORN = "torn-line"
+_HASH_MEMBER = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
+_HASH_MEMBER_SIZE = len(',"hash":""}') + 64
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """What `verify` found.
+
+    Args:
+        records: Number of whole lines.
+        torn: Numbers of the lines that a crash cut short; each is named by the line after it.
+        last_hash: Hash of the last whole line.
+    """
+
+    records: int
+    torn: tuple[int, ...]
+    last_hash: str
+
+
+class AuditTrail:
+    """The open trail; any number of threads may record.
+
+    Args:
+        path: The file; made if it is not there.
+        clock: For the time of each line.
+
+    Raises:
+        StateError: The file cannot be opened or read.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sequence = 0
+        self._previous = NO_HASH
+        self._whole = True
+        try:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(path, flags, 0o640)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            self._recover()
+        except StateError:
+            os.close(self._descriptor)
+            raise
+
+    def record(self, event: str, fields: Mapping[str, str | int], *, durable: bool = False) -> None:
+        """Append one line.
+
+        Args:
+            event: What happened, in kebab case.
+            fields: The particulars. Never a secret.
+            durable: Wait until the line is on the disk. For what an attacker might want to have forgotten.
+
+        Raises:
+            StateError: The line could not be written; what it should have recorded must not happen.
+        """
+        with self._lock:
+            if not self._whole:
+                self._recover()
+            self._append(event, fields)
+            if durable:
+                self._sync()
+
+    def close(self) -> None:
+        """Write everything to the disk and close the file."""
+        with self._lock:
+            self._sync()
+            os.close(self._descriptor)
+
+    def _append(self, event: str, fields: Mapping[str, str | int]) -> None:
+        body = _encode(
+            {
+                "sequence": self._sequence + 1,
+                "time": self._clock.now().isoformat(timespec="microseconds"),
+                "event": event,
+                "fields": dict(fields),
+                "previous": self._previous,
+            }
+        )
+        digest = hashlib.sha256(body).hexdigest()
+        self._write(body[:-1] + f',"hash":"{digest}"}}\n'.encode("ascii"))
+        self._sequence += 1
+        self._previous = digest
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+        if written != len(line):
+            self._whole = False
+            raise StateError(
+                f"The audit trail {self._path} took only part of a line.",
+                remedy="Make room on the disk.",
+                code="audit-unavailable",
+            )
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+
+    def _recover(self) -> None:
+        """Find the last whole line and name what follows it."""
+        try:
+            size = os.fstat(self._descriptor).st_size
+            tail = os.pread(self._descriptor, _TAIL_LIMIT, max(0, size - _TAIL_LIMIT))
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+        ended = not tail or tail.endswith(b"\n")
+        if not ended:
+            tail += b"\n"
+        record = None
+        end = len(tail)
+        while end > 0:
+            start = tail.rfind(b"\n", 0, end - 1) + 1
+            record = _parse(tail[start : end - 1])
+            if record is not None:
+                break
+            end = start
+        if record is not None:
+            self._sequence, self._previous = record["sequence"], record["hash"]
+        elif size > _TAIL_LIMIT:
+            raise _damaged(self._path, "its last lines")
+        if not ended:
+            self._write(b"\n")
+        self._whole = True
+        if torn := tail[end:]:
+            self._append(_TORN, _torn_fields(torn.removesuffix(b"\n")))
+            self._sync()
+
+
+def verify(path: Path) -> AuditSummary:
+    """Check the chain from the first line to the last.
+
+    Raises:
+        StateError: The file cannot be read, or a line was changed, dropped or moved; the message names it.
+    """
+    try:
+        with path.open("rb") as file:
+            return _verify(path, file)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _verify(path: Path, file: BinaryIO) -> AuditSummary:
+    number, records, previous = 0, 0, NO_HASH
+    torn_lines: list[int] = []
+    torn = b""
+    while line := file.readline(LINE_LIMIT):
+        number += 1
+        record = _parse(line.removesuffix(b"\n")) if line.endswith(b"\n") else None
+        if record is None:
+            torn += line
+            torn_lines.append(number)
+            if len(torn) > _TAIL_LIMIT:
+                raise _damaged(path, f"line {number}")
+            continue
+        if (record["sequence"], record["previous"]) != (records + 1, previous):
+            raise _damaged(path, f"line {number}")
+        if torn and (record["event"], record["fields"]) != (_TORN, _torn_fields(torn.removesuffix(b"\n"))):
+            raise _damaged(path, f"line {number - 1}")
+        records, previous, torn = records + 1, record["hash"], b""
+    if torn:
+        raise _damaged(path, f"line {number}")
+    return AuditSummary(records, tuple(torn_lines), previous)
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode("ascii")
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The record in a line, or nothing if it is not a whole line of a trail."""
+    ending = _HASH_MEMBER.fullmatch(line, max(0, len(line) - _HASH_MEMBER_SIZE))
+    if ending is None or len(line) > LINE_LIMIT:
+        return None
+    body = line[: ending.start()] + b"}"
+    if hashlib.sha256(body).hexdigest().encode("ascii") != ending[1]:
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    members = {"sequence": int, "time": str, "event": str, "fields": dict, "previous": str, "hash": str}
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in members.items()):
+        return None
+    return record
+
+
+def _torn_fields(torn: bytes) -> dict[str, str | int]:
+    return {"bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}
+
+
+def _unusable(path: Path, error: OSError) -> StateError:
+    return StateError(
+        f"The audit trail {path} cannot be used: {error.strerror}.",
+        remedy="Check the disk and the permissions.",
+        code="audit-unavailable",
+    )
+
+
+def _damaged(path: Path, place: str) -> StateError:
+    return StateError(
+        f"The audit trail {path} is damaged at {place}.",
+        remedy="Keep the file as evidence and move it away; a new trail is begun at the next start.",
+        code="audit-damaged",
+    )

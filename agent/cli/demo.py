@@ -1,0 +1,248 @@
+"""`scanseal demo`: the whole way once, with the commands that a user would type."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import click
+
+from agent.cli import exits
+from enroll.clock import Clock, SystemClock
+from enroll.errors import ScansealError
+from enroll.statefile import StateFiles
+
+START_TIMEOUT = 20.0  # seconds
+COMMAND_TIMEOUT = 120  # seconds
+
+# What each sample shows -> its name among the files that ship with pydicom.
+SAMPLES = {
+    "a CT slice": "CT_small.dcm",
+    "an enhanced multi-frame MR": "emri_small.dcm",
+    "a compressed image (JPEG 2000)": "JPEG2000.dcm",
+    "a structured report": "test-SR.dcm",
+}
+
+CONFIGURATION = """\
+state_directory = "{directory}/state"
+
+[device]
+manufacturer = "Example Imaging"
+model = "CT 9000"
+serial_number = "CT-0001"
+hardware_type = "1.3.6.1.4.1.32473.1.1"
+
+[keystore.software]
+passphrase_file = "{directory}/passphrase"
+
+[est]
+{est}
+
+[socket]
+path = "{directory}/sign.sock"
+group = "{group}"
+
+[roles]
+acquisition = ["user:{user}"]
+"""
+
+
+class DemoError(ScansealError):
+    """The demonstration did not show what it should."""
+
+    code = "demo-failed"
+
+
+@click.command("demo")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path("scanseal-demo"),
+    show_default=True,
+    help="Where everything is put. Removed first, if it is of an earlier demo.",
+)
+def command(directory: Path) -> int:
+    """Show the whole way on this machine: CA, enrollment, signing, verification, tampering.
+
+    Needs no root, no hardware and no network but loopback. Takes a few seconds.
+    """
+    directory = directory.absolute()
+    _prepare(directory)
+    _Demo(directory, SystemClock()).show()
+    return exits.OK
+
+
+def _prepare(directory: Path) -> None:
+    marker = directory / "made-by-scanseal-demo"
+    if directory.exists() and not marker.exists():
+        raise DemoError(f"{directory} exists and is not of an earlier demo.", remedy="Name another --directory.")
+    if directory.exists():
+        shutil.rmtree(directory)
+    files = StateFiles()
+    files.make_directory(directory)
+    files.write(marker, b"")
+
+
+@dataclass(frozen=True)
+class _Demo:
+    directory: Path
+    clock: Clock
+
+    def show(self) -> None:
+        """Run all steps; the first that does not end as it should ends the demonstration."""
+        _say("This shows how a scanner gets an identity and signs its images. Everything is real but the scanner.")
+        with self._evaluation_ca() as est:
+            self._configure(est)
+            _step(2, "The scanner makes its keys and gets its certificates from that CA (EST, RFC 7030).")
+            self._run("enroll", "est", "--config", str(self._configuration))
+        _say("    The CA is stopped now: signing does not need it.")
+        with self._agent():
+            signed = self._sign()
+        self._verify(signed)
+        self._tamper(signed)
+        second = self._second_opinion(signed)
+        _say(
+            f"\nProved: {len(signed)} images were signed by a key that only the scanner has, and verify{second}; "
+            "a changed pixel is noticed, a corrected patient name is not held against the image."
+        )
+        _say(f"The files are in {self.directory}: signed images in signed/, the CA's certificate is ca/root.pem.")
+
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "scanseal.toml"
+
+    @contextmanager
+    def _evaluation_ca(self) -> Iterator[str]:
+        _step(1, "A small certificate authority starts on this machine. It plays the hospital's CA.")
+        arguments = ("evaluation-ca", "--directory", str(self.directory / "ca"), "--port", "0")
+        with self._background(arguments, "evaluation-ca.log") as output:
+            banner = []
+            for line in output:
+                banner.append(line)
+                if line.startswith("Stop with"):
+                    break
+            text = "".join(banner)
+            _, found, est = text.partition("[est]\n")
+            if not found:
+                raise DemoError("The evaluation CA did not start.", remedy=f"See evaluation-ca.log. {text}")
+            yield "\n".join(line.strip() for line in est.splitlines() if "=" in line)
+
+    def _configure(self, est: str) -> None:
+        files = StateFiles()
+        files.write(self.directory / "passphrase", secrets.token_urlsafe(32).encode())
+        content = CONFIGURATION.format(directory=self.directory, est=est, user=os.getuid(), group=os.getgid())
+        files.write(self._configuration, content.encode())
+        _say(f"    What the scanner needs to know is in {self._configuration}.")
+
+    @contextmanager
+    def _agent(self) -> Iterator[None]:
+        _step(3, "The signing agent starts and listens on a local socket.")
+        with self._background(("agent", "--config", str(self._configuration)), "agent.log"):
+            deadline = self.clock.monotonic() + START_TIMEOUT
+            while self._call("status", "--config", str(self._configuration)).returncode != exits.OK:
+                if self.clock.monotonic() > deadline:
+                    raise DemoError("The agent did not start.", remedy=f"See {self.directory / 'agent.log'}.")
+                self.clock.sleep(0.1)
+            self._run("status", "--config", str(self._configuration))
+            yield
+
+    def _sign(self) -> list[Path]:
+        from pydicom.data import get_testdata_file
+
+        _step(4, "Four images are signed through the socket:")
+        originals, target = self.directory / "images", self.directory / "signed"
+        originals.mkdir()
+        target.mkdir()
+        for meaning, name in SAMPLES.items():
+            source = get_testdata_file(name, download=False)
+            if not isinstance(source, str):
+                raise DemoError(f"The sample {name} is not installed.", remedy="pip install 'scanseal[demo]'")
+            shutil.copy(source, originals / name)
+            _say(f"    {name}: {meaning}")
+        files = [str(originals / name) for name in SAMPLES.values()]
+        self._run("sign", "--config", str(self._configuration), "--output-directory", str(target), *files)
+        return [target / name for name in SAMPLES.values()]
+
+    def _verify(self, signed: Sequence[Path]) -> None:
+        _step(5, "A recipient who has only the CA's certificate checks them:")
+        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), *map(str, signed))
+
+    def _tamper(self, signed: Sequence[Path]) -> None:
+        import pydicom
+
+        _step(6, "One pixel of the CT slice is changed, and in another copy the patient's name:")
+        changed, renamed = self.directory / "one-pixel-changed.dcm", self.directory / "patient-renamed.dcm"
+        image = pydicom.dcmread(signed[0])
+        image.PixelData = bytes([image.PixelData[0] ^ 1]) + image.PixelData[1:]
+        image.save_as(changed)
+        image = pydicom.dcmread(signed[0])
+        image.PatientName = "Corrected^Name"
+        image.save_as(renamed)
+        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), str(changed), expected=exits.BROKEN)
+        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), str(renamed))
+
+    def _second_opinion(self, signed: Sequence[Path]) -> str:
+        program = shutil.which("dcmsign")
+        if program is None:
+            _step(7, "dcmsign is not installed, so there is no second opinion (Debian: apt-get install dcmtk).")
+            return ""
+        _step(7, "DCMTK's dcmsign, which shares no code with scanseal, checks the same files:")
+        anchor = str(self.directory / "ca" / "root.pem")
+        for file in signed:
+            ran = subprocess.run(
+                (program, "--verify", "+rc", "+cf", anchor, str(file)),
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT,
+                check=False,
+            )
+            if ran.returncode != 0:
+                raise DemoError(f"dcmsign does not agree on {file.name}: {ran.stdout}{ran.stderr}")
+            _say(f"    {file.name}: dcmsign agrees")
+        return ", as dcmsign confirms"
+
+    def _run(self, *arguments: str, expected: int = exits.OK) -> None:
+        _say(f"    $ scanseal {' '.join(arguments)}")
+        ran = self._call(*arguments)
+        for line in ran.stdout.splitlines():
+            _say(f"      {line}")
+        if ran.returncode != expected:
+            raise DemoError(f"That ended with {ran.returncode} instead of {expected}. {ran.stderr.strip()}")
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (*_scanseal(), *arguments), capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
+        )
+
+    @contextmanager
+    def _background(self, arguments: Sequence[str], log: str) -> Iterator[IO[str]]:
+        with (
+            (self.directory / log).open("w") as errors,
+            subprocess.Popen((*_scanseal(), *arguments), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
+            if process.stdout is None:
+                raise DemoError("The output of a started program cannot be read.")
+            try:
+                yield process.stdout
+            finally:
+                process.terminate()
+
+
+def _scanseal() -> tuple[str, ...]:
+    return (sys.executable, "-m", "agent.cli.main")
+
+
+def _step(number: int, text: str) -> None:
+    _say(f"\n{number}. {text}")
+
+
+def _say(text: str) -> None:
+    click.echo(text)

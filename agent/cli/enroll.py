@@ -1,0 +1,107 @@
+"""`scanseal enroll`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli import exits
+from agent.cli.options import config_option, configuration, json_option, show
+from enroll.certificates import name_text
+from enroll.clock import Clock, SystemClock
+from enroll.config import EnrollSettings
+from enroll.flows.base import Pending
+from enroll.flows.est import EstFlow
+from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.issue import issue
+from enroll.keystore import KeyStores
+from enroll.statefile import StateFiles
+from enroll.trust import read_anchors
+
+# The device identity authenticates the enrollment of the signing identity, so it comes first.
+OWNER_IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
+
+
+@click.group("enroll")
+def command() -> None:
+    """Get a certificate for this scanner.
+
+    \b
+    est    from a CA that speaks Enrollment over Secure Transport (RFC 7030)
+    """
+
+
+@command.command("est")
+@config_option
+@click.option(
+    "--identity",
+    type=click.Choice(OWNER_IDENTITIES),
+    help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs images.",
+)
+@json_option
+def est(config: Path, identity: IdentityName | None, *, as_json: bool) -> int:
+    """Get new keys and certificates from the CA in [est].
+
+    \b
+    Exit code: 0 enrolled, 69 no answer from the CA, 75 the CA has not decided yet: run the command again,
+               77 the CA refused, 78 the configuration or a key store has to be corrected.
+
+    \b
+    Example: scanseal enroll est --config /etc/scanseal/scanseal.toml
+    """
+    settings = configuration(config).enroll
+    clock = SystemClock()
+    results = []
+    for name in (identity,) if identity else OWNER_IDENTITIES:
+        answer = enroll_by_est(name, settings, clock)
+        results.append(described(name, answer))
+        if isinstance(answer, Pending):
+            break
+    text = "\n".join(result["text"] for result in results)
+    show({"identities": results}, text, as_json=as_json)
+    return exits.TRY_LATER if results[-1]["state"] == "pending" else exits.OK
+
+
+def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending:
+    """Get a new key and certificate, or go on with a request that is under way; see `enroll.issue.issue`."""
+    files = StateFiles()
+    identities = IdentityStore(settings.state_directory, files)
+    anchors = read_anchors(settings.est.anchor_file, files)
+    stores = KeyStores(settings.keystore, settings.state_directory, files)
+    try:
+        with EstFlow.connect(
+            identity, settings, stores=stores, identities=identities, anchors=anchors, clock=clock, files=files
+        ) as flow:
+            return issue(
+                identity, settings, stores=stores, identities=identities, flow=flow, anchors=anchors, clock=clock
+            )
+    finally:
+        stores.close()
+
+
+def described(identity: IdentityName, answer: Generation | Pending) -> dict[str, Any]:
+    """The result of an enrollment for programs; `text` is for people."""
+    if isinstance(answer, Pending):
+        return {
+            "identity": identity,
+            "state": "pending",
+            "until": answer.until.isoformat(),
+            "reason": answer.reason,
+            "text": f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC.",
+        }
+    certificate = answer.certificate
+    return {
+        "identity": identity,
+        "state": "issued",
+        "generation": answer.number,
+        "subject": name_text(certificate.subject),
+        "issuer": name_text(certificate.issuer),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "protection": answer.protection,
+        "text": (
+            f"{identity}: {name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
+            f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
+        ),
+    }

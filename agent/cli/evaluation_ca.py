@@ -1,0 +1,66 @@
+"""`scanseal evaluation-ca`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from enroll.clock import SystemClock
+from enroll.evaluation.ca import DEFAULT_LIFETIME, USERNAME, EvaluationCa
+from enroll.evaluation.est_server import EstServer
+
+BANNER = """\
+Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and it never revokes.
+
+  EST server   {url}
+  anchor       {anchor}
+  user name    {username}
+  password     in {password}
+
+In scanseal.toml:
+
+  [est]
+  url = "{url}"
+  anchor_file = "{anchor}"
+  username = "{username}"
+  password_file = "{password}"
+
+Stop with Ctrl-C."""
+
+
+@click.command("evaluation-ca")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where the CA keeps its files; they are made at the first start.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8443, show_default=True, help="0 takes a free port.")
+@click.option(
+    "--lifetime-days",
+    type=click.IntRange(1, 3650),
+    default=DEFAULT_LIFETIME.days,
+    show_default=True,
+    help="How long issued certificates live.",
+)
+def command(directory: Path, port: int, lifetime_days: int) -> None:
+    """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
+
+    It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner.
+
+    \b
+    Example: scanseal evaluation-ca --directory ./evaluation-ca
+    """
+    directory = directory.absolute()
+    ca = EvaluationCa.create_or_open(directory, SystemClock(), timedelta(days=lifetime_days))
+    server = EstServer(ca, ("127.0.0.1", port), log=lambda line: click.echo(line, err=True))
+    banner = BANNER.format(
+        directory=directory, url=server.url, anchor=ca.anchor_file, username=USERNAME, password=ca.password_file
+    )
+    click.echo(banner)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)

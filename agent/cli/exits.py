@@ -1,0 +1,95 @@
+"""Exit codes. They are documented in docs/exit-codes.md and stay as they are.
+
+Codes 1 to 7 are verdicts of `scanseal verify`; the rest follows sysexits.h, which keeps clear of them. Python's own 1
+for a crash and 2 for a usage error are mapped away.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import click
+
+from agent.errors import (
+    AgentError,
+    AgentRefused,
+    AlreadyRunning,
+    DicomError,
+    InputFileError,
+    OutputFileError,
+    RequestRefused,
+    RoleNotAllowed,
+    SigningError,
+)
+from enroll.errors import (
+    ConfigurationError,
+    EnrollerBusy,
+    EnrollmentError,
+    EnrollmentRefused,
+    KeyStoreError,
+    ScansealError,
+    ServerUnreachable,
+    StateError,
+)
+
+OK = 0
+BROKEN = 1
+VALID_WITH_RESERVATIONS = 3
+UNSIGNED = 4
+INDETERMINATE = 7
+USAGE = 64
+INSTANCE_REFUSED = 65
+NO_INPUT = 66
+UNAVAILABLE = 69
+INTERNAL = 70
+OUTPUT = 73
+TRY_LATER = 75
+NOT_PERMITTED = 77
+CONFIGURATION = 78
+INTERRUPTED = 130
+
+_FORBIDDEN_STATUS = 403
+_UNAVAILABLE_STATUS = 503
+
+# The first class that fits decides.
+_BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
+    (DicomError, INSTANCE_REFUSED),
+    (InputFileError, NO_INPUT),
+    (OutputFileError, OUTPUT),
+    (ConfigurationError, CONFIGURATION),
+    (StateError, CONFIGURATION),
+    (AlreadyRunning, TRY_LATER),
+    (EnrollerBusy, TRY_LATER),
+    (RoleNotAllowed, NOT_PERMITTED),
+    (EnrollmentRefused, NOT_PERMITTED),
+    (ServerUnreachable, UNAVAILABLE),
+    (AgentError, UNAVAILABLE),
+    (RequestRefused, USAGE),
+    (SigningError, CONFIGURATION),
+    (KeyStoreError, CONFIGURATION),
+    (EnrollmentError, UNAVAILABLE),
+)
+
+
+def exit_code(error: ScansealError) -> int:
+    """The exit code of an error."""
+    if isinstance(error, AgentRefused):
+        by_status = {_FORBIDDEN_STATUS: NOT_PERMITTED, _UNAVAILABLE_STATUS: UNAVAILABLE, 429: TRY_LATER}
+        return by_status.get(error.status, INSTANCE_REFUSED)
+    return next((code for kind, code in _BY_CLASS if isinstance(error, kind)), INTERNAL)
+
+
+def described(error: ScansealError) -> dict[str, str]:
+    """An error for programs."""
+    return {"code": error.code, "what": error.what, "remedy": error.remedy}
+
+
+def check_command_name(name: str, known: Iterable[str]) -> None:
+    """Say which command was probably meant.
+
+    Raises:
+        click.UsageError: There is no such command, but a similar one.
+    """
+    if name not in known and (near := difflib.get_close_matches(name, known, n=1)):
+        raise click.UsageError(f"No such command {name!r}. Did you mean {near[0]!r}?")

@@ -1,0 +1,106 @@
+"""`scanseal`: finds the command, runs it, and turns whatever happens into a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import agent
+from agent.cli import exits
+from enroll.errors import ScansealError
+
+# Name -> module. A command is imported when it is asked for: `scanseal sign` must start quickly.
+COMMANDS = {
+    "demo": "agent.cli.demo",
+    "agent": "agent.cli.agent",
+    "enroll": "agent.cli.enroll",
+    "renew": "agent.cli.renew",
+    "status": "agent.cli.status",
+    "sign": "agent.cli.sign",
+    "verify": "agent.cli.verify",
+    "evaluation-ca": "agent.cli.evaluation_ca",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        exits.check_command_name(args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(agent.__version__, message="%(version)s")
+def scanseal() -> None:
+    """Gives a scanner an identity of its own, and lets it sign every image it makes.
+
+    \b
+    Try it out:             scanseal demo
+    Get a certificate:      scanseal enroll est --identity device
+    Offer signatures:       scanseal agent
+    Sign and verify:        scanseal sign image.dcm --output signed.dcm
+                            scanseal verify signed.dcm --anchor ca.pem
+    """
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each kind of end
+    """Run a command.
+
+    Returns:
+        The exit code, as listed in `agent.cli.exits`.
+    """
+    try:
+        result = scanseal.main(args=list(arguments), prog_name="scanseal", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return exits.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; there is nobody left to tell.
+        sys.stdout = None
+        return exits.OUTPUT
+    except ScansealError as error:
+        _report(error, as_json="--json" in arguments)
+        return exits.exit_code(error)
+    except Exception:  # noqa: BLE001 - the top loop: whatever it is, it must not look like a verdict
+        traceback.print_exc()
+        click.echo("This is a fault of scanseal. Please report it together with the lines above.", err=True)
+        return exits.INTERNAL
+    return result if isinstance(result, int) else exits.OK
+
+
+def _report(error: ScansealError, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": exits.described(error)}, indent=2))
+        return
+    click.echo(f"Error: {error.what}", err=True)
+    if error.remedy:
+        click.echo(f"       {error.remedy}", err=True)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

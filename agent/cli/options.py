@@ -1,0 +1,111 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from agent.config import Configuration, load
+from agent.errors import InputFileError, OutputFileError
+from enroll.config import DEFAULT_CONFIGURATION
+from enroll.statefile import StateFiles
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """`--config FILE`."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_CONFIGURATION,
+        show_default=True,
+        help="The configuration file.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")(command)
+
+
+def configuration(path: Path) -> Configuration:
+    """The configuration, checked.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    return load(path, StateFiles())
+
+
+def progress(files: Sequence[Path], label: str) -> Iterator[Path]:
+    """The files one by one, with a progress bar on the terminal where there is more than one."""
+    with click.progressbar(files, label=label, file=sys.stderr, hidden=len(files) == 1) as bar:
+        yield from bar
+
+
+def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a result for programs or for people."""
+    click.echo(json.dumps(result, indent=2) if as_json else text)
+
+
+@contextmanager
+def regular_file(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading.
+
+    Raises:
+        InputFileError: Not there, or not a regular file.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputFileError(f"{path} cannot be read: {error.strerror}.", remedy="Name a DICOM file.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputFileError(f"{path} is not a regular file.", remedy="Name a DICOM file.")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[memoryview]:
+    """The content of a regular file, without reading it into memory.
+
+    Raises:
+        InputFileError: Not there, or not a regular file.
+    """
+    with regular_file(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            yield memoryview(b"")
+            return
+        # Not closed here: whoever still looks at a part of it would be cut off. It goes with its last reader.
+        yield memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file for output that appears under its name only when all of it is written.
+
+    Raises:
+        OutputFileError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputFileError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another place.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""`scanseal sign`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli import exits
+from agent.cli.options import config_option, configuration, json_option, progress, regular_file, show, written_whole
+from agent.client import SigningClient, apply_splice
+from agent.daemon.wire import Role
+from agent.dicom.profile import PROFILES
+from enroll.errors import ScansealError
+
+
+@click.command("sign")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the signed instance goes, for one FILE.")
+@click.option(
+    "--output-directory",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where the signed instances go, under the names of the FILEs.",
+)
+@click.option("--role", type=click.Choice(Role), default=Role.ACQUISITION, show_default=True, help="What is signed.")
+@click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True, help="What is covered.")
+@click.option("--socket", type=click.Path(path_type=Path), help="The agent's socket. Default: [socket] path.")
+@config_option
+@json_option
+def command(  # noqa: PLR0913, PLR0917 - one argument for each option
+    files: tuple[Path, ...],
+    output: Path | None,
+    output_directory: Path | None,
+    role: Role,
+    profile: str,
+    socket: Path | None,
+    config: Path,
+    *,
+    as_json: bool,
+) -> int:
+    """Have DICOM files signed by the agent.
+
+    The originals are not touched. A file that cannot be signed is named, and the next one is signed.
+
+    \b
+    Exit code: 0 all signed, 65 one cannot be signed, 66 one cannot be read, 69 the agent cannot sign now,
+               73 one cannot be written, 77 you may not sign in this role.
+
+    \b
+    Example: scanseal sign --output-directory signed/ study/*.dcm
+    """
+    targets = _targets(files, output, output_directory)
+    path = socket or configuration(config).agent.socket.path
+    results: list[dict[str, Any]] = []
+    failures: list[int] = []
+    with SigningClient(path) as client:
+        for source, target in zip(progress(files, "Signing"), targets, strict=True):
+            try:
+                results.append(_signed(client, source, target, role, profile))
+            except ScansealError as error:
+                failures.append(exits.exit_code(error))
+                results.append({"file": str(source), "error": exits.described(error)})
+    show({"files": results}, "\n".join(map(_text, results)), as_json=as_json)
+    return failures[0] if failures else exits.OK
+
+
+def _targets(files: Sequence[Path], output: Path | None, output_directory: Path | None) -> list[Path]:
+    if (output is None) == (output_directory is None):
+        raise click.UsageError("Say where the signed files go: --output FILE or --output-directory DIRECTORY.")
+    if output_directory is None:
+        if output is None or len(files) != 1:
+            raise click.UsageError("--output takes one FILE. Use --output-directory for several.")
+        return [output]
+    targets = [output_directory / file.name for file in files]
+    if len(set(targets)) != len(targets):
+        raise click.UsageError("Two FILEs have the same name, so one would overwrite the other. Sign them separately.")
+    return targets
+
+
+def _signed(client: SigningClient, source: Path, target: Path, role: Role, profile: str) -> dict[str, Any]:
+    with regular_file(source) as instance:
+        splice = client.splice_instance(instance, role=role, profile=profile)
+        with written_whole(target) as signed:
+            apply_splice(instance, splice.edits, signed)
+    return {
+        "file": str(source),
+        "signed": str(target),
+        "sop_instance_uid": splice.sop_instance_uid,
+        "signature_uid": splice.signature_uid,
+        "key_generation": splice.key_generation,
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    if error := result.get("error"):
+        return f"{result['file']}: not signed ({error['code']}). {error['what']} {error['remedy']}"
+    return f"{result['file']}: signed, written to {result['signed']}"

@@ -1,0 +1,146 @@
+"""The agent's part of scanseal.toml, and the reader of the whole file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enroll.config import EnrollSettings, option, read_settings, read_toml
+from enroll.errors import ConfigurationError
+from enroll.statefile import StateFiles
+
+
+@dataclass(frozen=True)
+class SocketSettings:
+    """`[socket]`: where callers reach the agent. Not used when systemd hands over a listening socket."""
+
+    path: Path = option(
+        "Where the socket is made, mode 0660. At most 107 bytes.", default=Path("/run/scanseal/sign.sock")
+    )
+    group: str = option(
+        "Group that may connect, by name or number. Empty: the group the agent runs as.", default="scanseal"
+    )
+
+
+@dataclass(frozen=True)
+class RolesSettings:
+    """`[roles]`: who may have what signed. Entries are "user:NAME", "group:NAME" or the same with a number.
+
+    A role without entries is given to nobody.
+    """
+
+    acquisition: tuple[str, ...] = option("Callers that may sign original images.", default=())
+    derivation: tuple[str, ...] = option("Callers that may sign processed images.", default=())
+    synthesis: tuple[str, ...] = option("Callers that may sign images made by a model.", default=())
+
+
+@dataclass(frozen=True)
+class LimitsSettings:
+    """`[limits]`: what one caller may cost the others."""
+
+    connections: int = option(
+        "Connections at the same time; the next one is answered with status 503.", default=64, at_least=1, at_most=4096
+    )
+    connections_per_user: int = option(
+        "Connections of one user at the same time; the next one is answered with status 429.",
+        default=16,
+        at_least=1,
+        at_most=4096,
+    )
+    head_seconds: int = option(
+        "Longest time from the first byte of a request to the end of its head.",
+        default=2,
+        unit="seconds",
+        at_least=1,
+        at_most=60,
+    )
+    body_seconds: int = option(
+        "Longest time for a body, on top of what its size needs at bytes_per_second; the same for an answer.",
+        default=10,
+        unit="seconds",
+        at_least=1,
+        at_most=600,
+    )
+    bytes_per_second: int = option(
+        "Slowest transfer of a large body that is waited for.",
+        default=10_000_000,
+        unit="bytes per second",
+        at_least=1000,
+        at_most=10_000_000_000,
+    )
+    idle_seconds: int = option(
+        "How long a connection may stay open between two requests.",
+        default=30,
+        unit="seconds",
+        at_least=1,
+        at_most=3600,
+    )
+    instance_bytes: int = option(
+        "Largest instance that is accepted.", default=4 << 30, unit="bytes", at_least=1 << 10, at_most=1 << 40
+    )
+
+
+@dataclass(frozen=True)
+class WorkersSettings:
+    """`[workers]`: the processes that read images. They hold no key."""
+
+    count: int = option("Worker processes. 0: one for each CPU.", default=0, unit="processes", at_least=0, at_most=64)
+    memory_mebibytes: int = option(
+        "Address space of one worker (RLIMIT_AS). Raise it together with limits.connections.",
+        default=1024,
+        unit="MiB",
+        at_least=256,
+        at_most=65536,
+    )
+    spool_directory: Path = option(
+        "Where an instance too large for memory waits for its signature, when the caller wants the whole instance "
+        "back. The file has no name and is gone with the request.",
+        default=Path("/var/tmp"),  # noqa: S108 - files there are made without a name
+    )
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """Everything that the agent needs besides its identity."""
+
+    socket: SocketSettings = field(default_factory=SocketSettings)
+    roles: RolesSettings = field(default_factory=RolesSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    workers: WorkersSettings = field(default_factory=WorkersSettings)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One scanseal.toml, checked."""
+
+    enroll: EnrollSettings
+    agent: AgentSettings
+
+
+def load(path: Path, files: StateFiles) -> Configuration:
+    """Read scanseal.toml.
+
+    Raises:
+        ConfigurationError: Unreadable, not TOML, or an option that is unknown, missing or out of bounds.
+    """
+    tables = read_toml(path, files)
+    enroll_names, agent_names = _names(EnrollSettings), _names(AgentSettings)
+    for name in tables:
+        if name not in enroll_names | agent_names:
+            raise _unknown_table(name, enroll_names | agent_names, path)
+    return Configuration(
+        enroll=read_settings(EnrollSettings, {name: tables[name] for name in tables if name in enroll_names}, ""),
+        agent=read_settings(AgentSettings, {name: tables[name] for name in tables if name in agent_names}, ""),
+    )
+
+
+def _names(settings: type[EnrollSettings | AgentSettings]) -> set[str]:
+    return {declared.name for declared in dataclasses.fields(settings)}
+
+
+def _unknown_table(name: str, known: set[str], path: Path) -> ConfigurationError:
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
+    return ConfigurationError(f"{path} has no table or option {name!r}.", remedy=remedy)

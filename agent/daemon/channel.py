@@ -1,0 +1,78 @@
+"""The worker's end of a signing channel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from agent.daemon.connection import ConnectionLost
+from agent.daemon.wire import (
+    REPLY_LIMIT,
+    HashName,
+    Identity,
+    Operation,
+    Request,
+    Role,
+    Signature,
+    decode_answer,
+    decode_signature,
+)
+
+_LONGEST_SIGNATURE = struct.pack("ll", 60, 0)  # struct timeval; slow tokens need seconds when many callers wait
+
+
+class SigningChannel:
+    """Asks the keyholder on behalf of the one caller that the channel is bound to."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.settimeout(None)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_SIGNATURE)
+        self._channel = channel
+        self._allowed: set[Role] = set()
+
+    def authorize(self, role: Role) -> None:
+        """Find out early whether the caller may use `role`; the keyholder checks again when it signs.
+
+        Raises:
+            SigningError: It may not.
+        """
+        if role not in self._allowed:
+            decode_answer(self._ask(Request(Operation.AUTHORIZE, role=role)))
+            self._allowed.add(role)
+
+    def sign(self, role: Role, hash_name: HashName, digest: bytes, reference: str = "") -> Signature:
+        """Have a digest signed.
+
+        Args:
+            role: What it is signed as.
+            hash_name: What made the digest.
+            digest: The digest.
+            reference: SOP Instance UID for the audit trail.
+
+        Raises:
+            SigningError: The keyholder cannot, or may not for this caller.
+        """
+        request = Request(Operation.SIGN, role=role, hash_name=hash_name, digest=digest, reference=reference)
+        return decode_signature(self._ask(request))
+
+    def certificates(self, identity: Identity) -> bytes:
+        """The certificates of an identity, its own first, in PEM.
+
+        Raises:
+            SigningError: It has none.
+        """
+        return decode_answer(self._ask(Request(Operation.CERTIFICATES, identity=identity)))
+
+    def status(self) -> bytes:
+        """The state of the agent, in JSON."""
+        return decode_answer(self._ask(Request(Operation.STATUS)))
+
+    def _ask(self, request: Request) -> bytes:
+        try:
+            self._channel.send(request.encode())
+            reply = self._channel.recv(REPLY_LIMIT)
+        except OSError as error:
+            raise ConnectionLost from error
+        if not reply:
+            raise ConnectionLost
+        return reply

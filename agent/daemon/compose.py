@@ -1,0 +1,109 @@
+"""The composition root of the keyholder: what it is made of, and in which order it starts and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import agent
+from agent.audit import AuditTrail
+from agent.config import AgentSettings, Configuration
+from agent.daemon.channels import SigningChannels
+from agent.daemon.connection import TimeLimits
+from agent.daemon.hardening import harden, reserve_descriptors
+from agent.daemon.keyholder import Keyholder, Parts
+from agent.daemon.listener import open_listener
+from agent.daemon.notify import ServiceManager
+from agent.daemon.options import WorkerOptions
+from agent.daemon.roles import RoleTable
+from agent.daemon.service import SigningService
+from agent.daemon.signer import Identities
+from agent.daemon.workers import Workers
+from agent.errors import AlreadyRunning
+from enroll.clock import Clock
+from enroll.errors import StateError
+from enroll.identity import IdentityStore
+from enroll.keystore import KeyStores
+from enroll.statefile import StateFiles
+
+
+def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles) -> int:
+    """See `agent.daemon.run`."""
+    settings, state = configuration.agent, configuration.enroll.state_directory
+    cpus = os.cpu_count() or 1
+    manager = ServiceManager.of_this_process()
+    roles = RoleTable.resolve(settings.roles)
+    reserve_descriptors(settings.limits.connections)
+    harden()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_only_one(state, files))
+        # Started before a key is loaded, so that both take their time together.
+        workers = Workers(settings.workers.count or cpus, worker_options(settings), clock)
+        stack.callback(workers.kill)
+        workers.tend()
+        files.make_directory(state / "audit", 0o750)
+        audit = AuditTrail(state / "audit" / "audit.jsonl", clock)
+        stack.callback(audit.close)
+        keys = KeyStores(configuration.enroll.keystore, state, files)
+        stack.callback(keys.close)
+        identities = Identities(IdentityStore(state, files), keys, audit, clock)
+        service = SigningService(
+            identities,
+            audit,
+            clock,
+            lambda: {"workers": len(workers.running()), "connections": len(channels.open_channels())},
+        )
+        channels = SigningChannels(service.reply, audit, threads=cpus)
+        stack.callback(channels.close)
+        # Last: a socket that is there is answered.
+        listener = open_listener(settings.socket, manager.descriptors)
+        stack.callback(listener.close)
+        audit.record("agent-started", {"version": agent.__version__, "pid": os.getpid()}, durable=True)
+        Keyholder(Parts(listener, workers, channels, identities, roles, settings.limits, audit, manager, clock)).serve()
+        audit.record("agent-stopped", {}, durable=True)
+    return 0
+
+
+def worker_options(settings: AgentSettings) -> WorkerOptions:
+    """What a worker has to know of the configuration."""
+    limits = settings.limits
+    return WorkerOptions(
+        times=TimeLimits(
+            head=limits.head_seconds,
+            body=limits.body_seconds,
+            bytes_per_second=limits.bytes_per_second,
+            idle=limits.idle_seconds,
+        ),
+        connections=limits.connections,
+        instance_bytes=limits.instance_bytes,
+        memory_bytes=settings.workers.memory_mebibytes << 20,
+        spool_directory=str(settings.workers.spool_directory),
+    )
+
+
+@contextlib.contextmanager
+def _only_one(state: Path, files: StateFiles) -> Iterator[None]:
+    """Keep a second agent away from the state directory.
+
+    Raises:
+        AlreadyRunning: There is one.
+        StateError: The lock file cannot be made.
+    """
+    files.make_directory(state, 0o750)
+    path = state / "agent.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise AlreadyRunning(
+            f"Another agent works in {state}.", remedy="Stop it first, or give this one its own state_directory."
+        ) from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,189 @@
+"""The keyholder's main loop: accepts, binds each connection to its caller, hands it over. It parses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.audit import AuditTrail
+from agent.config import LimitsSettings
+from agent.daemon.channels import SigningChannels
+from agent.daemon.connection import Answer
+from agent.daemon.listener import Listener
+from agent.daemon.notify import ServiceManager
+from agent.daemon.peer import Caller, caller_of
+from agent.daemon.problems import MEDIA_TYPE, problem_of
+from agent.daemon.roles import RoleTable
+from agent.daemon.signer import Identities
+from agent.daemon.workers import Worker, Workers
+from agent.errors import RequestRefused
+from enroll.clock import Clock
+from enroll.errors import ScansealError
+
+TICK = 1.0  # seconds between looks at the identity directory
+ACCEPTED_AT_ONCE = 16  # connections between two looks at everything else
+STOP_SECONDS = 20.0  # for requests that are under way when the service stops
+REFUSAL_INTERVAL = 10.0  # seconds between two audit lines about refused connections
+
+logger = logging.getLogger("scanseal.keyholder")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the keyholder works with; `agent.daemon.run` puts it together."""
+
+    listener: Listener
+    workers: Workers
+    channels: SigningChannels
+    identities: Identities
+    roles: RoleTable
+    limits: LimitsSettings
+    audit: AuditTrail
+    manager: ServiceManager
+    clock: Clock
+
+
+class Keyholder:
+    """Serves until it is told to stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = False
+        self._reload = False
+        self._refused = 0
+        self._refusals_written_at = -REFUSAL_INTERVAL
+
+    def serve(self) -> None:
+        """Accept connections until SIGTERM or SIGINT, then let what is under way finish."""
+        parts = self._parts
+        with _signals() as signals:
+            parts.workers.tend()
+            parts.manager.ready()
+            while not self._stopping:
+                self._wait(parts.listener.socket, signals)
+                parts.workers.tend()
+                self._look_around()
+            self._stop(signals)
+
+    def _wait(self, listener: socket.socket | None, signals: int) -> None:
+        """Wait for something to happen, at most one tick, and see to it."""
+        workers = {worker.control.fileno(): worker for worker in self._parts.workers.running()}
+        poll = select.poll()
+        for descriptor in (signals, *workers):
+            poll.register(descriptor, select.POLLIN)
+        if listener is not None:
+            poll.register(listener, select.POLLIN)
+        for descriptor, _ in poll.poll(TICK * 1000):
+            if descriptor in workers:
+                self._parts.workers.listen(workers[descriptor])
+            elif descriptor == signals:
+                self._take_signals(signals)
+            elif listener is not None:
+                self._accept(listener)
+
+    def _take_signals(self, signals: int) -> None:
+        for number in os.read(signals, 64):
+            if number == signal.SIGHUP:
+                self._reload = True
+            else:
+                self._stopping = True
+
+    def _look_around(self) -> None:
+        try:
+            self._parts.identities.refresh(at_once=self._reload)
+            self._reload = False
+            self._write_refusals()
+        except ScansealError as error:  # the audit trail: signing is refused as long as it cannot be written
+            logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        if self._parts.workers.running():
+            self._parts.manager.alive()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, _address = listener.accept()
+            except OSError:  # nobody is waiting any more, or there is no descriptor left: look again in a while
+                return
+            with connection:
+                try:
+                    self._hand_over(connection)
+                except RequestRefused as error:
+                    self._refuse(connection, error)
+
+    def _hand_over(self, connection: socket.socket) -> None:
+        caller = caller_of(connection)
+        worker = self._admit(caller)
+        roles = self._parts.roles.of(caller)
+        with self._parts.channels.open(caller, roles, worker.process.pid) as channel:
+            if not self._parts.workers.hand_over(worker, connection, channel):
+                raise _busy()
+
+    def _admit(self, caller: Caller) -> Worker:
+        """The worker with the fewest connections, if there is room for one more of this caller."""
+        channels, limits = self._parts.channels.open_channels(), self._parts.limits
+        if sum(channel.caller.uid == caller.uid for channel in channels) >= limits.connections_per_user:
+            raise RequestRefused(
+                f"User {caller.uid} has {limits.connections_per_user} connections already.",
+                remedy="Keep connections open and use them again, or raise limits.connections_per_user.",
+                code="too-many-connections",
+            )
+        workers = self._parts.workers.running()
+        if not workers or len(channels) >= limits.connections:
+            raise _busy()
+        busy = [channel.worker for channel in channels]
+        return min(workers, key=lambda worker: busy.count(worker.process.pid))
+
+    def _refuse(self, connection: socket.socket, error: RequestRefused) -> None:
+        self._refused += 1
+        status, document = problem_of(error)
+        answer = Answer.of(status, MEDIA_TYPE, document, (("Retry-After", "1"),))
+        # A caller that cannot take these few bytes at once gets none; nobody waits for it.
+        with contextlib.suppress(OSError):
+            connection.settimeout(0)
+            connection.sendall(answer.head(close=True) + document)
+
+    def _write_refusals(self) -> None:
+        now = self._parts.clock.monotonic()
+        if self._refused and now - self._refusals_written_at >= REFUSAL_INTERVAL:
+            self._parts.audit.record("connections-refused", {"count": self._refused})
+            self._refused, self._refusals_written_at = 0, now
+
+    def _stop(self, signals: int) -> None:
+        parts = self._parts
+        parts.manager.stopping()
+        parts.listener.close()
+        parts.workers.drain()
+        deadline = parts.clock.monotonic() + STOP_SECONDS
+        while parts.workers.running() and parts.clock.monotonic() < deadline:
+            self._wait(None, signals)
+        parts.workers.kill()
+
+
+def _busy() -> RequestRefused:
+    return RequestRefused(
+        "All connections are in use.", remedy="Try again; if it lasts, raise limits.connections.", code="busy"
+    )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor from which the numbers of signals can be read."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    wakeup = signal.set_wakeup_fd(write_end)
+    try:
+        yield read_end
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(read_end)
+        os.close(write_end)

@@ -1,0 +1,169 @@
+"""What the keyholder answers on a signing channel. It gets fixed frames and the caller the channel is bound to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import agent
+from agent.audit import AuditTrail
+from agent.daemon.peer import Caller
+from agent.daemon.signer import ActiveKey, Identities
+from agent.daemon.wire import Operation, Request, Role, Signature, encode_answer, encode_refusal, encode_signature
+from agent.errors import NotEnrolled, RoleNotAllowed
+from enroll.clock import Clock
+from enroll.errors import ScansealError
+from enroll.identity import Generation, IdentityName
+
+REFUSAL_INTERVAL = 1.0  # seconds between two audit lines about refusals of the same user
+
+
+class SigningService:
+    """Answers requests of workers.
+
+    Args:
+        identities: What signs.
+        audit: Takes note of every signature before it is given out, and of every refusal.
+        clock: The clocks.
+        figures: Numbers for the status, such as the count of connections.
+    """
+
+    def __init__(
+        self, identities: Identities, audit: AuditTrail, clock: Clock, figures: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._identities = identities
+        self._audit = audit
+        self._clock = clock
+        self._figures = figures
+        self._refusals = _Refusals(audit, clock)
+
+    def reply(self, frame: bytes, caller: Caller, roles: frozenset[Role]) -> bytes:
+        """Answer one frame.
+
+        Args:
+            frame: As the worker sent it.
+            caller: Whom the channel is bound to.
+            roles: The caller's.
+
+        Raises:
+            WireError: Not a request.
+        """
+        request = Request.decode(frame)
+        try:
+            if request.operation is Operation.SIGN:
+                return self._sign(request, caller, roles)
+            if request.operation is Operation.AUTHORIZE:
+                self._authorize(request.role, caller, roles)
+                self._active_key()
+                return encode_answer(b"")
+            if request.operation is Operation.CERTIFICATES:
+                return encode_answer(self._certificates(IdentityName(request.identity)))
+            return encode_answer(self._status())
+        except ScansealError as error:
+            return encode_refusal(error.code, error.what, error.remedy)
+
+    def _sign(self, request: Request, caller: Caller, roles: frozenset[Role]) -> bytes:
+        self._authorize(request.role, caller, roles)
+        active = self._active_key()
+        value = active.sign(request.digest, request.hash_name, self._clock.now())
+        self._audit.record(
+            "signature",
+            {
+                "uid": caller.uid,
+                "role": request.role,
+                "key_generation": active.generation.number,
+                "algorithm": request.hash_name,
+                "digest": request.digest.hex(),
+                "sop_instance_uid": request.reference,
+            },
+        )
+        return encode_signature(Signature(value, active.certificate, active.generation.number))
+
+    def _authorize(self, role: Role, caller: Caller, roles: frozenset[Role]) -> None:
+        if role not in roles:
+            self._refusals.record(role, caller)
+            raise RoleNotAllowed(
+                f"User {caller.uid} may not use the role {role}.",
+                remedy=f"Ask the operator to add the user, or one of its groups, to [roles] {role} in scanseal.toml.",
+            )
+
+    def _active_key(self) -> ActiveKey:
+        active = self._identities.view.signing
+        if active is None:
+            raise _not_enrolled("signing")
+        return active
+
+    def _certificates(self, name: IdentityName) -> bytes:
+        chain = self._identities.chain(name)
+        if chain is None:
+            raise _not_enrolled(name)
+        return chain
+
+    def _status(self) -> bytes:
+        now = self._clock.now()
+        view = self._identities.view
+        refusal = view.signing.refusal(now) if view.signing else _not_enrolled("signing")
+        refused = view.refused
+        status = {
+            "state": refusal.code if refusal else "ready",
+            "version": agent.__version__,
+            "time": now.isoformat(timespec="seconds"),
+            "identities": {
+                "signing": _describe(view.signing.generation) if view.signing else None,
+                "device": _describe(view.device) if view.device else None,
+            },
+            "refused_generation": {"code": refused.code, "detail": refused.what} if refused else None,
+            **self._figures(),
+        }
+        return json.dumps(status).encode("ascii")
+
+
+class _Refusals:
+    """Keeps a caller who is refused again and again from filling the audit trail."""
+
+    def __init__(self, audit: AuditTrail, clock: Clock) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last: dict[int, tuple[float, int]] = {}  # by user: when a line was written, refusals since
+
+    def record(self, role: Role, caller: Caller) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            written, unwritten = self._last.get(caller.uid, (-REFUSAL_INTERVAL, 0))
+            if now - written < REFUSAL_INTERVAL:
+                self._last[caller.uid] = (written, unwritten + 1)
+                return
+            self._last[caller.uid] = (now, 0)
+        self._audit.record(
+            "role-refused",
+            {"uid": caller.uid, "gid": caller.groups[0], "pid": caller.pid, "role": role, "unwritten": unwritten},
+            durable=True,
+        )
+
+
+def _not_enrolled(identity: str) -> NotEnrolled:
+    return NotEnrolled(
+        f"The {identity} identity has no certificate yet.", remedy="Run `scanseal enroll est`; no restart is needed."
+    )
+
+
+def _describe(generation: Generation) -> dict[str, Any]:
+    certificate = generation.certificate
+    return {
+        "generation": generation.number,
+        "protection": generation.protection,
+        "flow": generation.flow,
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "serial_number": f"{certificate.serial_number:x}",
+        "not_before": _text(certificate.not_valid_before_utc),
+        "not_after": _text(certificate.not_valid_after_utc),
+    }
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,175 @@
+"""The headers of data elements and items (PS3.5 7.1, 7.5): looked at in place, checked before anything follows them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agent.dicom.elements import (
+    ITEM_DELIMITATION,
+    LONG_VRS,
+    PIXEL_DATA,
+    SEQUENCE_DELIMITATION,
+    SHORT_VRS,
+    UNDEFINED_LENGTH,
+    Encoding,
+    dictionary_vr,
+    tag_name,
+)
+from agent.dicom.window import Window
+from agent.errors import DicomError
+
+_TAG = {"<": struct.Struct("<HH"), ">": struct.Struct(">HH")}
+_LENGTH_16 = {"<": struct.Struct("<H"), ">": struct.Struct(">H")}
+_LENGTH_32 = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
+_LENGTH_LONG = {"<": struct.Struct("<HI"), ">": struct.Struct(">HI")}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an instance may demand of the scanner."""
+
+    depth: int = 32  # sequences inside each other
+    elements: int = 2_000_000  # elements, items and fragments
+    captured: int = 65_536  # bytes of a value that is looked at
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Header(NamedTuple):
+    """Tag, VR and length of an element; a delimiter has no VR.
+
+    Args:
+        tag: The tag.
+        vr: Two bytes; b"--" for a delimiter.
+        length: The length field, possibly undefined.
+        size: Bytes of the header itself.
+    """
+
+    tag: int
+    vr: bytes
+    length: int
+    size: int
+
+
+class Scope:
+    """How the elements of one data set or item are read: their encoding, and what settles ambiguous VRs (PS3.5 A.1)."""
+
+    def __init__(self, encoding: Encoding, *, signed_pixels: bool = False) -> None:
+        self.encoding = encoding
+        self._signed_pixels = signed_pixels
+
+    def inner(self, encoding: Encoding) -> Scope:
+        """The scope of an item inside this one."""
+        return Scope(encoding, signed_pixels=self._signed_pixels)
+
+    def vr(self, tag: int) -> bytes:
+        """The VR of an element that does not state it."""
+        vr = dictionary_vr(tag)
+        if vr == b"xs":
+            return b"SS" if self._signed_pixels else b"US"
+        return vr
+
+    def note_pixel_representation(self, value: bytes) -> None:
+        """Take note of Pixel Representation (0028,0103), which settles US or SS (PS3.3 C.7.6.3.1)."""
+        self._signed_pixels = value[:1] == b"\x01"
+
+
+class HeaderReader:
+    """Reads headers from a window.
+
+    Args:
+        window: Where the bytes come from.
+        encapsulated: Whether the transfer syntax stores Pixel Data in fragments (PS3.5 A.4).
+        limits: What the instance may demand.
+    """
+
+    def __init__(self, window: Window, limits: Limits, *, encapsulated: bool) -> None:
+        self._window = window
+        self._limits = limits
+        self._encapsulated = encapsulated
+        self._elements_left = limits.elements
+
+    def element(self, scope: Scope) -> Header:
+        """Look at the header of the next element; nothing is consumed."""
+        self.count(1)
+        window, encoding = self._window, scope.encoding
+        window.need(8)
+        position = window.position
+        group, element = _TAG[encoding.order].unpack_from(window.buffer, position)
+        tag = group << 16 | element
+        if group == 0xFFFE or not encoding.explicit:
+            (length,) = _LENGTH_32[encoding.order].unpack_from(window.buffer, position + 4)
+            header = Header(tag, b"--" if group == 0xFFFE else scope.vr(tag), length, 8)
+        else:
+            header = self._explicit_header(tag, position, encoding)
+        if header.length == UNDEFINED_LENGTH:
+            self._check_undefined_length(header)
+        elif header.length & 1:
+            raise malformed(f"{tag_name(tag)} has an odd length (PS3.5 7.1.1).", "length-wrong")
+        return header
+
+    def _explicit_header(self, tag: int, position: int, encoding: Encoding) -> Header:
+        window = self._window
+        vr = bytes(window.view[position + 4 : position + 6])
+        if vr in SHORT_VRS:
+            (length,) = _LENGTH_16[encoding.order].unpack_from(window.buffer, position + 6)
+            return Header(tag, vr, length, 8)
+        if vr not in LONG_VRS:
+            raise DicomError(
+                f"{tag_name(tag)} at byte {window.offset} has the unknown VR {vr!r}.",
+                remedy="The instance is damaged, or encoded in another transfer syntax than it says.",
+                code="vr-unknown",
+            )
+        window.need(12)
+        reserved, length = _LENGTH_LONG[encoding.order].unpack_from(window.buffer, window.position + 6)
+        if reserved:
+            raise malformed(f"The reserved bytes of {tag_name(tag)} are not zero (PS3.5 7.1.2).", "reserved-bytes-set")
+        return Header(tag, vr, length, 12)
+
+    def _check_undefined_length(self, header: Header) -> None:
+        if header.vr in (b"SQ", b"UN") or header.tag in (ITEM_DELIMITATION, SEQUENCE_DELIMITATION):
+            return
+        if header.tag == PIXEL_DATA and header.vr in (b"OB", b"OW") and self._encapsulated:
+            return
+        raise malformed(f"{tag_name(header.tag)} has an undefined length, which its VR does not allow.", "length-wrong")
+
+    def item(self, encoding: Encoding) -> tuple[int, int]:
+        """Consume the header of an item, a fragment or a delimiter."""
+        self.count(1)
+        window = self._window
+        window.need(8)
+        group, element = _TAG[encoding.order].unpack_from(window.buffer, window.position)
+        (length,) = _LENGTH_32[encoding.order].unpack_from(window.buffer, window.position + 4)
+        window.position += 8
+        return group << 16 | element, length
+
+    def value_ahead(self, header: Header) -> bytes:
+        """The value of the element whose header was looked at; nothing is consumed."""
+        if header.length > self._limits.captured:
+            raise malformed(f"{tag_name(header.tag)} is too long for what it is.", "length-wrong")
+        window = self._window
+        window.need(header.size + header.length)
+        start = window.position + header.size
+        return bytes(window.view[start : start + header.length])
+
+    def count(self, elements: int) -> None:
+        """Count elements that were read in another way.
+
+        Raises:
+            DicomError: More than the limit.
+        """
+        self._elements_left -= elements
+        if self._elements_left < 0:
+            raise DicomError(
+                f"The instance has more than {self._limits.elements} elements and items.",
+                remedy="No real object needs that many; the instance was made to do harm or is damaged.",
+                code="too-many-elements",
+            )
+
+
+def malformed(what: str, code: str) -> DicomError:
+    """The refusal of an instance that breaks PS3.5."""
+    return DicomError(what, remedy="It is not well-formed DICOM: have it made again by its source.", code=code)

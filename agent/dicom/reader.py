@@ -1,0 +1,394 @@
+"""A strict scanner of DICOM data sets (PS3.5): walks every byte once and trusts none.
+
+Everything is checked against what is really there: lengths, order and uniqueness of tags (PS3.5 7.1), VRs, delimiters,
+nesting, number of elements. The first fault ends the walk with a `DicomError`. Nothing is repaired and nothing guessed,
+because what two readers may understand differently must not be signed.
+
+While it walks, the scanner hands the covered elements to a `MacStream` in the form of PS3.3 C.12.1.1.3.1.1: explicit VR
+little endian, sequences and items without lengths.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.dicom.elements import (
+    DATA_SET_TRAILING_PADDING,
+    DIGITAL_SIGNATURES_SEQUENCE,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    ITEM,
+    ITEM_DELIMITATION,
+    MAC_PARAMETERS_SEQUENCE,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    SEQUENCE_DELIMITATION,
+    SHORT_VRS,
+    SWAPPED_WIDTHS,
+    UNDEFINED_LENGTH,
+    Encoding,
+    tag_name,
+)
+from agent.dicom.headers import Header, HeaderReader, Limits, Scope, malformed
+from agent.dicom.stream import MacStream
+from agent.dicom.window import Window
+from agent.errors import DicomError
+
+MOST_COVERED = 16_383  # tags that fit the 16-bit length of Data Elements Signed (0400,0020), VR AT
+MOST_IN_16_BITS = 65_534  # bytes; the largest even length of a VR with a 16-bit length
+
+_PLAIN_HEADER = struct.Struct("<HHHH")  # the VR as a number, which is quicker to look up
+_SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
+_DELIMITER_SIZE = 8
+_ITEM_BYTES = struct.pack("<HH", 0xFFFE, 0xE000)
+_END_OF_SEQUENCE_BYTES = struct.pack("<HH", 0xFFFE, 0xE0DD)
+# PS3.3 C.12.1.1.3.1.1: never signed, wherever they stand.
+_NEVER_SIGNED = frozenset((0x00080001, MAC_PARAMETERS_SEQUENCE, DATA_SET_TRAILING_PADDING))
+_DIGITAL_SIGNATURES_GROUP = 0xFFFA
+_FIRST_SIGNABLE_GROUP = 0x0008
+
+
+@dataclass(frozen=True)
+class SequenceSpan:
+    """A top-level sequence as it stands in the instance.
+
+    Args:
+        start: Offset of its tag.
+        end: Offset behind its last byte.
+        header_size: Bytes of tag, VR and length.
+        length: Its length field, possibly undefined.
+        items: The content of each item, without its header and delimiter.
+    """
+
+    start: int
+    end: int
+    header_size: int
+    length: int
+    items: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass
+class Outline:
+    """What the walk over a data set found out.
+
+    Args:
+        covered: The covered tags, in order.
+        values: The captured values.
+        mac_parameters: The MAC Parameters Sequence, where there is one.
+        signatures: The Digital Signatures Sequence, where there is one.
+        mac_parameters_offset: Where a MAC Parameters Sequence belongs (or ends, where there is one).
+        signatures_offset: The same for a Digital Signatures Sequence.
+    """
+
+    covered: list[int] = field(default_factory=list)
+    values: dict[int, bytes] = field(default_factory=dict)
+    mac_parameters: SequenceSpan | None = None
+    signatures: SequenceSpan | None = None
+    mac_parameters_offset: int = -1
+    signatures_offset: int = -1
+
+
+class Scanner:
+    """Walks one data set.
+
+    Args:
+        window: Stands at the first element of the data set.
+        encoding: How the data set is encoded.
+        encapsulated: Whether the transfer syntax stores Pixel Data in fragments (PS3.5 A.4).
+        mac: Receives what is covered.
+        covers: Whether an element of the data set is to be covered; asked once for each signable element, in order.
+        limits: What the data set may demand.
+        capture: Tags of the data set whose values are wanted.
+    """
+
+    def __init__(  # noqa: PLR0913 - the walk is configured once
+        self,
+        window: Window,
+        encoding: Encoding,
+        *,
+        encapsulated: bool,
+        mac: MacStream,
+        covers: Callable[[int], bool],
+        limits: Limits,
+        capture: frozenset[int] = frozenset(),
+    ) -> None:
+        self._window = window
+        self._encoding = encoding
+        self._encapsulated = encapsulated
+        self._mac = mac
+        self._covers = covers
+        self._limits = limits
+        self._capture = capture
+        self._special = capture | _NEVER_SIGNED
+        self._outline = Outline()
+        self._headers = HeaderReader(window, limits, encapsulated=encapsulated)
+
+    def walk(self) -> Outline:
+        """Walk to the end of the data set.
+
+        Raises:
+            DicomError: The data set is not well-formed, or an element that is to be covered cannot be signed.
+        """
+        window, scope, outline = self._window, Scope(self._encoding), self._outline
+        last = -1
+        while True:
+            if self._encoding is EXPLICIT_LITTLE_ENDIAN:
+                last = self._plainest_elements(last)
+            if window.at_end():
+                break
+            start = window.offset
+            header = self._headers.element(scope)
+            last = _in_order(header.tag, last, start)
+            self._note_insertion_points(last, start)
+            if last in (MAC_PARAMETERS_SEQUENCE, DIGITAL_SIGNATURES_SEQUENCE):
+                self._signature_sequence(header, scope)
+            else:
+                self._data_set_element(header, scope)
+            if len(outline.covered) > MOST_COVERED:
+                raise DicomError(
+                    f"More than {MOST_COVERED} elements would be signed.",
+                    remedy="Data Elements Signed (0400,0020) cannot list them.",
+                    code="too-many-elements",
+                )
+        self._note_insertion_points(DATA_SET_TRAILING_PADDING, window.offset)
+        return outline
+
+    def _plainest_elements(self, last: int) -> int:
+        """The kind that most elements are of: explicit little endian, 16-bit length, signable, already here.
+
+        Does nothing that the general path would not do; only saves its function calls. Returns the last tag.
+        """
+        window, covers, special = self._window, self._covers, self._special
+        buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
+        bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else _DIGITAL_SIGNATURES_GROUP << 16
+        last = max(last, (_FIRST_SIGNABLE_GROUP << 16) - 1)
+        run_start = run_end = position
+        count, covered = 0, []
+        while filled - position >= _PLAIN_HEADER.size:
+            group, element, vr, length = unpack(buffer, position)
+            tag = group << 16 | element
+            end = position + 8 + length
+            if not last < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
+                break
+            if length & 1 or not element or tag in special:
+                break
+            count += 1
+            last = tag
+            if covers(tag):
+                covered.append(tag)
+                if run_end != position:
+                    self._mac.cover_range(run_start, run_end)
+                    run_start = position
+                run_end = end
+            position = end
+        self._mac.cover_range(run_start, run_end)
+        window.position = position
+        self._outline.covered += covered
+        self._headers.count(count)
+        return last
+
+    def _data_set_element(self, header: Header, scope: Scope) -> None:
+        tag = header.tag
+        if tag == PIXEL_DATA and self._encapsulated and header.length != UNDEFINED_LENGTH:
+            raise malformed("Pixel Data is not in fragments, as this transfer syntax demands.", "pixel-data-native")
+        if tag in self._capture:
+            self._outline.values[tag] = self._headers.value_ahead(header)
+        if not _signable(tag) or not self._covers(tag):
+            self._element(header, scope, covered=False, depth=0)
+            return
+        if not self._element(header, scope, covered=True, depth=0):
+            raise DicomError(
+                f"{tag_name(tag)} would have to be signed, but it is or holds an element of unknown VR (UN).",
+                remedy="Make the instance with explicit, known VRs.",
+                code="unsignable-element",
+            )
+        self._outline.covered.append(tag)
+
+    def _element(self, header: Header, scope: Scope, *, covered: bool, depth: int) -> bool:
+        """Consume one element, header included. Returns whether it is signable (PS3.3 C.12.1.1.3.1.1)."""
+        tag, vr, length, size = header
+        if vr == b"SQ":
+            self._window.skip(size)
+            return self._sequence(tag, length, scope, covered=covered, depth=depth + 1)
+        if length == UNDEFINED_LENGTH and vr == b"UN":
+            # PS3.5 6.2.2 note (CP-246): a sequence of unknown VR is encoded as implicit VR little endian.
+            self._window.skip(size)
+            self._sequence(tag, length, scope.inner(IMPLICIT_LITTLE_ENDIAN), covered=False, depth=depth + 1)
+            return False
+        if length == UNDEFINED_LENGTH:
+            self._window.skip(size)
+            self._fragments(tag, covered=covered)
+            return True
+        if vr == b"UN" or (size == 8 and vr in SHORT_VRS and length > MOST_IN_16_BITS):
+            self._window.skip(size + length)
+            return False
+        if tag == PIXEL_REPRESENTATION and not scope.encoding.explicit:
+            scope.note_pixel_representation(self._headers.value_ahead(header))
+        if covered:
+            self._cover_value(header, scope.encoding)
+        else:
+            self._window.skip(size + length)
+        return True
+
+    def _cover_value(self, header: Header, encoding: Encoding) -> None:
+        tag, vr, length, size = header
+        if encoding is EXPLICIT_LITTLE_ENDIAN:
+            self._mac.cover(size + length)
+            return
+        self._window.skip(size)
+        self._mac.literal(EXPLICIT_LITTLE_ENDIAN.header(tag, vr, length))
+        width = 1 if encoding.little_endian else SWAPPED_WIDTHS.get(vr, 1)
+        if width == 1:
+            self._mac.cover(length)
+        elif length % width:
+            raise malformed(f"{tag_name(tag)} holds no whole number of values.", "length-wrong")
+        else:
+            self._mac.cover_swapped(length, width)
+
+    def _sequence(  # noqa: PLR0913 - a sequence, and how it is walked
+        self,
+        tag: int,
+        length: int,
+        scope: Scope,
+        *,
+        covered: bool,
+        depth: int,
+        item_ranges: list[tuple[int, int]] | None = None,
+    ) -> bool:
+        """Consume the items of a sequence whose header is consumed. Returns whether all of it is signable."""
+        if depth > self._limits.depth:
+            raise DicomError(
+                f"Sequences are nested more than {self._limits.depth} deep.",
+                remedy="No real object needs that; the instance was made to do harm or is damaged.",
+                code="nesting-too-deep",
+            )
+        window, mac = self._window, self._mac
+        end = None if length == UNDEFINED_LENGTH else window.offset + length
+        signable = True
+        if covered:
+            mac.literal(_without_length(tag, b"SQ"))
+        while end is None or window.offset < end:
+            item_tag, item_length = self._headers.item(scope.encoding)
+            if item_tag == SEQUENCE_DELIMITATION and end is None:
+                _check_delimiter(item_tag, item_length)
+                break
+            if item_tag != ITEM:
+                raise _misplaced(item_tag, f"an item of {tag_name(tag)}")
+            if covered:
+                mac.literal(_ITEM_BYTES)
+            first = window.offset
+            signable &= self._item(item_length, scope.inner(scope.encoding), covered=covered, depth=depth)
+            if item_ranges is not None:
+                delimiter = _DELIMITER_SIZE if item_length == UNDEFINED_LENGTH else 0
+                item_ranges.append((first, window.offset - delimiter))
+        _check_end(tag, window.offset, end)
+        if covered:
+            mac.literal(_END_OF_SEQUENCE_BYTES)
+        return signable
+
+    def _item(self, length: int, scope: Scope, *, covered: bool, depth: int) -> bool:
+        """Consume the elements of an item whose header is consumed. Returns whether all of them are signable."""
+        window = self._window
+        end = None if length == UNDEFINED_LENGTH else window.offset + length
+        signable = True
+        last = -1
+        while end is None or window.offset < end:
+            start = window.offset
+            header = self._headers.element(scope)
+            if header.tag == ITEM_DELIMITATION and end is None:
+                _check_delimiter(header.tag, header.length)
+                window.skip(header.size)
+                break
+            last = _in_order(header.tag, last, start)
+            taken_in = _signable(last)
+            whole = self._element(header, scope, covered=covered and taken_in, depth=depth)
+            signable &= whole or not taken_in
+        _check_end(ITEM, window.offset, end)
+        return signable
+
+    def _fragments(self, tag: int, *, covered: bool) -> None:
+        """Consume encapsulated Pixel Data behind its header (PS3.5 A.4)."""
+        window, mac = self._window, self._mac
+        if covered:
+            # Written as OW by some, although PS3.5 A.4 demands OB; hashed as OB by everybody.
+            mac.literal(_without_length(tag, b"OB"))
+        while True:
+            item_tag, length = self._headers.item(EXPLICIT_LITTLE_ENDIAN)
+            if item_tag == SEQUENCE_DELIMITATION:
+                _check_delimiter(item_tag, length)
+                break
+            if item_tag != ITEM or length == UNDEFINED_LENGTH:
+                raise _misplaced(item_tag, "a fragment of Pixel Data")
+            if length & 1:
+                raise malformed("A fragment of Pixel Data has an odd length (PS3.5 A.4).", "length-wrong")
+            if covered:
+                mac.literal(_ITEM_BYTES)
+                mac.cover(length)
+            else:
+                window.skip(length)
+        if covered:
+            mac.literal(_END_OF_SEQUENCE_BYTES)
+
+    def _signature_sequence(self, header: Header, scope: Scope) -> None:
+        """Keep the bytes of one of the two sequences that hold signatures."""
+        window = self._window
+        if header.vr != b"SQ":
+            raise malformed(f"{tag_name(header.tag)} is not a sequence.", "signature-sequence-malformed")
+        start = window.offset
+        window.pin()
+        window.skip(header.size)
+        item_ranges: list[tuple[int, int]] = []
+        self._sequence(header.tag, header.length, scope, covered=False, depth=1, item_ranges=item_ranges)
+        end = window.offset
+        data = window.pinned_bytes()
+        items = tuple(data[first - start : last - start] for first, last in item_ranges)
+        span = SequenceSpan(start=start, end=end, header_size=header.size, length=header.length, items=items)
+        if header.tag == MAC_PARAMETERS_SEQUENCE:
+            self._outline.mac_parameters = span
+        else:
+            self._outline.signatures = span
+
+    def _note_insertion_points(self, tag: int, start: int) -> None:
+        outline = self._outline
+        if outline.mac_parameters_offset < 0 and tag > MAC_PARAMETERS_SEQUENCE:
+            outline.mac_parameters_offset = start
+        if outline.signatures_offset < 0 and tag > DIGITAL_SIGNATURES_SEQUENCE:
+            outline.signatures_offset = start
+
+
+def _signable(tag: int) -> bool:
+    """Whether an element may be covered at all (PS3.3 C.12.1.1.3.1.1), its VR apart."""
+    group = tag >> 16
+    if group < _FIRST_SIGNABLE_GROUP or group == _DIGITAL_SIGNATURES_GROUP:
+        return False
+    return bool(tag & 0xFFFF) and tag not in _NEVER_SIGNED
+
+
+def _in_order(tag: int, last: int, offset: int) -> int:
+    if tag >> 16 == 0xFFFE:
+        raise _misplaced(tag, f"an element (byte {offset})")
+    if tag == last:
+        raise malformed(f"{tag_name(tag)} is there twice, the second time at byte {offset}.", "tag-duplicate")
+    if tag < last:
+        raise malformed(f"{tag_name(tag)} at byte {offset} comes after {tag_name(last)}.", "tag-out-of-order")
+    return tag
+
+
+def _misplaced(tag: int, expected: str) -> DicomError:
+    return malformed(f"{tag_name(tag)} stands where {expected} must be.", "delimiter-misplaced")
+
+
+def _check_delimiter(tag: int, length: int) -> None:
+    if length:
+        raise malformed(f"The delimiter {tag_name(tag)} has a length (PS3.5 7.5).", "length-wrong")
+
+
+def _check_end(tag: int, offset: int, end: int | None) -> None:
+    if end is not None and offset != end:
+        raise malformed(f"The content of {tag_name(tag)} is longer than its length says.", "length-wrong")
+
+
+def _without_length(tag: int, vr: bytes) -> bytes:
+    return EXPLICIT_LITTLE_ENDIAN.header(tag, vr, 0)[:8]

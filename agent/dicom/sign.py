@@ -1,0 +1,213 @@
+"""Signing an instance: hash it as it streams by, let somebody sign the digest, say what to insert.
+
+    digest = digest_instance(window, plan)
+    signature = ...                              # RSA PKCS#1 v1.5 over digest.digest, by whoever holds the key
+    signed = digest.pieces(signature, certificate)
+
+The key, and the certificate that belongs to it, are needed only after the hash: the certificate is not part of it
+(PS3.3 C.12.1.1.3.1.1). Nothing here knows a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.dicom.deflate import Inflater, deflated_again
+from agent.dicom.elements import SOP_INSTANCE_UID, tag_name
+from agent.dicom.headers import DEFAULT_LIMITS, Limits
+from agent.dicom.profile import Profile
+from agent.dicom.reader import Outline, Scanner
+from agent.dicom.signature_items import MacParameters, NewSignature, read_mac_parameters
+from agent.dicom.splice import Edit, Splice, insertions, spliced
+from agent.dicom.stream import MacStream
+from agent.dicom.transfer_syntax import TransferSyntax, read_file_meta
+from agent.dicom.window import Window
+from agent.errors import DicomError
+
+# PS3.15 C.2 names older ones too; those are only ever verified.
+MAC_ALGORITHMS = {"sha256": "SHA256", "sha384": "SHA384", "sha512": "SHA512"}
+INFLATED_BUFFER = 1 << 18  # bytes
+MOST_SIGNATURES = 1000  # in one instance
+
+
+@dataclass(frozen=True)
+class SignaturePlan:
+    """What kind of signature is to be made.
+
+    Args:
+        profile: What is covered.
+        hash_name: "sha256", "sha384" or "sha512".
+        signature_uid: Digital Signature UID of the new signature.
+        signed_at: Digital Signature DateTime, aware.
+        limits: What the instance may demand.
+    """
+
+    profile: Profile
+    hash_name: str
+    signature_uid: str
+    signed_at: datetime
+    limits: Limits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True)
+class InstanceDigest:
+    """An instance that is hashed and waits for the signature of its digest.
+
+    Args:
+        digest: What has to be signed.
+        sop_instance_uid: Of the instance.
+    """
+
+    digest: bytes
+    sop_instance_uid: str
+    _window: Window = field(repr=False)
+    _syntax: TransferSyntax = field(repr=False)
+    _data_set_offset: int = field(repr=False)
+    _outline: Outline = field(repr=False)
+    _mac_parameters: MacParameters = field(repr=False)
+    _new_signature: NewSignature = field(repr=False)
+
+    def splice(self, signature: bytes, certificate: bytes) -> Splice:
+        """What to insert into the original.
+
+        Args:
+            signature: RSA PKCS#1 v1.5 signature of the digest.
+            certificate: The signer's certificate, DER.
+        """
+        edits = self._edits(signature, certificate)
+        if not self._syntax.deflated:
+            return Splice(edits)
+        body = b"".join(deflated_again(self._deflated_body(), edits))
+        start = self._data_set_offset
+        return Splice((Edit(start, self._window.offset - start, body),))
+
+    def pieces(self, signature: bytes, certificate: bytes) -> Iterator[bytes | memoryview]:
+        """The signed instance, in order.
+
+        Args:
+            signature: RSA PKCS#1 v1.5 signature of the digest.
+            certificate: The signer's certificate, DER.
+        """
+        edits = self._edits(signature, certificate)
+        if self._syntax.deflated:
+            yield from self._window.pieces(0, self._data_set_offset)
+            yield from deflated_again(self._deflated_body(), edits)
+            return
+        for piece in spliced(self._window.offset, edits):
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from self._window.pieces(*piece)
+
+    def _edits(self, signature: bytes, certificate: bytes) -> tuple[Edit, ...]:
+        encoding = self._syntax.encoding
+        return insertions(
+            self._outline,
+            encoding,
+            self._mac_parameters.encoded(encoding),
+            self._new_signature.encoded(signature, certificate, encoding),
+        )
+
+    def _deflated_body(self) -> Iterable[bytes | memoryview]:
+        return self._window.pieces(self._data_set_offset, self._window.offset)
+
+
+def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
+    """Read an instance to its end and hash what the profile covers.
+
+    Args:
+        window: Stands at the preamble. A deflated instance is kept in any case: it has to be deflated again.
+        plan: What kind of signature is to be made.
+
+    Raises:
+        DicomError: The instance is not well-formed, or cannot be signed under the profile.
+    """
+    syntax = read_file_meta(window, plan.limits)
+    start = window.offset
+    window.keep = window.keep or syntax.deflated
+    state = hashlib.new(plan.hash_name)
+    data_set = Window(Inflater(window).read_into, bytearray(INFLATED_BUFFER)) if syntax.deflated else window
+    mac = MacStream(data_set, state)
+    scanner = Scanner(
+        data_set,
+        syntax.encoding,
+        encapsulated=syntax.encapsulated,
+        mac=mac,
+        covers=_coverage(plan.profile),
+        limits=plan.limits,
+        capture=frozenset((SOP_INSTANCE_UID,)),
+    )
+    outline = scanner.walk()
+    mac.flush()
+    _check_mandatory(outline, plan.profile)
+    mac_id = _free_mac_id(outline, syntax)
+    new_signature = NewSignature(mac_id, plan.signature_uid, plan.signed_at)
+    state.update(new_signature.mac_bytes())
+    return InstanceDigest(
+        digest=state.digest(),
+        sop_instance_uid=outline.values[SOP_INSTANCE_UID].rstrip(b"\0 ").decode("ascii", "replace"),
+        _window=window,
+        _syntax=syntax,
+        _data_set_offset=start,
+        _outline=outline,
+        _mac_parameters=MacParameters(mac_id, syntax.for_mac, MAC_ALGORITHMS[plan.hash_name], tuple(outline.covered)),
+        _new_signature=new_signature,
+    )
+
+
+def sign_bytes(data: bytes, plan: SignaturePlan, sign: Callable[[bytes], bytes], certificate: bytes) -> bytes:
+    """Sign an instance in memory.
+
+    Args:
+        data: The instance, a DICOM file.
+        plan: What kind of signature is to be made.
+        sign: Makes the RSA PKCS#1 v1.5 signature of a digest.
+        certificate: The signer's certificate, DER.
+
+    Returns:
+        The signed instance.
+
+    Raises:
+        DicomError: It cannot be signed.
+    """
+    instance = digest_instance(Window.over(data), plan)
+    return b"".join(instance.pieces(sign(instance.digest), certificate))
+
+
+def _coverage(profile: Profile) -> Callable[[int], bool]:
+    tags, marker = profile.tags, profile.private_if_present
+    private_too = False
+
+    def covers(tag: int) -> bool:
+        nonlocal private_too
+        if tag in tags:
+            private_too = private_too or tag == marker
+            return True
+        return private_too and bool(tag >> 16 & 1)
+
+    return covers
+
+
+def _check_mandatory(outline: Outline, profile: Profile) -> None:
+    if missing := sorted(profile.mandatory.difference(outline.covered)):
+        raise DicomError(
+            f"{', '.join(tag_name(tag) for tag in missing)} must be there to be signed (PS3.15 C.2), and is not.",
+            remedy="Only a composite instance with SOP Class, SOP Instance, Study and Series UIDs can be signed.",
+            code="mandatory-element-missing",
+        )
+
+
+def _free_mac_id(outline: Outline, syntax: TransferSyntax) -> int:
+    span = outline.mac_parameters
+    items = span.items if span else ()
+    if len(items) >= MOST_SIGNATURES:
+        raise DicomError(
+            f"The instance has {len(items)} signatures already.",
+            remedy="No more are added; ask who keeps signing it.",
+            code="too-many-signatures",
+        )
+    used = {read_mac_parameters(item, syntax.encoding).mac_id for item in items}
+    return next(number for number in range(MOST_SIGNATURES + 1) if number not in used)

@@ -1,0 +1,140 @@
+"""The start of a DICOM file (PS3.10 7.1): preamble, file meta information, and the transfer syntax it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.dicom.elements import (
+    EXPLICIT_BIG_ENDIAN,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    Encoding,
+    tag_name,
+)
+from agent.dicom.headers import HeaderReader, Limits, Scope, malformed
+from agent.dicom.window import Window
+from agent.errors import DicomError
+
+PREAMBLE_SIZE = 128
+PREFIX = b"DICM"
+TRANSFER_SYNTAX_UID = 0x00020010
+LAST_OF_FILE_META = 0x0002FFFF
+FILE_META_LIMIT = 64 * 1024  # bytes
+
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+# The MAC of a native data set is the same under each of these: the bytes are explicit VR little endian, not deflated.
+MAC_NATIVE_SYNTAXES = frozenset((EXPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
+
+# PS3.5 Annex A.4, PS3.6 Table A-1. Not here, and refused: the JPIP syntaxes, because the pixels are elsewhere, and
+# private ones, because nobody else could check the signature.
+_STANDARD = "1.2.840.10008.1.2."
+_ENCAPSULATED_ENDINGS = (
+    *("1.98", "5", "8.1"),  # encapsulated uncompressed, RLE, deflated image frames
+    *(f"4.{number}" for number in (*range(50, 67), 70, 80, 81, *range(90, 94))),  # JPEG, JPEG-LS, JPEG 2000
+    *(f"4.{number}{part}" for number in range(100, 107) for part in ("", ".1")),  # MPEG2, MPEG-4
+    *(f"4.{number}" for number in (107, 108, 110, 111, 112, 201, 202, 203)),  # HEVC, JPEG XL, HTJ2K
+)
+ENCAPSULATED = frozenset(_STANDARD + ending for ending in _ENCAPSULATED_ENDINGS)
+
+
+@dataclass(frozen=True)
+class TransferSyntax:
+    """How the data set behind the file meta information is stored.
+
+    Args:
+        uid: Its UID.
+        encoding: The layout of data elements.
+        deflated: Whether the data set is compressed as a whole (PS3.5 A.5).
+    """
+
+    uid: str
+    encoding: Encoding
+    deflated: bool = False
+
+    @property
+    def encapsulated(self) -> bool:
+        """Whether Pixel Data is stored in fragments (PS3.5 A.4)."""
+        return self.uid in ENCAPSULATED
+
+    @property
+    def for_mac(self) -> str:
+        """The MAC Calculation Transfer Syntax UID (0400,0010): explicit VR little endian in any case."""
+        return self.uid if self.encoding is EXPLICIT_LITTLE_ENDIAN else EXPLICIT_VR_LITTLE_ENDIAN
+
+
+_NATIVE = {
+    syntax.uid: syntax
+    for syntax in (
+        TransferSyntax("1.2.840.10008.1.2", IMPLICIT_LITTLE_ENDIAN),
+        TransferSyntax(EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN),
+        TransferSyntax(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, deflated=True),
+        TransferSyntax("1.2.840.10008.1.2.2", EXPLICIT_BIG_ENDIAN),
+    )
+}
+
+
+def transfer_syntax(uid: str) -> TransferSyntax:
+    """The transfer syntax of that UID.
+
+    Raises:
+        DicomError: Not one that can be signed.
+    """
+    if uid in ENCAPSULATED:
+        return TransferSyntax(uid, EXPLICIT_LITTLE_ENDIAN)
+    if uid not in _NATIVE:
+        raise DicomError(
+            f"The transfer syntax {uid[:64]!r} is not supported.",
+            remedy="Store the instance in a standard transfer syntax that holds its own pixel data.",
+            code="transfer-syntax-unsupported",
+        )
+    return _NATIVE[uid]
+
+
+def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
+    """Consume the preamble and the file meta information.
+
+    Raises:
+        DicomError: Not a DICOM file, or no usable transfer syntax.
+    """
+    _read_prefix(window)
+    headers = HeaderReader(window, limits, encapsulated=False)
+    scope = Scope(EXPLICIT_LITTLE_ENDIAN)
+    uid: str | None = None
+    last = -1
+    while not window.at_end():
+        window.need(4)
+        position = window.position
+        if bytes(window.view[position : position + 2]) != b"\x02\x00":
+            break
+        header = headers.element(scope)
+        if header.tag <= last or window.offset > FILE_META_LIMIT:
+            raise malformed(
+                f"{tag_name(header.tag)} is not where the file meta information allows it.", "meta-malformed"
+            )
+        last = header.tag
+        if header.tag == TRANSFER_SYNTAX_UID:
+            uid = headers.value_ahead(header).rstrip(b"\0 ").decode("ascii", "replace")
+        window.skip(header.size + header.length)
+    if uid is None:
+        raise DicomError(
+            "The file meta information names no transfer syntax.",
+            remedy="Write Transfer Syntax UID (0002,0010) into the file.",
+            code="transfer-syntax-missing",
+        )
+    return transfer_syntax(uid)
+
+
+def _read_prefix(window: Window) -> None:
+    try:
+        window.need(PREAMBLE_SIZE + len(PREFIX))
+    except DicomError:
+        prefix = b""
+    else:
+        prefix = window.take(PREAMBLE_SIZE + len(PREFIX))[PREAMBLE_SIZE:]
+    if prefix != PREFIX:
+        raise DicomError(
+            "This is not a DICOM file: there is no DICM after a 128-byte preamble.",
+            remedy="Send an instance as a DICOM file with preamble and file meta information (PS3.10 7.1).",
+            code="not-dicom",
+        )

@@ -1,0 +1,108 @@
+"""The agent's branch of the tree of errors (its trunk is in `enroll/errors.py`), ordered by who has to act.
+
+ScansealError
+├── DicomError              whoever made the instance: it cannot be signed, or not be verified
+├── SigningError            the agent cannot sign now, or may not for this caller
+│   ├── NotEnrolled         service: no certificate yet
+│   ├── RoleNotAllowed      the operator: [roles] does not name this caller
+│   └── CertificateNotUsable  service: expired, or the clock is wrong
+├── RequestRefused          whoever wrote the calling software: this is not the socket protocol
+├── AlreadyRunning          the operator: another agent holds the state directory or the socket
+└── AgentError              seen by a client of the socket
+    ├── AgentUnreachable    the operator: nobody answers at the socket
+    ├── AgentAnswerInvalid  the answer is not the socket protocol
+    └── AgentRefused        the agent answered with a problem document
+"""
+
+from __future__ import annotations
+
+from enroll.errors import ScansealError
+
+
+class DicomError(ScansealError):
+    """An instance that cannot be signed or verified; `code` says why."""
+
+    code = "instance-refused"
+
+
+class SigningError(ScansealError):
+    """The agent cannot sign now, or may not for this caller."""
+
+    code = "signing-failed"
+
+
+class NotEnrolled(SigningError):
+    """There is no certificate yet."""
+
+    code = "not-enrolled"
+
+
+class RoleNotAllowed(SigningError):
+    """The configuration does not give this role to the caller."""
+
+    code = "role-not-allowed"
+
+
+class CertificateNotUsable(SigningError):
+    """The certificate has expired or is not valid yet."""
+
+    code = "certificate-expired"
+
+
+class RequestRefused(ScansealError):
+    """A request that breaks the socket protocol or one of its limits; `code` says which."""
+
+    code = "request-malformed"
+
+
+class InputFileError(ScansealError):
+    """A file that was named on the command line cannot be read."""
+
+    code = "input-unreadable"
+
+
+class OutputFileError(ScansealError):
+    """The result cannot be written where it should go."""
+
+    code = "output-unwritable"
+
+
+class AlreadyRunning(ScansealError):
+    """Another agent holds the state directory or listens on the socket."""
+
+    code = "already-running"
+
+
+class AgentError(ScansealError):
+    """A call of the signing socket failed."""
+
+    code = "agent-failed"
+
+
+class AgentUnreachable(AgentError):
+    """Nobody answers at the socket, or the connection broke."""
+
+    code = "agent-unreachable"
+
+
+class AgentAnswerInvalid(AgentError):
+    """What came back is not the socket protocol, or larger than it may be."""
+
+    code = "agent-answer-invalid"
+
+
+class AgentRefused(AgentError):
+    """The agent answered with a problem document (RFC 9457).
+
+    Args:
+        what: The `detail` member.
+        remedy: The `remedy` member.
+        code: The `code` member.
+        status: The HTTP status.
+    """
+
+    code = "agent-refused"
+
+    def __init__(self, what: str, *, remedy: str = "", code: str | None = None, status: int = 500) -> None:
+        super().__init__(what, remedy=remedy, code=code)
+        self.status = status

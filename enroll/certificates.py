@@ -1,0 +1,114 @@
+"""Reading, writing and comparing certificates."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import NameOID
+
+from enroll import der
+from enroll.errors import KeyMismatch
+from enroll.keystore.base import PrivateKey
+from enroll.record import damaged
+from enroll.statefile import StateFiles
+
+PARSE_ERRORS = (  # what `cryptography` raises for a certificate that it cannot read
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+_ARMOUR = re.compile(rb"-----(?:BEGIN|END) [A-Z0-9 ]{1,40}-----")
+
+
+def pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    """Certificates as PEM, in this order."""
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def name_text(name: x509.Name) -> str:
+    """A subject or issuer for people and reports (RFC 4514, with serialNumber spelt out)."""
+    return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})
+
+
+def read_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
+    """The certificates of a PEM file, at least one.
+
+    Raises:
+        StateError: Unreadable, or it holds none.
+    """
+    try:
+        return tuple(x509.load_pem_x509_certificates(files.read(path)))
+    except PARSE_ERRORS as error:
+        raise damaged(path) from error
+
+
+def decode_base64(body: bytes) -> bytes:
+    """The one DER value in a base64 body with any white space in it, and with PEM armour or without (RFC 8951 3.1).
+
+    Raises:
+        ValueError: It is not base64, or not exactly one DER value.
+    """
+    data = base64.b64decode(b"".join(_ARMOUR.sub(b"", body).split()), validate=True)
+    if not der.is_one_value(data):
+        raise ValueError("not one DER value")
+    return data
+
+
+def public_key_info(key: CertificatePublicKeyTypes) -> bytes:
+    """A public key as SubjectPublicKeyInfo (RFC 5280 4.1.2.7): two keys are the same where these bytes are."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def alternative_names(
+    certificate: x509.Certificate | x509.CertificateSigningRequest,
+) -> tuple[x509.GeneralName, ...]:
+    """All subject alternative names; none where the extension is missing.
+
+    Raises:
+        ValueError: The extensions cannot be parsed; or another of `PARSE_ERRORS`.
+    """
+    try:
+        return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return ()
+
+
+def check_pair(key: PrivateKey, certificate: x509.Certificate) -> None:
+    """Sign something with the key and verify it with the certificate.
+
+    Raises:
+        KeyMismatch: They do not belong together, or the key does not sign properly.
+        KeyStoreError: The key's store refused to sign.
+    """
+    probe = os.urandom(32)
+    public_key = certificate.public_key()
+    try:
+        if isinstance(key, rsa.RSAPrivateKey) and isinstance(public_key, rsa.RSAPublicKey):
+            signature = key.sign(probe, padding.PKCS1v15(), hashes.SHA256())
+            public_key.verify(signature, probe, padding.PKCS1v15(), hashes.SHA256())
+            return
+        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(public_key, ec.EllipticCurvePublicKey):
+            public_key.verify(key.sign(probe, ec.ECDSA(hashes.SHA256())), probe, ec.ECDSA(hashes.SHA256()))
+            return
+    except InvalidSignature as error:
+        raise _mismatch() from error
+    raise _mismatch()
+
+
+def _mismatch() -> KeyMismatch:
+    return KeyMismatch(
+        "The key and the certificate do not belong together.",
+        remedy="Enroll again; if that does not help, test the token.",
+    )

@@ -1,0 +1,234 @@
+"""The enrollment part of scanseal.toml, and the strict reader that both parts share.
+
+A settings class is a frozen dataclass; its fields are the options. `option()` gives each its description and bounds,
+which the packaged example and its test use. An unknown option is an error that names the nearest known one: a
+misspelt option that is silently ignored is how a scanner ends up unprotected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.errors import ConfigurationError
+from enroll.statefile import StateFiles
+
+CONFIGURATION_LIMIT = 256 * 1024  # bytes
+DEFAULT_CONFIGURATION = Path("/etc/scanseal/scanseal.toml")
+
+Settings = TypeVar("Settings")
+
+
+def option(  # noqa: PLR0913 - one keyword for each thing that can be said of an option
+    text: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    unit: str = "",
+    at_least: int | None = None,
+    at_most: int | None = None,
+    pattern: str = "",
+) -> Any:
+    """Declare one option: what it means, its unit, its default and its bounds."""
+    metadata = {"text": text, "unit": unit, "at_least": at_least, "at_most": at_most, "pattern": pattern}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """`[device]`: what the scanner is. Goes into certificate requests."""
+
+    # Certificates hold the serial number as a PrintableString (X.520), which has no underscore.
+    serial_number: str = option(
+        "Serial number as in (0018,1000) Device Serial Number: letters, digits, spaces and '()+,-./:=?",
+        pattern=r"(?=\S)[A-Za-z0-9'()+,./:=? -]{1,64}(?<=\S)",
+    )
+    manufacturer: str = option("Manufacturer as in (0008,0070).", default="")
+    model: str = option(
+        "Model as in (0008,1090); becomes the common name together with the serial number.",
+        default="",
+        pattern=r"[^\x00-\x1f\x7f]{0,64}",
+    )
+    hardware_type: str = option(
+        "Object identifier of the model for hardwareModuleName (RFC 4108), below the vendor's enterprise number. "
+        "Empty: the certificate carries no hardwareModuleName.",
+        default="",
+        pattern=r"(|([01]\.[1-3]?[0-9]|2\.(0|[1-9][0-9]{0,9}))(\.(0|[1-9][0-9]{0,17})){1,30})",
+    )
+
+
+@dataclass(frozen=True)
+class SoftwareStoreSettings:
+    """`[keystore.software]`: encrypted PKCS#8 files. Protects against a copied backup, not against root."""
+
+    directory: Path | None = option("Where the key files lie. Default: keys/ below state_directory.", default=None)
+    passphrase_file: Path | None = option(
+        "File that holds the passphrase of all key files, readable by the service only (a systemd credential fits). "
+        "Without it the store cannot be used.",
+        default=None,
+    )
+
+
+@dataclass(frozen=True)
+class Pkcs11StoreSettings:
+    """`[keystore.pkcs11]`: a token, reached through p11-kit."""
+
+    module: Path = option(
+        "PKCS#11 library. p11-kit-proxy.so is the only one that is safe with several threads; any other is used with one lock.",
+        default=Path("/usr/lib/x86_64-linux-gnu/p11-kit-proxy.so"),
+    )
+    token: str = option("Label of the token.", default="scanseal")
+    pin_file: Path | None = option("File that holds the user PIN (a systemd credential fits).", default=None)
+    sessions: int = option("Signatures at the same time through p11-kit-proxy.", default=2, at_least=1, at_most=64)
+
+
+@dataclass(frozen=True)
+class KeyStoreSettings:
+    """`[keystore]`: where private keys live."""
+
+    software: SoftwareStoreSettings = field(default_factory=SoftwareStoreSettings)
+    pkcs11: Pkcs11StoreSettings = field(default_factory=Pkcs11StoreSettings)
+
+
+class StoreName(StrEnum):
+    """The key stores that can be asked for a new key."""
+
+    SOFTWARE = "software"
+    PKCS11 = "pkcs11"
+
+
+@dataclass(frozen=True)
+class IdentitySettings:
+    """`[identity.NAME]`: how the next key of an identity is made."""
+
+    key_store: StoreName = option("Store of new keys.", default=StoreName.SOFTWARE)
+    key_algorithm: KeyAlgorithm = option("Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072)
+
+
+@dataclass(frozen=True)
+class IdentitiesSettings:
+    """`[identity]`: the device identity says "I am this scanner"; the signing identity signs images."""
+
+    device: IdentitySettings = field(default_factory=lambda: IdentitySettings(key_algorithm=KeyAlgorithm.P_256))
+    signing: IdentitySettings = field(default_factory=IdentitySettings)
+
+
+@dataclass(frozen=True)
+class EstSettings:
+    """`[est]`: the hospital's CA over Enrollment over Secure Transport (RFC 7030)."""
+
+    url: str = option("Address of the EST server, without /.well-known/est.", default="", pattern=r"(|https://[^\s/?#@]+)/?")
+    label: str = option("EST label (RFC 7030 3.2.2), where the CA wants one.", default="", pattern=r"[A-Za-z0-9._~-]{0,64}")
+    anchor_file: Path | None = option(
+        "PEM file with the CA certificate that the server and every issued certificate must lead to. Get it on a trusted way.",
+        default=None,
+    )
+    username: str = option(
+        "User name of the first enrollment (HTTP Basic); without a colon.",
+        default="",
+        pattern=r"[^\x00-\x1f\x7f:]{0,255}",
+    )
+    password_file: Path | None = option("File that holds the password of the first enrollment.", default=None)
+    timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
+
+
+@dataclass(frozen=True)
+class EnrollSettings:
+    """Everything that enrollment and renewal need."""
+
+    device: DeviceSettings
+    state_directory: Path = option("Where keys, certificates and the audit trail live.", default=Path("/var/lib/scanseal"))
+    keystore: KeyStoreSettings = field(default_factory=KeyStoreSettings)
+    identity: IdentitiesSettings = field(default_factory=IdentitiesSettings)
+    est: EstSettings = field(default_factory=EstSettings)
+
+
+def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigurationError: Unreadable, too large or not TOML; the message names the line.
+    """
+    try:
+        text = files.read(path, CONFIGURATION_LIMIT).decode("utf-8")
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named.") from error
+
+
+def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
+    """Turn a TOML table into a settings object.
+
+    Args:
+        settings: A frozen dataclass whose fields are declared with `option`.
+        table: The table as read.
+        where: Name of the table for messages, as in "[est]".
+
+    Raises:
+        ConfigurationError: An unknown option, a wrong type or a value out of bounds.
+    """
+    fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(settings)
+    for name in table:
+        if name not in fields:
+            raise _unknown(name, fields, where)
+    values = {name: _convert(hints[name], value, fields[name], f"{where} {name}".strip()) for name, value in table.items()}
+    for name, declared in fields.items():
+        if name not in values and declared.default is declared.default_factory is dataclasses.MISSING:
+            if dataclasses.is_dataclass(hints[name]):
+                values[name] = read_settings(typing.cast("type[Any]", hints[name]), {}, f"[{name}]")
+                continue
+            raise ConfigurationError(f"{where} {name} is missing.", remedy=f"Add it. {declared.metadata.get('text', '')}")
+    return settings(**values)
+
+
+def _unknown(name: str, known: Mapping[str, Any], where: str) -> ConfigurationError:
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
+    return ConfigurationError(f"{where} has no option {name!r}.".strip(), remedy=remedy)
+
+
+def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigurationError(f"{where} must be a table.", remedy=f"Write it as [{where}].")
+        return read_settings(typing.cast("type[Any]", hint), value, f"[{where.replace('[', '').replace('] ', '.')}]")
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise ConfigurationError(f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].')
+        return tuple(value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        choices = [member.value for member in hint]
+        if value not in choices:
+            raise ConfigurationError(f"{where} is {value!r}.", remedy=f"Use one of: {', '.join(choices)}.")
+        return hint(value)
+    if hint is Path:
+        return Path(_checked(str, value, declared, where))
+    return _checked(hint, value, declared, where)
+
+
+def _checked(kind: type, value: Any, declared: dataclasses.Field[Any], where: str) -> Any:
+    # bool is an int in Python, never in TOML.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigurationError(f"{where} is {value!r}.", remedy=f"Give {_KIND_NAMES.get(kind, kind.__name__)}.")
+    low, high, pattern = (declared.metadata.get(key) for key in ("at_least", "at_most", "pattern"))
+    unit = declared.metadata.get("unit", "")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigurationError(f"{where} is {value}.", remedy=f"Choose a value from {low} to {high} {unit}".strip() + ".")
+    if pattern and not re.fullmatch(pattern, str(value)):
+        raise ConfigurationError(f"{where} is {value!r}.", remedy=str(declared.metadata["text"]))
+    return value
+
+
+_KIND_NAMES = {str: "a string in quotes", int: "a whole number", bool: "true or false", float: "a number"}

@@ -1,0 +1,71 @@
+"""What every way to a certificate has in common: one question, three answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from cryptography import x509
+
+from enroll.csr import CertificateRequest
+from enroll.keystore.base import PrivateKey
+
+LONGEST_WAIT = timedelta(days=1)  # whatever a server says: a request is repeated at least this often
+
+
+@dataclass(frozen=True)
+class Issued:
+    """The server answered with certificates: unordered and unchecked.
+
+    `enroll.trust` finds the one for our key and decides whether it may be used.
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The request waits for somebody; the same request is repeated at `until`."""
+
+    until: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server understood and said no. `who_must_act` is a role: "CA operator", "hospital IT", "vendor service"."""
+
+    reason: str
+    who_must_act: str
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """One request for one key.
+
+    Args:
+        key: The new key; never leaves its store.
+        request: What is asked for.
+        renews: The certificate being renewed, where there is one.
+    """
+
+    key: PrivateKey = field(repr=False)
+    request: CertificateRequest
+    renews: x509.Certificate | None = None
+
+
+class Flow(Protocol):
+    """One way to get a certificate."""
+
+    name: str
+
+    def enroll(self, enrollment: Enrollment) -> Issued | Pending | Refused:
+        """Ask once.
+
+        Raises:
+            EnrollmentError: No usable answer; the caller may try again later.
+        """
+
+    def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
+        """CA certificates that the server offers; trusted only as far as they lead to the pinned anchor."""

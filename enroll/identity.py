@@ -1,0 +1,232 @@
+"""The identity directory: every certificate this scanner ever had, and which one is in use.
+
+    identities/<name>/generations/<NNNN>/certificate.pem   the certificate
+                                         chain.pem         the same, then its intermediates: what TLS wants
+                                         key.uri           the name of its key in a key store
+                                         meta.json         how and when it came
+    identities/<name>/current -> generations/<NNNN>        one atomic rename decides
+    identities/<name>/pending/                             a request under way, see `enroll.journal`
+
+A generation is written completely before `current` leads to it and never changed afterwards, so a reader needs no
+lock and sees one matching pair at any time. Numbers are never used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cryptography import x509
+
+from enroll.certificates import pem, read_certificates
+from enroll.errors import EnrollerBusy, StateError
+from enroll.journal import Journal
+from enroll.keystore.base import Protection
+from enroll.record import damaged, read_record, read_time, write_record
+from enroll.statefile import StateFiles
+from enroll.trust import VerifiedCertificate
+
+_POINTER = re.compile(r"generations/([0-9]{4,9})")
+_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
+_DIRECTORY_MODE = 0o750
+_FILE_MODE = 0o640
+
+
+class IdentityName(StrEnum):
+    """The identities of a scanner: from the factory, of its owner, and the one that signs images."""
+
+    IDEVID = "idevid"
+    DEVICE = "device"
+    SIGNING = "signing"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One key and certificate of an identity.
+
+    Args:
+        identity: Whose.
+        number: Counts from 1.
+        certificate: Passed every check of `enroll.trust` when it came.
+        chain: Its intermediates; the anchor is left out.
+        key_uri: The name of its key.
+        protection: Where the key really lives.
+        flow: The way it came.
+        committed_at: When it came.
+    """
+
+    identity: IdentityName
+    number: int
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key_uri: str
+    protection: Protection
+    flow: str
+    committed_at: datetime
+
+
+class IdentityStore:
+    """The identities of one scanner.
+
+    Args:
+        root: The state directory.
+        files: Reads and writes below it.
+    """
+
+    def __init__(self, root: Path, files: StateFiles) -> None:
+        self._root = root
+        self._files = files
+
+    def directory(self, name: IdentityName) -> Path:
+        """Where everything about an identity lies."""
+        return self._root / "identities" / name
+
+    def chain_file(self, generation: Generation) -> Path:
+        """The PEM file with the certificate and its intermediates."""
+        return self._generation_directory(generation.identity, generation.number) / "chain.pem"
+
+    def pointer(self, name: IdentityName) -> str | None:
+        """What `current` leads to; None where there is no identity yet. Cheap: for noticing a change.
+
+        Raises:
+            StateError: `current` is not a link to a generation.
+        """
+        path = self.directory(name) / "current"
+        try:
+            target = str(path.readlink())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise damaged(path) from error
+        if not _POINTER.fullmatch(target):
+            raise damaged(path)
+        return target
+
+    def current(self, name: IdentityName) -> Generation | None:
+        """The generation in use; None where there is none yet.
+
+        Raises:
+            StateError: There is one, and it is damaged.
+        """
+        target = self.pointer(name)
+        return None if target is None else self._load(name, int(target.rpartition("/")[2]))
+
+    def generations(self, name: IdentityName) -> tuple[int, ...]:
+        """The numbers of all generations, one that was never put into use included.
+
+        Raises:
+            StateError: The directory cannot be read.
+        """
+        directory = self.directory(name) / "generations"
+        try:
+            entries = [entry.name for entry in directory.iterdir()]
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise damaged(directory) from error
+        return tuple(sorted(int(entry) for entry in entries if _POINTER.fullmatch(f"generations/{entry}")))
+
+    def key_uri(self, name: IdentityName, number: int) -> str:
+        """The name of the key of one generation.
+
+        Raises:
+            StateError: There is no such generation, or it is damaged.
+        """
+        path = self._generation_directory(name, number) / "key.uri"
+        uri = self._files.read(path).decode("ascii", errors="replace").removesuffix("\n")
+        if not _URI.fullmatch(uri):
+            raise damaged(path)
+        return uri
+
+    def journal(self, name: IdentityName) -> Journal:
+        """The journal of a request under way."""
+        return Journal(self.directory(name) / "pending", self._files)
+
+    def commit(  # noqa: PLR0913 - everything a generation is made of
+        self,
+        name: IdentityName,
+        verified: VerifiedCertificate,
+        key_uri: str,
+        *,
+        protection: Protection,
+        flow: str,
+        now: datetime,
+    ) -> Generation:
+        """Write a new generation and put it into use. Before the last step nothing has changed for any reader.
+
+        Raises:
+            StateError: The disk refused; the generation before is still in use.
+        """
+        number = max(self.generations(name), default=0) + 1
+        final = self._generation_directory(name, number)
+        draft = final.with_name(".draft")
+        self._files.remove(draft)
+        self._files.make_directory(draft, _DIRECTORY_MODE)
+        chain = (verified.certificate, *verified.chain)
+        self._files.write(draft / "certificate.pem", pem(chain[:1]), _FILE_MODE)
+        self._files.write(draft / "chain.pem", pem(chain), _FILE_MODE)
+        self._files.write(draft / "key.uri", f"{key_uri}\n".encode("ascii"), _FILE_MODE)
+        meta = {"flow": flow, "protection": str(protection), "committed_at": now.isoformat()}
+        write_record(draft / "meta.json", meta, self._files, _FILE_MODE)
+        self._files.rename(draft, final)
+        generation = self._load(name, number)
+        self._files.point(self.directory(name) / "current", f"generations/{final.name}")
+        return generation
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other enroller out; readers are not held up.
+
+        Raises:
+            EnrollerBusy: There is one at work.
+            StateError: The lock file cannot be made.
+        """
+        path = self._root / "enroll.lock"
+        self._files.make_directory(self._root, _DIRECTORY_MODE)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
+        try:
+            _lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _generation_directory(self, name: IdentityName, number: int) -> Path:
+        return self.directory(name) / "generations" / f"{number:04d}"
+
+    def _load(self, name: IdentityName, number: int) -> Generation:
+        directory = self._generation_directory(name, number)
+        certificates = read_certificates(directory / "certificate.pem", self._files)
+        certificate, *chain = read_certificates(directory / "chain.pem", self._files)
+        if certificates != (certificate,):
+            raise damaged(directory / "chain.pem")
+        meta_file = directory / "meta.json"
+        meta = read_record(meta_file, ("flow", "protection", "committed_at"), self._files)
+        if meta["protection"] not in list(Protection):
+            raise damaged(meta_file)
+        return Generation(
+            identity=name,
+            number=number,
+            certificate=certificate,
+            chain=tuple(chain),
+            key_uri=self.key_uri(name, number),
+            protection=Protection(meta["protection"]),
+            flow=meta["flow"],
+            committed_at=read_time(meta["committed_at"], meta_file),
+        )
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EnrollerBusy("Another enrollment is running.", remedy="Try again when it is over.") from error

@@ -1,0 +1,139 @@
+"""The journal of a request under way: what must be known to go on, or to clean up, after a crash or a 202.
+
+    pending/request.json       how far it is, the key, what was asked for
+    pending/issued.pem         what the CA issued, unchecked          (from ISSUED on)
+    pending/intermediates.pem  the CA certificates it offers          (from ISSUED on)
+
+The name of a key is written down before the key is made: a key that no journal and no generation names would stay in
+its store for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cryptography import x509
+
+from enroll.certificates import pem, read_certificates
+from enroll.record import damaged, read_record, read_time, write_record
+from enroll.statefile import StateFiles
+
+_FIELDS = ("step", "key_name", "key_uri", "asked", "started_at", "until", "reason")
+
+
+class Step(StrEnum):
+    """How far a request is; each step is durable before the next begins."""
+
+    PLANNED = "planned"
+    GENERATED = "generated"
+    SENT = "sent"
+    ISSUED = "issued"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True)
+class PendingRequest:
+    """A request under way.
+
+    Args:
+        step: How far it is.
+        key_name: The name that the key store was or will be given; part of the key's URI.
+        key_uri: The name of the key; empty while it is only planned.
+        asked: What was asked for and how, as text: a request for something else is not resumed.
+        started_at: When the key was planned.
+        until: When the CA wants to be asked again, where it said so.
+        reason: Why the CA wants us to wait.
+    """
+
+    step: Step
+    key_name: str
+    key_uri: str
+    asked: str
+    started_at: datetime
+    until: datetime | None = None
+    reason: str = ""
+
+
+class Journal:
+    """The `pending` directory of one identity.
+
+    Args:
+        directory: `pending` of the identity.
+        files: Reads and writes below it.
+    """
+
+    def __init__(self, directory: Path, files: StateFiles) -> None:
+        self._directory = directory
+        self._request = self._directory / "request.json"
+        self._files = files
+
+    def read(self) -> PendingRequest | None:
+        """The request under way; None where there is none.
+
+        Raises:
+            StateError: There is one, and it is damaged.
+        """
+        if not os.path.lexists(self._request):
+            return None
+        values = read_record(self._request, _FIELDS, self._files)
+        if values["step"] not in list(Step):
+            raise damaged(self._request)
+        return PendingRequest(
+            step=Step(values["step"]),
+            key_name=values["key_name"],
+            key_uri=values["key_uri"],
+            asked=values["asked"],
+            started_at=read_time(values["started_at"], self._request),
+            until=read_time(values["until"], self._request) if values["until"] else None,
+            reason=values["reason"],
+        )
+
+    def write(self, request: PendingRequest) -> PendingRequest:
+        """Note how far the request is.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        self._files.make_directory(self._directory)
+        until = request.until.isoformat() if request.until else ""
+        values = {
+            "step": str(request.step),
+            "key_name": request.key_name,
+            "key_uri": request.key_uri,
+            "asked": request.asked,
+            "started_at": request.started_at.isoformat(),
+            "until": until,
+            "reason": request.reason,
+        }
+        write_record(self._request, values, self._files)
+        return request
+
+    def write_issued(
+        self,
+        request: PendingRequest,
+        certificates: Sequence[x509.Certificate],
+        intermediates: Sequence[x509.Certificate],
+    ) -> PendingRequest:
+        """Keep what the CA issued, so that a crash from here on costs no second certificate."""
+        self._files.write(self._directory / "issued.pem", pem(certificates))
+        self._files.write(self._directory / "intermediates.pem", pem(intermediates))
+        return self.write(replace(request, step=Step.ISSUED, until=None, reason=""))
+
+    def read_issued(self) -> tuple[tuple[x509.Certificate, ...], tuple[x509.Certificate, ...]]:
+        """What the CA issued, and the CA certificates it offers.
+
+        Raises:
+            StateError: The files are damaged.
+        """
+        issued = read_certificates(self._directory / "issued.pem", self._files)
+        return issued, read_certificates(self._directory / "intermediates.pem", self._files)
+
+    def clear(self) -> None:
+        """Forget the request. Its record goes first, so that what is left after a crash means nothing."""
+        self._files.remove(self._request)
+        self._files.remove(self._directory)

@@ -1,0 +1,107 @@
+"""What every key store offers.
+
+A store hands out keys that *are* `cryptography` private keys, so everything that takes such a key (requests,
+certificates, CMS) works with a key in a token as well. URIs name keys: `software:`, `pkcs11:` (RFC 7512).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.errors import KeyStoreError
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
+
+
+class Protection(StrEnum):
+    """Where a key really lives."""
+
+    HARDWARE = "hardware"
+    MEMORY = "memory"
+    SOFTWARE = "software"
+
+
+class KeyStore(Protocol):
+    """A place where private keys live."""
+
+    scheme: str
+
+    def generate(self, name: str, algorithm: KeyAlgorithm) -> str:
+        """Make a key that never leaves the store.
+
+        Args:
+            name: Unique in the store; letters, digits and hyphens.
+            algorithm: The kind of key.
+
+        Returns:
+            The URI that names the key from now on.
+
+        Raises:
+            KeyStoreError: The store refused, or the name is taken.
+        """
+
+    def load(self, uri: str) -> PrivateKey:
+        """The key that `uri` names.
+
+        Raises:
+            KeyNotFound: No such key.
+            KeyStoreError: The store cannot be used.
+        """
+
+    def protection(self, uri: str) -> Protection:
+        """Where the key really lives; never better than what the store can show."""
+
+    def list(self) -> tuple[str, ...]:
+        """The URIs of all keys of this store, sorted."""
+
+    def destroy(self, uri: str) -> None:
+        """Remove the key for good; nothing happens where there is none."""
+
+    def close(self) -> None:
+        """Release the store; keys handed out before may stop working."""
+
+
+@dataclass(frozen=True)
+class TlsKey:
+    """A key as `ssl.SSLContext.load_cert_chain` wants it.
+
+    Args:
+        path: The key file.
+        passphrase: Called when the file is read.
+    """
+
+    path: Path
+    passphrase: Callable[[], bytes] = field(repr=False)
+
+
+@runtime_checkable
+class TlsKeyFiles(Protocol):
+    """What a store offers whose keys can authenticate a TLS client."""
+
+    def tls_key_file(self, uri: str) -> TlsKey:
+        """The key that `uri` names, for TLS.
+
+        Raises:
+            KeyNotFound: No such key.
+            KeyStoreError: The store cannot be used.
+        """
+
+
+def check_key_name(name: str) -> None:
+    """Refuse what could be more than a name: names become parts of paths and of labels in a token.
+
+    Raises:
+        KeyStoreError: Not 1 to 64 letters, digits and inner hyphens.
+    """
+    if not KEY_NAME.fullmatch(name):
+        raise KeyStoreError("This is not the name of a key.", remedy="Use 1 to 64 letters, digits and inner hyphens.")

@@ -1,0 +1,138 @@
+"""Keys in encrypted files: `<directory>/<name>.pem`, PKCS#8 (RFC 5958), mode 0600, named `software:<name>`.
+
+This protects against a stolen backup or disk, not against root of the running machine. OpenSSL derives the file key
+from the passphrase with 2048 rounds of PBKDF2 only, so the strength is that of the passphrase: make it by
+`openssl rand -base64 32`.
+
+The key is loaded into this process: what `load` returns is an ordinary `cryptography` key, and it can be exported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.errors import KeyNotFound, KeyStoreError, PinRefused, StateError, UnsupportedKey
+from enroll.keystore.base import KEY_NAME, PrivateKey, Protection, TlsKey, check_key_name
+from enroll.keystore.keys import CURVES, RSA_BITS, RSA_EXPONENT, check_supported
+from enroll.keystore.secretfile import read_secret
+from enroll.statefile import StateFiles
+
+KEY_FILE_LIMIT = 16 * 1024  # bytes; RSA-4096 takes 3.4 KiB
+_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+
+class SoftwareKeyStore:
+    """The key files of one directory.
+
+    The passphrase is read anew for each key and kept nowhere.
+
+    Args:
+        directory: Where the files lie; made with mode 0700 where it is missing.
+        passphrase_file: Holds the passphrase of all of them.
+        files: Reads and writes them.
+    """
+
+    scheme = "software"
+
+    def __init__(self, directory: Path, passphrase_file: Path | None, files: StateFiles) -> None:
+        self._directory = directory
+        self._passphrase_file = passphrase_file
+        self._files = files
+
+    def generate(self, name: str, algorithm: KeyAlgorithm) -> str:
+        """Make a key; see `KeyStore.generate`."""
+        check_key_name(name)
+        path = self._path(name)
+        if path.exists():
+            raise KeyStoreError(f"There is a key {name} already.", remedy="Choose another name, or destroy that key.")
+        passphrase = self._passphrase()
+        key: PrivateKey
+        if algorithm in RSA_BITS:
+            key = rsa.generate_private_key(RSA_EXPONENT, RSA_BITS[algorithm])
+        else:
+            key = ec.generate_private_key(CURVES[algorithm])
+        data = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(passphrase),
+        )
+        try:
+            self._files.make_directory(self._directory)
+            self._files.write(path, data)
+        except StateError as error:
+            raise KeyStoreError(error.what, remedy=error.remedy) from error
+        return f"{self.scheme}:{name}"
+
+    def load(self, uri: str) -> PrivateKey:
+        """The key that `uri` names; see `KeyStore.load`."""
+        path = self._existing(uri)
+        try:
+            data = self._files.read(path, KEY_FILE_LIMIT)
+        except StateError as error:
+            raise KeyStoreError(error.what, remedy=error.remedy) from error
+        if not data.startswith(_ENCRYPTED):
+            raise KeyStoreError(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
+        try:
+            key = serialization.load_pem_private_key(data, self._passphrase())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            # A wrong passphrase decrypts to noise, which looks like a damaged file.
+            raise PinRefused(
+                f"The passphrase does not open {path}.",
+                remedy="Check that passphrase_file holds the passphrase this key was made with; if so, the key file is "
+                "damaged: enroll again.",
+            ) from error
+        if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+            raise UnsupportedKey(f"{path} holds neither an RSA nor an elliptic curve key.", remedy="Enroll again.")
+        check_supported(key.public_key())
+        return key
+
+    def protection(self, uri: str) -> Protection:
+        """Always software."""
+        self._existing(uri)
+        return Protection.SOFTWARE
+
+    def list(self) -> tuple[str, ...]:
+        """The URIs of all keys, sorted."""
+        try:
+            names = sorted(path.stem for path in self._directory.glob("*.pem") if KEY_NAME.fullmatch(path.stem))
+        except OSError as error:
+            raise KeyStoreError(f"{self._directory} cannot be read: {error.strerror}.", remedy="Check it.") from error
+        return tuple(f"{self.scheme}:{name}" for name in names)
+
+    def destroy(self, uri: str) -> None:
+        """Remove the file; nothing happens where there is none."""
+        try:
+            self._files.remove(self._path(_name(uri)))
+        except StateError as error:
+            raise KeyStoreError(error.what, remedy=error.remedy) from error
+
+    def tls_key_file(self, uri: str) -> TlsKey:
+        """The key that `uri` names, for TLS; see `TlsKeyFiles`."""
+        return TlsKey(self._existing(uri), self._passphrase)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _passphrase(self) -> bytes:
+        return read_secret(self._passphrase_file, "[keystore.software] passphrase_file", self._files)
+
+    def _existing(self, uri: str) -> Path:
+        path = self._path(_name(uri))
+        if not path.is_file():
+            raise KeyNotFound(f"There is no key file {path}.", remedy="Restore it from a backup, or enroll again.")
+        return path
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.pem"
+
+
+def _name(uri: str) -> str:
+    scheme, _, name = uri.partition(":")
+    if scheme != SoftwareKeyStore.scheme or not KEY_NAME.fullmatch(name):
+        raise KeyNotFound("This URI names no key file.", remedy=f"It must be {SoftwareKeyStore.scheme}:NAME.")
+    return name

@@ -1,0 +1,25 @@
+"""When to renew: pure functions of a certificate and the time.
+
+Two thirds through its lifetime; half way where it lives less than ten days, because then a third is too short to
+repair a CA that is down.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+SHORT_LIFETIME = timedelta(days=10)
+
+
+def renewal_time(certificate: x509.Certificate) -> datetime:
+    """The moment from which on the certificate is to be renewed."""
+    begin = certificate.not_valid_before_utc
+    lifetime = certificate.not_valid_after_utc - begin
+    return begin + (lifetime / 2 if lifetime < SHORT_LIFETIME else lifetime * 2 / 3)
+
+
+def renewal_due(certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether to renew now. An expired certificate is due as well: it is never given up."""
+    return now >= renewal_time(certificate)

@@ -1,0 +1,291 @@
+"""The one place where an issued certificate is judged, before anything is committed.
+
+| check       | what must hold                                                               | code                    |
+|-------------|------------------------------------------------------------------------------|-------------------------|
+| 1 size      | at most 10 certificates of at most 16 KiB each                               | certificate-too-large   |
+| 2 key       | exactly one holds our public key; found by key, never by position            | certificate-wrong-key   |
+| 3 new       | it is not the certificate that is in use already                             | certificate-not-new     |
+| 4 names     | common name, serial number and alternative names as asked; the owner may add | certificate-wrong-names |
+|             | organization, unit, place and domain, nothing else                           |                         |
+| 5 usage     | digitalSignature, and exactly the extended key usage asked for               | certificate-wrong-usage |
+| 6 no CA     | neither BasicConstraints nor keyUsage let it issue anything                  | certificate-is-ca       |
+| 7 dates     | begins by now, a slow clock of ours forgiven; lasts at least a minute more   | certificate-wrong-dates |
+| 8 chain     | leads to a pinned anchor (RFC 5280 section 6)                                | certificate-untrusted   |
+| 9 strength  | SHA-2; RSA of 2048 bits or an NIST curve of 256 bits and up, in every link   | certificate-weak        |
+
+A certificate that cannot be read at all is `certificate-malformed`.
+
+The chain is built by OpenSSL and not by `cryptography.x509.verification`, which demands the profile of the web:
+hospital CAs have roots without keyUsage and leaves without DNS names. For the same reason X509_STRICT stays off. An
+anchor need not be a root: a hospital may pin its issuing CA alone. Revocation is not looked at here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+from OpenSSL import crypto
+
+from enroll.certificates import PARSE_ERRORS, alternative_names, public_key_info, read_certificates
+from enroll.csr import CertificateRequest, Usage
+from enroll.errors import CertificateRefused, ConfigurationError, StateError
+from enroll.keystore.base import PublicKey
+from enroll.statefile import StateFiles
+
+CERTIFICATE_LIMIT = 16 * 1024  # bytes
+CERTIFICATES_LIMIT = 10
+CLOCK_SKEW = timedelta(minutes=5)
+MINIMUM_LIFETIME = timedelta(minutes=1)
+
+_RSA_BITS = 2048
+_CURVE_BITS = 256
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_OWNERS_ATTRIBUTES = frozenset(
+    {
+        NameOID.ORGANIZATION_NAME,
+        NameOID.ORGANIZATIONAL_UNIT_NAME,
+        NameOID.COUNTRY_NAME,
+        NameOID.STATE_OR_PROVINCE_NAME,
+        NameOID.LOCALITY_NAME,
+        NameOID.DOMAIN_COMPONENT,
+    }
+)
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True)
+class VerifiedCertificate:
+    """A certificate that passed every check, with the intermediates up to the anchor, the anchor left out."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a certificate says, parsed once."""
+
+    subject: x509.Name
+    extensions: x509.Extensions
+    alternative_names: tuple[x509.GeneralName, ...]
+
+
+def check_issued(  # noqa: PLR0913 - everything the checks are about
+    certificates: Sequence[x509.Certificate],
+    intermediates: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    *,
+    public_key: PublicKey,
+    request: CertificateRequest,
+    now: datetime,
+    in_use: x509.Certificate | None = None,
+) -> VerifiedCertificate:
+    """Find the certificate that was asked for and decide whether it may be used.
+
+    Args:
+        certificates: What the server issued, in any order.
+        intermediates: CA certificates that may help to reach an anchor; not trusted by themselves.
+        anchors: The pinned CA certificates.
+        public_key: Of the key the request was made for.
+        request: What was asked for.
+        now: The time of the decision.
+        in_use: The certificate that the new one replaces.
+
+    Raises:
+        CertificateRefused: One of the checks failed; `code` says which.
+    """
+    _check_size(certificates)
+    _check_size(intermediates)
+    certificate = _find(certificates, public_key)
+    _check_new(certificate, in_use)
+    content = _parse(certificate)
+    _check_names(content, request)
+    _check_usage(content, request.usage)
+    _check_no_ca(content)
+    _check_dates(certificate, now)
+    # Check 7 forgave a certificate that begins in a moment; the chain is asked about that moment.
+    moment = max(now, certificate.not_valid_before_utc)
+    chain = verify_chain(certificate, (*certificates, *intermediates), anchors, moment)
+    for link in chain:
+        _check_strength(link, is_anchor=link is chain[-1])
+    return VerifiedCertificate(certificate, chain[1:-1])
+
+
+def verify_chain(
+    certificate: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    anchors: Iterable[x509.Certificate],
+    at: datetime,
+) -> tuple[x509.Certificate, ...]:
+    """The path from `certificate` to one of the anchors as it was valid at a time (check 8).
+
+    Signatures, dates, CA flags, path lengths, name constraints and unknown critical extensions are looked at; the
+    names and the usage of `certificate` are not.
+
+    Returns:
+        The certificate first, the anchor last.
+
+    Raises:
+        CertificateRefused: There is no such path; code `certificate-untrusted`.
+    """
+    try:
+        store = crypto.X509Store()
+        for anchor in anchors:
+            store.add_cert(crypto.X509.from_cryptography(anchor))
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        store.set_time(at.astimezone(UTC))
+        helpers = [crypto.X509.from_cryptography(intermediate) for intermediate in intermediates]
+        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), helpers)
+        return tuple(link.to_cryptography() for link in context.get_verified_chain())
+    except (crypto.X509StoreContextError, crypto.Error) as error:
+        raise CertificateRefused(
+            f"The certificate does not lead to a trusted anchor: {error}.",
+            remedy="Compare the anchor file with the CA that issued the certificate.",
+            code="certificate-untrusted",
+        ) from error
+
+
+def names_kept(certificate: x509.Certificate, request: CertificateRequest) -> bool:
+    """Whether a certificate has the names that would be asked for now, so that it can be renewed as it is."""
+    try:
+        _check_names(_parse(certificate), request)
+    except CertificateRefused:
+        return False
+    return True
+
+
+def read_anchors(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:
+    """The pinned CA certificates of a PEM file.
+
+    Raises:
+        ConfigurationError: No file is configured, or it holds no certificate.
+    """
+    if path is None:
+        raise ConfigurationError("[est] anchor_file is not set.", remedy="Name the PEM file of the hospital's CA.")
+    remedy = "Put the CA certificate there as PEM, received on a trusted way."
+    try:
+        return read_certificates(path, files)
+    except StateError as error:
+        raise ConfigurationError(f"No CA certificate: {error.what}", remedy=remedy) from error
+
+
+def _check_size(certificates: Sequence[x509.Certificate]) -> None:
+    """Check 1."""
+    if len(certificates) > CERTIFICATES_LIMIT:
+        raise _refused("too-large", f"The CA sent more than {CERTIFICATES_LIMIT} certificates.")
+    if any(len(c.public_bytes(serialization.Encoding.DER)) > CERTIFICATE_LIMIT for c in certificates):
+        raise _refused("too-large", f"The CA sent a certificate of more than {CERTIFICATE_LIMIT} bytes.")
+
+
+def _find(certificates: Iterable[x509.Certificate], public_key: PublicKey) -> x509.Certificate:
+    """Check 2."""
+    wanted = public_key_info(public_key)
+    ours = {certificate for certificate in certificates if _public_key_info_of(certificate) == wanted}
+    if not ours:
+        raise _refused("wrong-key", "The CA sent no certificate for the key that the request was made for.")
+    if len(ours) > 1:
+        raise _refused("wrong-key", "The CA sent several certificates for the key that the request was made for.")
+    return ours.pop()
+
+
+def _check_new(certificate: x509.Certificate, in_use: x509.Certificate | None) -> None:
+    """Check 3: issuer and serial number are unique to a certificate (RFC 5280 4.1.2.2)."""
+    if in_use is None:
+        return
+    if (certificate.issuer, certificate.serial_number) == (in_use.issuer, in_use.serial_number):
+        raise _refused("not-new", "The CA sent a certificate with the serial number of the one that is in use.")
+
+
+def _check_names(content: _Content, request: CertificateRequest) -> None:
+    """Check 4."""
+    asked = Counter((attribute.oid, attribute.value) for attribute in request.subject)
+    stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in _OWNERS_ATTRIBUTES)
+    if stated != asked:
+        raise _refused("wrong-names", f"The subject is {content.subject.rfc4514_string()!r}, not as asked.")
+    if content.alternative_names != request.alternative_names:
+        raise _refused("wrong-names", "The subject alternative names are not as asked.")
+
+
+def _check_usage(content: _Content, usage: Usage) -> None:
+    """Check 5: RFC 5280 4.2.1.3 and 4.2.1.12, RFC 9336 for document signing."""
+    key_usage = _extension(content, x509.KeyUsage)
+    if key_usage is None or not key_usage.digital_signature:
+        raise _refused("wrong-usage", "keyUsage does not allow digital signatures.")
+    extended = _extension(content, x509.ExtendedKeyUsage)
+    purposes = [] if extended is None else list(extended)
+    if purposes != [usage.extended_key_usage]:
+        named = ", ".join(purpose.dotted_string for purpose in purposes) or "missing"
+        raise _refused(
+            "wrong-usage",
+            f"extendedKeyUsage is {named}; {usage.extended_key_usage.dotted_string} alone was asked for.",
+        )
+
+
+def _check_no_ca(content: _Content) -> None:
+    """Check 6: RFC 5280 4.2.1.9."""
+    constraints = _extension(content, x509.BasicConstraints)
+    key_usage = _extension(content, x509.KeyUsage)
+    if (constraints and constraints.ca) or (key_usage and (key_usage.key_cert_sign or key_usage.crl_sign)):
+        raise _refused("is-ca", "The certificate would allow the scanner to act as a CA.")
+
+
+def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
+    """Check 7."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if begin > now + CLOCK_SKEW:
+        raise _refused("wrong-dates", f"The certificate begins at {begin}; here it is {now}. Is this clock right?")
+    if end < now + MINIMUM_LIFETIME:
+        raise _refused("wrong-dates", f"The certificate ends at {end}; here it is {now}. Is this clock right?")
+
+
+def _check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
+    """Check 9. An anchor is trusted as it is, so the signature on it says nothing; its key does."""
+    try:
+        key, hash_algorithm = link.public_key(), link.signature_hash_algorithm
+    except PARSE_ERRORS as error:
+        raise _refused("weak", "The chain holds an unknown kind of key or signature.") from error
+    strong_key = (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size >= _CURVE_BITS
+    )
+    if not strong_key:
+        raise _refused("weak", f"The key of {link.subject.rfc4514_string()!r} is too weak or of an unknown kind.")
+    if not is_anchor and not isinstance(hash_algorithm, _HASHES):
+        raise _refused("weak", f"{link.subject.rfc4514_string()!r} is not signed with SHA-256, SHA-384 or SHA-512.")
+
+
+def _parse(certificate: x509.Certificate) -> _Content:
+    try:
+        return _Content(certificate.subject, certificate.extensions, alternative_names(certificate))
+    except PARSE_ERRORS as error:
+        raise _refused("malformed", "The certificate cannot be read.") from error
+
+
+def _extension(content: _Content, kind: type[Extension]) -> Extension | None:
+    try:
+        return content.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _public_key_info_of(certificate: x509.Certificate) -> bytes | None:
+    try:
+        return public_key_info(certificate.public_key())
+    except PARSE_ERRORS:
+        return None  # a kind of key that we never make
+
+
+def _refused(check: str, what: str) -> CertificateRefused:
+    return CertificateRefused(
+        what,
+        remedy="Nothing was changed. The CA's operator must correct the profile or template of this device.",
+        code=f"certificate-{check}",
+    )

@@ -1,0 +1,314 @@
+"""What is true of keys in a token beyond the contract of all stores (`enroll.keystore.pkcs11`)."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, UnsupportedKey
+from enroll.keystore.base import KeyStore, PrivateKey, Protection
+from enroll.keystore.tokenuri import TokenUri
+from tests.support.key_stores import WRONG_SECRET, Backend, secret_file
+from tests.support.softhsm import PIN, SoftHsm
+
+pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
+from pkcs11.util.rsa import decode_rsa_private_key  # noqa: E402 - an optional extra
+
+from enroll.keystore.pkcs11 import connection as connection_module  # noqa: E402 - needs it
+
+ROOT = Path(__file__).parents[2]
+ECDSA = ec.ECDSA(hashes.SHA256())
+EITHER_KIND = pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256])
+
+
+def sign(key: PrivateKey) -> bytes:
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.sign(b"message", ECDSA)
+
+
+@pytest.fixture
+def spare(softhsm: SoftHsm, request: pytest.FixtureRequest) -> Iterator[tuple[KeyStore, Path]]:
+    """A store and its library, which nothing else in this process uses: it may be broken."""
+    module = softhsm.copy(request.node.name)
+    store = softhsm.store(module, "spare")
+    yield store, module
+    store.close()
+
+
+class TestTheKeyStays:
+    @EITHER_KIND
+    def test_the_token_refuses_to_show_it(self, in_token: Backend, algorithm: KeyAlgorithm) -> None:
+        uri = TokenUri.parse(in_token.uri(algorithm))
+        with in_token.store._token() as connection, connection.signing() as session:  # type: ignore[attr-defined]
+            key = session.private_key(uri)
+            secret = pkcs11.Attribute.VALUE if algorithm is KeyAlgorithm.P_256 else pkcs11.Attribute.PRIVATE_EXPONENT
+
+            assert key[pkcs11.Attribute.SENSITIVE]
+            assert key[pkcs11.Attribute.PRIVATE]
+            assert not key[pkcs11.Attribute.EXTRACTABLE]
+            assert not any(key[use] for use in (pkcs11.Attribute.DECRYPT, pkcs11.Attribute.UNWRAP))
+            with pytest.raises(pkcs11.PKCS11Error):
+                key[secret]
+
+    @EITHER_KIND
+    def test_the_key_object_has_nothing_to_show(self, in_token: Backend, algorithm: KeyAlgorithm) -> None:
+        key = in_token.key(algorithm)
+
+        with pytest.raises(UnsupportedKey, match="does not leave"):
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        with pytest.raises(UnsupportedKey, match="does not leave"):
+            key.private_numbers()
+        with pytest.raises(UnsupportedKey, match="does not leave"):
+            pickle.dumps(key)
+
+    @EITHER_KIND
+    def test_a_copy_is_the_key_itself(self, in_token: Backend, algorithm: KeyAlgorithm) -> None:
+        key = in_token.key(algorithm)
+
+        assert copy.copy(key) is key
+        assert copy.deepcopy({"key": key})["key"] is key
+
+    def test_old_hashes_are_refused(self, in_token: Backend) -> None:
+        key = in_token.key(KeyAlgorithm.RSA_2048)
+        assert isinstance(key, rsa.RSAPrivateKey)
+
+        for old in (hashes.SHA1(), hashes.MD5()):  # noqa: S303 - must be refused
+            with pytest.raises(UnsupportedKey, match="hash"):
+                key.sign(b"message", padding.PKCS1v15(), old)
+
+
+class TestProtection:
+    """Never better than what the token can show."""
+
+    def test_a_slot_that_is_not_hardware_makes_no_hardware_key(self, in_token: Backend) -> None:
+        assert in_token.store.protection(in_token.uri(KeyAlgorithm.P_256)) is Protection.SOFTWARE
+
+    def test_in_a_hardware_slot_it_counts_where_the_key_was_made(self, spare: tuple[KeyStore, Path]) -> None:
+        store, _ = spare
+        made_here = store.generate("made-here", KeyAlgorithm.RSA_2048)
+        imported = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+        with store._token() as connection, connection.writing() as session:  # type: ignore[attr-defined]
+            template = decode_rsa_private_key(imported)
+            template |= {pkcs11.Attribute.TOKEN: True, pkcs11.Attribute.LABEL: "scanseal-imported"}
+            session.create_object(template)
+            connection.is_hardware = True
+
+        assert store.protection(made_here) is Protection.HARDWARE
+        assert store.protection("pkcs11:token=spare;object=scanseal-imported") is Protection.SOFTWARE
+        for uri in store.list():
+            store.destroy(uri)
+
+
+class TestKeysOfOthers:
+    def test_are_loaded_but_neither_listed_nor_destroyed(self, in_token: Backend) -> None:
+        uri = TokenUri.parse(in_token.store.generate(in_token.new_name(), KeyAlgorithm.P_256))
+        with in_token.store._token() as connection, connection.writing() as session:  # type: ignore[attr-defined]
+            for kind in (pkcs11.ObjectClass.PRIVATE_KEY, pkcs11.ObjectClass.PUBLIC_KEY):
+                template = {pkcs11.Attribute.CLASS: kind, pkcs11.Attribute.ID: uri.identifier}
+                for found in list(session.get_objects(template)):
+                    found[pkcs11.Attribute.LABEL] = "somebody else's"
+        theirs = str(TokenUri(uri.token, "somebody else's", None))
+
+        assert sign(in_token.store.load(theirs))
+        assert not [listed for listed in in_token.store.list() if "somebody" in listed]
+        with pytest.raises(KeyStoreError, match="not made by scanseal"):
+            in_token.store.destroy(theirs)
+        assert sign(in_token.store.load(theirs))
+
+
+class TestTheToken:
+    def test_a_lost_session_fails_once(self, spare: tuple[KeyStore, Path]) -> None:
+        store, module = spare
+        uri = store.generate("lost-session", KeyAlgorithm.P_256)
+        key = store.load(uri)
+
+        pkcs11.lib(str(module)).reinitialize()  # closes all sessions
+
+        with pytest.raises(KeyStoreUnavailable) as caught:
+            sign(key)
+        assert "SessionHandleInvalid" in caught.value.what
+        assert "anew" in caught.value.remedy
+        assert sign(key)
+        store.destroy(uri)
+
+    def test_a_removed_token_is_named_and_found_again(self, spare: tuple[KeyStore, Path], softhsm: SoftHsm) -> None:
+        store, module = spare
+        uri = store.generate("removed", KeyAlgorithm.P_256)
+        key = store.load(uri)
+        tokens = softhsm.directory / "tokens"
+
+        tokens.rename(softhsm.directory / "elsewhere")
+        tokens.mkdir()
+        pkcs11.lib(str(module)).reinitialize()
+        for _ in range(2):
+            with pytest.raises(KeyStoreUnavailable, match="spare"):
+                sign(key)
+
+        tokens.rmdir()
+        (softhsm.directory / "elsewhere").rename(tokens)
+        pkcs11.lib(str(module)).reinitialize()
+        assert sign(key)
+        store.destroy(uri)
+
+    def test_two_stores_of_a_process_share_the_login(self, spare: tuple[KeyStore, Path], softhsm: SoftHsm) -> None:
+        first, module = spare
+        uri = first.generate("shared-login", KeyAlgorithm.P_256)
+        second = softhsm.store(module, "spare")
+        key = second.load(uri)
+
+        first.close()  # logs out for both
+
+        with pytest.raises(KeyStoreUnavailable):
+            sign(key)
+        assert sign(key)
+        second.destroy(uri)
+        second.close()
+
+    def test_a_busy_token_is_not_waited_for_without_end(
+        self, through_proxy: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = through_proxy.key(KeyAlgorithm.P_256)
+        monkeypatch.setattr(connection_module, "SESSION_WAIT", 0.05)
+
+        with (
+            through_proxy.store._token() as connection,  # type: ignore[attr-defined]
+            connection.signing(),
+            connection.signing(),
+            pytest.raises(KeyStoreUnavailable, match="busy") as caught,
+        ):
+            sign(key)
+        assert "sessions" in caught.value.remedy
+        assert sign(key)
+
+    def test_a_closed_store_stays_closed(self, softhsm: SoftHsm) -> None:
+        store = softhsm.store(softhsm.copy("closed"), "spare")
+        key = store.load(store.generate("closed", KeyAlgorithm.P_256))
+
+        store.close()
+
+        with pytest.raises(KeyStoreUnavailable, match="closed"):
+            sign(key)
+        with pytest.raises(KeyStoreUnavailable, match="closed"):
+            store.list()
+
+    def test_a_destroyed_key_stops_signing(self, in_token: Backend) -> None:
+        uri = in_token.store.generate(in_token.new_name(), KeyAlgorithm.P_256)
+        key = in_token.store.load(uri)
+        sign(key)
+
+        in_token.store.destroy(uri)
+
+        with pytest.raises(KeyNotFound):
+            sign(key)
+
+    @pytest.mark.parametrize(
+        ("token", "reason"), [("absent", "0 tokens"), ("twins", "2 tokens")], ids=["missing", "ambiguous"]
+    )
+    def test_there_must_be_exactly_one(self, softhsm: SoftHsm, token: str, reason: str) -> None:
+        store = softhsm.store(softhsm.copy("which-token"), token)
+
+        with pytest.raises(KeyStoreUnavailable, match=reason):
+            store.list()
+
+    @pytest.mark.parametrize("library", ["/nowhere/libpkcs11.so", "/etc/passwd", "/"])
+    def test_what_is_no_library_is_named(self, softhsm: SoftHsm, library: str) -> None:
+        store = softhsm.store(Path(library), "spare")
+
+        with pytest.raises(KeyStoreUnavailable) as caught:
+            store.list()
+        assert library in caught.value.remedy
+
+    def test_does_not_work_in_a_forked_process(self, in_token: Backend) -> None:
+        program = [sys.executable, "-m", "tests.support.sign_after_fork", *in_token.arguments]
+
+        subprocess.run([*program, in_token.uri(KeyAlgorithm.P_256)], cwd=ROOT, check=True, timeout=60)
+
+
+class TestThePin:
+    @pytest.fixture
+    def logins(self, softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+        """A library that writes down every call, and where it does."""
+        spy = next(Path("/usr/lib").glob("*/pkcs11-spy.so"), None)
+        if spy is None:
+            pytest.skip("no pkcs11-spy.so: apt-get install opensc")
+        module = tmp_path / "spy.so"
+        module.write_bytes(spy.read_bytes())
+        monkeypatch.setenv("PKCS11SPY", str(softhsm.copy(tmp_path.name)))
+        monkeypatch.setenv("PKCS11SPY_OUTPUT", str(tmp_path / "calls"))
+        return module, tmp_path / "calls"
+
+    def test_a_refused_pin_is_sent_once_and_a_corrected_one_is_tried(
+        self, softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
+    ) -> None:
+        module, calls = logins
+        pin_file = secret_file(tmp_path / "pin", WRONG_SECRET)
+        store = softhsm.store(module, "spare", pin_file)
+
+        for _ in range(5):
+            with pytest.raises(PinRefused) as caught:
+                store.list()
+            assert str(pin_file) in caught.value.remedy
+        assert calls.read_text().count("C_Login") == 1
+
+        secret_file(pin_file, PIN)
+        store.list()
+        store.list()
+        assert calls.read_text().count("C_Login") == 2
+        store.close()
+
+    def test_the_token_is_logged_in_to_once(self, softhsm: SoftHsm, logins: tuple[Path, Path]) -> None:
+        module, calls = logins
+        store = softhsm.store(module, "spare")
+
+        uri = store.generate("one-login", KeyAlgorithm.P_256)
+        key = store.load(uri)
+        assert all(sign(key) for _ in range(5))
+        store.destroy(uri)
+        store.close()
+
+        assert calls.read_text().count("C_Login") == 1
+        assert calls.read_text().count("C_Logout") == 1
+
+    def test_bytes_that_are_no_text_are_not_sent(
+        self, softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
+    ) -> None:
+        module, calls = logins
+        pin_file = secret_file(tmp_path / "pin", "")
+        pin_file.write_bytes(b"\xff\xfe")
+
+        with pytest.raises(PinRefused, match="UTF-8"):
+            softhsm.store(module, "spare", pin_file).list()
+
+        assert not calls.exists()
+
+
+class TestThreads:
+    """python-pkcs11 crashes a process in which two threads are inside most libraries."""
+
+    @pytest.mark.parametrize("attempt", range(5))
+    def test_signing_through_the_proxy(self, through_proxy: Backend, attempt: int) -> None:
+        self.sign(through_proxy)
+
+    def test_signing_under_the_lock(self, direct: Backend) -> None:
+        self.sign(direct)
+
+    def sign(self, backend: Backend) -> None:
+        uris = [backend.uri(algorithm) for algorithm in (KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256)]
+        program = [sys.executable, "-m", "tests.support.sign_in_threads", *backend.arguments, "400"]
+
+        run = subprocess.run([*program, *uris], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+
+        assert (run.returncode, run.stdout, run.stderr) == (0, "800\n800\n", "")

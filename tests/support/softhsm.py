@@ -1,0 +1,107 @@
+"""SoftHSM tokens of the tests' own: a PKCS#11 peer that touches nothing of the machine.
+
+A PKCS#11 library reads its configuration when it is initialised, once for each process, and does not see tokens that
+another process makes later. So a test process has one directory with all its tokens, made before the first use.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings
+from enroll.keystore import KEY_STORES
+from enroll.keystore.base import KeyStore
+from enroll.statefile import StateFiles
+
+PIN = "correct-horse-4711"
+SECURITY_OFFICER_PIN = "87654321"
+TOKENS = ("through-proxy", "direct", "spare", "twins", "twins")
+
+_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
+
+
+@dataclass(frozen=True)
+class SoftHsm:
+    """Where the parts are.
+
+    Args:
+        directory: All files of the tokens.
+        proxy: p11-kit-proxy, through which several threads may sign.
+        library: SoftHSM's own library, which the proxy loads.
+        pin_file: The user PIN of all tokens.
+    """
+
+    directory: Path
+    proxy: Path
+    library: Path
+    pin_file: Path
+
+    def copy(self, name: str) -> Path:
+        """A copy of the library: apart from all others it can be initialised, and broken, in the same process."""
+        path = self.directory / f"{name}.so"
+        if not path.exists():
+            shutil.copyfile(self.library, path)
+        return path
+
+    def store(self, module: Path, token: str, pin_file: Path | None = None, sessions: int = 2) -> KeyStore:
+        """A key store on one of the tokens."""
+        settings = Pkcs11StoreSettings(module, token, pin_file or self.pin_file, sessions)
+        return KEY_STORES["pkcs11"](KeyStoreSettings(pkcs11=settings), self.directory, StateFiles())
+
+
+@cache
+def softhsm_of_this_process(base: Path) -> SoftHsm:
+    """The tokens; made at the first call.
+
+    Args:
+        base: pytest's temporary directory for this process.
+    """
+    pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
+    if shutil.which("softhsm2-util") is None:
+        pytest.skip("no softhsm2-util on the PATH: apt-get install softhsm2")
+    directory = base / "softhsm"
+    directory.mkdir()
+    hsm = SoftHsm(
+        directory=directory,
+        proxy=_library("p11-kit-proxy.so", "p11-kit-modules"),
+        library=_library("softhsm/libsofthsm2.so", "softhsm2"),
+        pin_file=directory / "pin",
+    )
+    hsm.pin_file.write_text(f"{PIN}\n", "utf-8")
+    hsm.pin_file.chmod(0o600)
+    _configure(hsm)
+    pins = ["--pin", PIN, "--so-pin", SECURITY_OFFICER_PIN]
+    for token in TOKENS:
+        command = ["softhsm2-util", "--init-token", "--free", "--label", token, *pins]
+        subprocess.run(command, check=True, capture_output=True)
+    return hsm
+
+
+def _configure(hsm: SoftHsm) -> None:
+    tokens, modules = hsm.directory / "tokens", hsm.directory / "pkcs11" / "modules"
+    tokens.mkdir()
+    modules.mkdir(parents=True)
+    configuration = hsm.directory / "softhsm2.conf"
+    configuration.write_text(
+        f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n", "utf-8"
+    )
+    # Only SoftHSM is loaded. Root's p11-kit ignores this and loads every module of the machine; SoftHSM is one of them.
+    (hsm.directory / "pkcs11" / "pkcs11.conf").write_text("user-config: only\n", "utf-8")
+    (modules / "softhsm2.module").write_text(f"module: {hsm.library}\n", "utf-8")
+    os.environ["SOFTHSM2_CONF"] = str(configuration)
+    os.environ["XDG_CONFIG_HOME"] = str(hsm.directory)
+    os.environ["TPM2_PKCS11_STORE"] = str(hsm.directory)  # keeps that module, where it is installed, out of $HOME
+
+
+def _library(name: str, package: str) -> Path:
+    for folder in _LIBRARIES:
+        if (path := Path(folder, name)).exists():
+            return path
+    pytest.skip(f"no {name}: apt-get install {package}")

@@ -1,0 +1,144 @@
+"""What a certificate request asks for, and the DER that is written by hand for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from enroll import der
+from enroll.certificates import alternative_names, decode_base64
+from enroll.csr import DOCUMENT_SIGNING, CertificateRequest, Usage, build, hardware_module_name
+from enroll.keystore.base import PrivateKey
+from tests.support.pki import DEVICE, REQUEST, HospitalCa, name, new_key
+
+CA = HospitalCa()
+
+
+@pytest.mark.parametrize(
+    ("usage", "purpose"), [(Usage.DEVICE, ExtendedKeyUsageOID.CLIENT_AUTH), (Usage.SIGNING, DOCUMENT_SIGNING)]
+)
+def test_a_request_names_the_device_and_one_purpose(usage: Usage, purpose: x509.ObjectIdentifier) -> None:
+    key = new_key()
+
+    request = build(key, CertificateRequest.for_device(DEVICE, usage))
+
+    assert request.is_signature_valid
+    assert request.public_key() == key.public_key()
+    assert request.subject == name(COMMON_NAME="Example CT CT-000123", SERIAL_NUMBER="CT-000123")
+    assert list(request.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [purpose]
+    key_usage = request.extensions.get_extension_for_class(x509.KeyUsage)
+    assert key_usage.critical
+    assert key_usage.value.digital_signature
+    assert not key_usage.value.content_commitment
+    assert alternative_names(request) == (hardware_module_name("1.3.6.1.4.1.32473.1.2", "CT-000123"),)
+
+
+def test_without_a_hardware_type_there_is_no_alternative_name() -> None:
+    request = build(new_key(), CertificateRequest.for_device(replace(DEVICE, hardware_type=""), Usage.SIGNING))
+
+    assert alternative_names(request) == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "common_name"),
+    [
+        ("", "CT-000123"),
+        ("Example CT", "Example CT CT-000123"),
+        ("x" * 54, f"{'x' * 54} CT-000123"),
+        ("x" * 55, "CT-000123"),
+    ],
+)
+def test_the_common_name_is_model_and_serial_number_where_both_fit(model: str, common_name: str) -> None:
+    """64 characters, RFC 5280 appendix A.1."""
+    assert CertificateRequest.for_device(replace(DEVICE, model=model), Usage.DEVICE).common_name == common_name
+
+
+def test_a_renewal_repeats_the_names_to_the_letter() -> None:
+    """RFC 7030 4.2.2."""
+    subject = x509.Name([*name(ORGANIZATION_NAME="Hospital"), *REQUEST.subject])
+    old = CA.issue(new_key().public_key(), subject=subject)
+
+    request = build(new_key(), REQUEST, old)
+
+    assert request.subject == subject
+    assert alternative_names(request) == alternative_names(old)
+
+
+@pytest.mark.parametrize(
+    ("key", "digest"),
+    [
+        (rsa.generate_private_key(65537, 2048), hashes.SHA256),
+        (ec.generate_private_key(ec.SECP256R1()), hashes.SHA256),
+        (ec.generate_private_key(ec.SECP384R1()), hashes.SHA384),
+    ],
+    ids=["rsa-2048", "p-256", "p-384"],
+)
+def test_the_hash_fits_the_key(key: PrivateKey, digest: type[hashes.HashAlgorithm]) -> None:
+    assert isinstance(build(key, REQUEST).signature_hash_algorithm, digest)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "encoded"),
+    [
+        ("1.2.840.113549", "06062a864886f70d"),  # X.690 8.19, as RSA Security uses it
+        ("2.999.3", "0603883703"),  # the example of X.690 8.19.5
+        ("1.3.6.1.5.5.7.8.4", "06082b06010505070804"),
+        ("2.5.4.3", "0603550403"),
+        ("0.0", "060100"),
+    ],
+)
+def test_object_identifiers_are_encoded(dotted: str, encoded: str) -> None:
+    assert der.object_identifier(dotted).hex() == encoded
+
+
+@pytest.mark.parametrize(
+    ("length", "head"),
+    [(0, "0400"), (127, "047f"), (128, "048180"), (255, "0481ff"), (256, "04820100"), (65536, "0483010000")],
+)
+def test_lengths_are_as_short_as_possible(length: int, head: str) -> None:
+    """X.690 10.1."""
+    encoded = der.encode(der.OCTET_STRING, bytes(length))
+
+    assert encoded == bytes.fromhex(head) + bytes(length)
+    assert der.is_one_value(encoded)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "30", "3001", "300000", "30020500ff", "30800000", "30810100", "3082000100", "3084ffffffff", "30ff"],
+)
+def test_what_is_not_exactly_one_der_value_is_noticed(data: str) -> None:
+    assert not der.is_one_value(bytes.fromhex(data))
+
+
+def test_the_name_of_the_serial_number_is_the_one_of_the_type_plate() -> None:
+    (attribute,) = build(new_key(), REQUEST).subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+
+    assert attribute.value == DEVICE.serial_number
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"MAMCAQU=",
+        b"MAMC\r\nAQU=\r\n",
+        b" MAMC\tAQU=\n\n",
+        b"-----BEGIN PKCS7-----\nMAMCAQU=\n-----END PKCS7-----\n",
+    ],
+)
+def test_base64_is_read_tolerantly(body: bytes) -> None:
+    """RFC 8951 3.1."""
+    assert decode_base64(body) == bytes.fromhex("3003020105")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"MAMCAQU", b"MAMCAQUA", b"M!AMCAQU=", b"\x30\x03\x02\x01\x05", "MAMCAQ\u00fc=".encode()]
+)
+def test_what_is_not_base64_of_one_der_value_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_base64(body)

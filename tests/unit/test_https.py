@@ -1,0 +1,180 @@
+"""HTTPS with the pinned trust and nothing else, whatever the environment of the process suggests."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from enroll.clock import SystemClock
+from enroll.errors import ConfigurationError, KeyStoreError, ServerUnreachable
+from enroll.http import Answer, HttpsSession
+from enroll.keystore.base import TlsKey
+from enroll.tls import ClientIdentity, client_context
+from tests.support.pki import HospitalCa, name, new_key
+from tests.support.scripted_server import ScriptedServer, answer
+
+CA = HospitalCa()
+SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ScriptedServer]:
+    with ScriptedServer(CA, tmp_path, lambda _: answer(b"hello", "200 OK", "Text/Plain; charset=utf-8")) as running:
+        yield running
+
+
+def get(server: ScriptedServer, context: ssl.SSLContext) -> Answer:
+    with HttpsSession(context, SystemClock(), 5) as session:
+        return session.get(f"{server.url}/path", {"Accept": "text/plain"})
+
+
+def identity(tmp_path: Path, *, passphrase: bytes = b"right", other_key: bool = False) -> ClientIdentity:
+    key = new_key()
+    certificate = CA.issue((new_key() if other_key else key).public_key(), subject=name(COMMON_NAME="scanner"))
+    chain_file, key_file = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    encryption = serialization.BestAvailableEncryption(b"right")
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, encryption))
+    return ClientIdentity(chain_file, TlsKey(key_file, lambda: passphrase))
+
+
+def test_an_answer_is_read(server: ScriptedServer) -> None:
+    answered = get(server, client_context([CA.certificate]))
+
+    assert (answered.status, answered.body, answered.content_type) == (200, b"hello", "text/plain")
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_environment_adds_no_trust(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(HospitalCa("Another CA").certificate.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv(variable, str(bundle))
+    context = client_context([CA.certificate])
+
+    assert context.cert_store_stats()["x509"] == 1
+    get(server, context)
+    assert context.cert_store_stats()["x509"] == 1
+
+
+def test_the_environment_makes_no_detour(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+
+    assert get(server, client_context([CA.certificate])).status == 200
+
+
+def test_a_password_file_of_the_user_is_not_looked_at(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login scanner password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    get(server, client_context([CA.certificate]))
+
+    assert "authorization" not in server.requests[0].headers
+
+
+def test_a_foreign_server_is_refused(server: ScriptedServer) -> None:
+    with pytest.raises(ServerUnreachable, match="does not prove to be the right server"):
+        get(server, client_context([HospitalCa("Another CA").certificate]))
+    assert server.requests == []
+
+
+def test_an_old_root_without_key_usage_is_trusted_on_every_python(tmp_path: Path) -> None:
+    """Python 3.13 would refuse it by default."""
+    old = HospitalCa("Old root", usage=None)
+    with ScriptedServer(old, tmp_path, lambda _: answer()) as server:
+        assert get(server, client_context([old.certificate])).status == 200
+
+
+def test_an_issuing_ca_can_be_pinned_alone(tmp_path: Path) -> None:
+    issuing = HospitalCa("Issuing CA", CA)
+    with ScriptedServer(issuing, tmp_path, lambda _: answer()) as server:
+        assert get(server, client_context([issuing.certificate])).status == 200
+
+
+def test_tls_is_1_2_or_later() -> None:
+    context = client_context([CA.certificate])
+
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_device_proves_itself_with_its_certificate(
+    server: ScriptedServer, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    context = client_context([CA.certificate], identity(tmp_path))
+    context.minimum_version = context.maximum_version = version
+    get(server, context)
+
+    client = server.requests[0].client
+    assert isinstance(client, x509.Certificate)
+    assert client.subject == name(COMMON_NAME="scanner")
+
+
+def test_a_wrong_passphrase_is_an_error_and_no_question(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreError, match="passphrase"):
+        client_context([CA.certificate], identity(tmp_path, passphrase=b"wrong"))
+
+
+def test_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreError, match="belongs to the certificate"):
+        client_context([CA.certificate], identity(tmp_path, other_key=True))
+
+
+def test_a_missing_key_file_is_an_error(tmp_path: Path) -> None:
+    client = identity(tmp_path)
+    client.key.path.unlink()
+
+    with pytest.raises(KeyStoreError, match="No such file"):
+        client_context([CA.certificate], client)
+
+
+def test_a_client_certificate_that_the_server_does_not_know_is_named_as_the_cause(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with ScriptedServer(HospitalCa("Another CA"), other, lambda _: answer()) as stranger:
+        context = client_context([stranger.ca.certificate], identity(tmp_path))
+        with pytest.raises(ServerUnreachable, match=r"certificate of this device|No complete answer"):
+            get(stranger, context)
+
+
+def test_a_server_that_speaks_no_tls_is_unreachable(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        ["python3", "-m", "http.server", "--bind", "127.0.0.1", "0"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as plain:
+        assert plain.stdout
+        port = plain.stdout.readline().split("port ")[1].split()[0]
+        with (
+            HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session,
+            pytest.raises(ServerUnreachable, match="No TLS connection"),
+        ):
+            session.get(f"https://127.0.0.1:{port}/", {})
+        plain.terminate()
+
+
+def test_an_anchor_that_tls_cannot_use_is_a_matter_of_configuration() -> None:
+    class Unusable:
+        def public_bytes(self, _: object) -> bytes:
+            return b"\x30\x00"
+
+    with pytest.raises(ConfigurationError, match="anchor_file"):
+        client_context([Unusable()])  # type: ignore[list-item]
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    assert "right" not in repr(identity(tmp_path))

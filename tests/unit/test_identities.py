@@ -1,0 +1,213 @@
+"""Which key signs: a new generation is taken up between two signatures, a bad one changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+
+from agent.audit import AuditTrail
+from agent.daemon.signer import RETRY_SECONDS, Identities
+from agent.daemon.wire import HashName
+from agent.errors import CertificateNotUsable
+from enroll.algorithms import KeyAlgorithm
+from enroll.config import StoreName
+from enroll.errors import KeyNotFound, KeyStoreError, ScansealError, UnsupportedKey
+from enroll.identity import IdentityName
+from tests.support.agent_process import Scanner, new_scanner
+
+
+class SteppingClock:
+    """The real time at first, then what a test makes of it."""
+
+    def __init__(self) -> None:
+        self.passed = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.passed
+
+    def monotonic(self) -> float:
+        return self.passed.total_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        self.passed += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def scanner(tmp_path: Path) -> Iterator[Scanner]:
+    with new_scanner(tmp_path) as scanner:
+        scanner.audit_file.parent.mkdir()
+        yield scanner
+
+
+@pytest.fixture
+def clock() -> SteppingClock:
+    return SteppingClock()
+
+
+@pytest.fixture
+def audit(scanner: Scanner, clock: SteppingClock) -> Iterator[AuditTrail]:
+    trail = AuditTrail(scanner.audit_file, clock)
+    yield trail
+    trail.close()
+
+
+def follow(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> Identities:
+    return Identities(scanner.identities, scanner.keys, audit, clock)
+
+
+def generation(identities: Identities) -> int:
+    assert identities.view.signing is not None
+    return identities.view.signing.generation.number
+
+
+def test_without_an_identity_there_is_nothing_to_sign_with(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    identities = follow(scanner, audit, clock)
+
+    assert identities.view.signing is None
+    assert identities.chain(IdentityName.SIGNING) is None
+
+
+def test_the_first_identity_is_taken_up_without_a_restart(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    identities = follow(scanner, audit, clock)
+    scanner.enroll()
+    identities.refresh()
+
+    assert generation(identities) == 1
+    assert scanner.audit("identity-in-use") == [{"key_generation": 1}]
+
+
+def test_a_signature_verifies_with_the_certificate(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    """PS3.15 C.1: RSASSA-PKCS1-v1_5."""
+    scanner.enroll()
+    active = follow(scanner, audit, clock).view.signing
+    assert active is not None
+    public_key = active.generation.certificate.public_key()
+    assert isinstance(public_key, rsa.RSAPublicKey)
+
+    for name, algorithm in (
+        (HashName.SHA256, hashes.SHA256()),
+        (HashName.SHA384, hashes.SHA384()),
+        (HashName.SHA512, hashes.SHA512()),
+    ):
+        digest = bytes(algorithm.digest_size)
+        signature = active.sign(digest, name, clock.now())
+        public_key.verify(signature, digest, padding.PKCS1v15(), utils.Prehashed(algorithm))
+
+
+def test_nothing_is_signed_outside_the_validity_of_the_certificate(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    scanner.enroll()
+    active = follow(scanner, audit, clock).view.signing
+    assert active is not None
+
+    for passed, code in ((timedelta(days=2), "certificate-expired"), (-timedelta(days=2), "certificate-not-yet-valid")):
+        clock.passed = passed
+        with pytest.raises(CertificateNotUsable) as refused:
+            active.sign(bytes(32), HashName.SHA256, clock.now())
+        assert refused.value.code == code
+
+
+def test_a_key_that_belongs_to_another_certificate_stops_the_start(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    first, second = scanner.enroll(), scanner.enroll()
+    scanner.commit(IdentityName.SIGNING, first.key_uri, second.key_uri)
+
+    with pytest.raises(KeyStoreError) as refused:
+        follow(scanner, audit, clock)
+    assert refused.value.code == "key-mismatch"
+    assert refused.value.remedy
+
+
+def test_a_key_that_is_gone_stops_the_start(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    scanner.keys.destroy(scanner.enroll().key_uri)
+
+    with pytest.raises(KeyNotFound):
+        follow(scanner, audit, clock)
+
+
+def test_a_key_that_is_not_rsa_stops_the_start(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    """PS3.15 C.2: creator signatures are RSA."""
+    scanner.enroll(algorithm=KeyAlgorithm.P_256)
+
+    with pytest.raises(UnsupportedKey, match="RSA"):
+        follow(scanner, audit, clock)
+
+
+def test_a_bad_new_generation_changes_nothing_but_the_status(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    good = scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    other = scanner.keys.generate(StoreName.SOFTWARE, "other", KeyAlgorithm.RSA_2048)
+    scanner.commit(IdentityName.SIGNING, good.key_uri, other)
+    identities.refresh()
+    identities.refresh()
+
+    assert generation(identities) == good.number
+    assert isinstance(identities.view.refused, ScansealError)
+    assert [line["code"] for line in scanner.audit("identity-refused")] == ["key-mismatch"]
+
+
+def test_a_refused_generation_is_tried_again(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    """A token may have been busy."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    second = scanner.enroll()
+    key_file = scanner.state / "keys" / f"{second.key_uri.partition(':')[2]}.pem"
+    hidden = key_file.rename(key_file.with_suffix(".hidden"))
+    identities.refresh()
+    assert generation(identities) == 1
+
+    hidden.rename(key_file)
+    identities.refresh()
+    assert generation(identities) == 1
+    clock.sleep(RETRY_SECONDS + 1)
+    identities.refresh()
+    assert generation(identities) == second.number
+    assert identities.view.refused is None
+
+
+def test_a_refused_pin_is_not_tried_again_unasked(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    """A token locks after a few wrong PINs."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    second = scanner.enroll()
+    right = scanner.passphrase.read_text("utf-8")
+    scanner.passphrase.write_text("wrong", "utf-8")
+    identities.refresh()
+    scanner.passphrase.write_text(right, "utf-8")
+    clock.sleep(RETRY_SECONDS + 1)
+    identities.refresh()
+    assert generation(identities) == 1
+
+    identities.refresh(at_once=True)
+    assert generation(identities) == second.number
+
+
+def test_an_identity_that_is_taken_away_signs_no_more(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """Keys fail closed."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    (scanner.identities.directory(IdentityName.SIGNING) / "current").unlink()
+    identities.refresh()
+
+    assert identities.view.signing is None
+
+
+def test_no_representation_shows_the_key(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    scanner.enroll()
+
+    assert "key=" not in repr(follow(scanner, audit, clock).view).replace("key_uri=", "")

@@ -1,0 +1,328 @@
+"""The one transaction: a new key and certificate are in use together, or everything is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.config import IdentitiesSettings, IdentitySettings
+from enroll.csr import Usage
+from enroll.errors import (
+    CertificateRefused,
+    ConfigurationError,
+    EnrollerBusy,
+    EnrollmentRefused,
+    KeyMismatch,
+    ServerUnreachable,
+)
+from enroll.flows.base import Enrollment, Issued, Pending, Refused
+from enroll.identity import Generation, IdentityName
+from enroll.issue import PENDING_LIFETIME
+from enroll.journal import Step
+from enroll.keystore.base import PrivateKey
+from enroll.keystore.keys import StoredEcKey
+from tests.support.clocks import SteppedClock
+from tests.support.enrolling import CaFlow, Scanner, settings
+from tests.support.pki import HospitalCa, new_key
+
+CA = HospitalCa()
+ANCHORS = (CA.certificate,)
+SIGNING = IdentityName.SIGNING
+
+
+@pytest.fixture
+def scanner(tmp_path: Path) -> Scanner:
+    return Scanner(settings(tmp_path))
+
+
+@pytest.fixture
+def flow(scanner: Scanner) -> CaFlow:
+    return CaFlow(CA, scanner.clock)
+
+
+def enrolled(scanner: Scanner, flow: CaFlow) -> Generation:
+    generation = scanner.issue(flow, ANCHORS)
+    assert isinstance(generation, Generation)
+    return generation
+
+
+def unreachable(_: Enrollment) -> Issued:
+    raise ServerUnreachable("No answer.", remedy="Check the network.")
+
+
+def advance(scanner: Scanner, step: timedelta) -> None:
+    assert isinstance(scanner.clock, SteppedClock)
+    scanner.clock.advance(step)
+
+
+def test_a_first_enrollment_puts_a_matching_pair_into_use(scanner: Scanner, flow: CaFlow) -> None:
+    generation = enrolled(scanner, flow)
+
+    assert scanner.matching_pair() == generation
+    assert (generation.number, generation.flow, generation.committed_at) == (1, "est", scanner.clock.now())
+    assert generation.protection == scanner.stores.protection(generation.key_uri)
+    assert scanner.stores.list() == (generation.key_uri,)
+    assert scanner.identities.journal(SIGNING).read() is None
+
+
+@pytest.mark.parametrize(("identity", "usage"), [(IdentityName.DEVICE, Usage.DEVICE), (SIGNING, Usage.SIGNING)])
+def test_each_identity_has_its_usage(scanner: Scanner, flow: CaFlow, identity: IdentityName, usage: Usage) -> None:
+    scanner.issue(flow, ANCHORS, identity)
+
+    assert flow.asked[0].request.usage is usage
+
+
+def test_the_factory_identity_is_not_enrolled(scanner: Scanner, flow: CaFlow) -> None:
+    with pytest.raises(ConfigurationError, match="vendor"):
+        scanner.issue(flow, ANCHORS, IdentityName.IDEVID)
+
+
+def test_a_renewal_takes_a_new_key(scanner: Scanner, flow: CaFlow) -> None:
+    first, second = enrolled(scanner, flow), enrolled(scanner, flow)
+
+    assert scanner.matching_pair() == second
+    assert second.key_uri != first.key_uri
+    assert flow.asked[1].renews == first.certificate
+
+
+def test_the_key_of_the_generation_before_is_kept_and_older_ones_are_destroyed(scanner: Scanner, flow: CaFlow) -> None:
+    generations = [enrolled(scanner, flow) for _ in range(4)]
+
+    assert set(scanner.stores.list()) == {generations[2].key_uri, generations[3].key_uri}
+    assert scanner.identities.generations(SIGNING) == (1, 2, 3, 4)
+
+
+def test_keys_of_other_identities_are_left_alone(scanner: Scanner, flow: CaFlow) -> None:
+    device = scanner.issue(flow, ANCHORS, IdentityName.DEVICE)
+    assert isinstance(device, Generation)
+    for _ in range(3):
+        enrolled(scanner, flow)
+
+    assert scanner.matching_pair(IdentityName.DEVICE) == device
+
+
+def test_a_certificate_with_names_of_yesterday_is_replaced_not_renewed(scanner: Scanner, flow: CaFlow) -> None:
+    enrolled(scanner, flow)
+    renamed = scanner.restarted(device=replace(scanner.settings.device, model="Example CT plus"))
+
+    enrolled(renamed, flow)
+
+    assert flow.asked[1].renews is None
+
+
+# --- the CA says no, or we do
+
+
+def wrong_key(enrollment: Enrollment) -> Issued:
+    return Issued((CA.issue(new_key().public_key()),))
+
+
+def foreign(enrollment: Enrollment) -> Issued:
+    return Issued((HospitalCa().issue(enrollment.key.public_key()),))
+
+
+def nothing(enrollment: Enrollment) -> Issued:
+    return Issued(())
+
+
+def refusing(enrollment: Enrollment) -> Refused:
+    return Refused("not on the list", "CA operator")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (wrong_key, CertificateRefused),
+        (foreign, CertificateRefused),
+        (nothing, CertificateRefused),
+        (refusing, EnrollmentRefused),
+    ],
+)
+def test_after_a_refusal_everything_is_as_before(
+    scanner: Scanner,
+    flow: CaFlow,
+    answer: Callable[[Enrollment], Issued | Refused],
+    error: type[Exception],
+) -> None:
+    before = enrolled(scanner, flow)
+    flow.answer = answer
+
+    with pytest.raises(error):
+        scanner.issue(flow, ANCHORS)
+
+    assert scanner.matching_pair() == before
+    assert scanner.stores.list() == (before.key_uri,)
+    assert scanner.identities.journal(SIGNING).read() is None
+    flow.answer = None
+    assert enrolled(scanner, flow).number == 2
+
+
+def test_a_refusal_says_who_must_act(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = refusing
+
+    with pytest.raises(EnrollmentRefused) as refusal:
+        scanner.issue(flow, ANCHORS)
+
+    assert "not on the list" in refusal.value.what
+    assert "CA operator" in refusal.value.remedy
+
+
+def test_a_key_that_does_not_sign_properly_is_not_put_into_use(
+    scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = scanner.stores.load
+
+    def worn_out(uri: str) -> PrivateKey:
+        public_key = load(uri).public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)
+        return StoredEcKey(public_key, lambda digest, _: other.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256()))))
+
+    before, other = enrolled(scanner, flow), new_key()
+    with monkeypatch.context() as patch:
+        patch.setattr(scanner.stores, "load", worn_out)
+        with pytest.raises(KeyMismatch):
+            scanner.issue(flow, ANCHORS)
+
+    assert scanner.matching_pair() == before
+    assert scanner.stores.list() == (before.key_uri,)
+
+
+# --- the request has to wait
+
+
+def test_an_unreachable_ca_leaves_the_request_for_the_next_run(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow, ANCHORS)
+    (key_uri,) = scanner.stores.list()
+
+    flow.answer = None
+    assert enrolled(scanner.restarted(), flow).key_uri == key_uri
+
+
+def test_a_202_is_repeated_with_the_same_key_when_the_ca_says(scanner: Scanner, flow: CaFlow) -> None:
+    """RFC 7030 4.2.3."""
+    wait = Pending(scanner.clock.now() + timedelta(hours=1), "waiting for approval")
+    flow.answer = lambda _: wait
+
+    assert scanner.issue(flow, ANCHORS) == wait
+    assert scanner.restarted().issue(flow, ANCHORS) == wait
+    assert len(flow.asked) == 1
+
+    advance(scanner, timedelta(hours=1))
+    flow.answer = None
+    generation = enrolled(scanner.restarted(), flow)
+    assert flow.asked[1].key.public_key() == flow.asked[0].key.public_key()
+    assert scanner.stores.list() == (generation.key_uri,)
+
+
+def test_a_clock_that_was_set_back_does_not_make_us_wait_for_years(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = lambda _: Pending(scanner.clock.now() + timedelta(hours=1))
+    scanner.issue(flow, ANCHORS)
+
+    advance(scanner, -timedelta(days=365))
+    scanner.issue(flow, ANCHORS)
+
+    assert len(flow.asked) == 2
+
+
+def other_key_algorithm(scanner: Scanner) -> Scanner:
+    other = IdentitiesSettings(signing=IdentitySettings(key_algorithm=KeyAlgorithm.P_384))
+    return scanner.restarted(identity=other)
+
+
+def other_names(scanner: Scanner) -> Scanner:
+    return scanner.restarted(device=replace(scanner.settings.device, model="Example CT plus"))
+
+
+def a_month_later(scanner: Scanner) -> Scanner:
+    advance(scanner, PENDING_LIFETIME + timedelta(seconds=1))
+    return scanner.restarted()
+
+
+def key_lost(scanner: Scanner) -> Scanner:
+    for uri in scanner.stores.list():
+        scanner.stores.destroy(uri)
+    return scanner.restarted()
+
+
+def journal_damaged(scanner: Scanner) -> Scanner:
+    (scanner.identities.directory(SIGNING) / "pending" / "request.json").write_bytes(b"{")
+    return scanner.restarted()
+
+
+@pytest.mark.parametrize("change", [other_key_algorithm, other_names, a_month_later, key_lost])
+def test_a_request_that_no_longer_fits_is_begun_anew(
+    scanner: Scanner, flow: CaFlow, change: Callable[[Scanner], Scanner]
+) -> None:
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow, ANCHORS)
+    old = scanner.stores.list()
+    later = change(scanner)
+
+    flow.answer = None
+    generation = enrolled(later, flow)
+
+    assert generation.key_uri not in old
+    assert later.stores.list() == (generation.key_uri,)
+
+
+def test_a_damaged_journal_ends_nothing(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow, ANCHORS)
+
+    flow.answer = None
+    enrolled(journal_damaged(scanner), flow)
+
+
+def test_what_was_issued_before_a_crash_costs_no_second_certificate(scanner: Scanner, flow: CaFlow) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("enroll.issue.check_issued", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scanner.issue(flow, ANCHORS)
+    pending = scanner.identities.journal(SIGNING).read()
+    assert pending is not None
+    assert pending.step is Step.ISSUED
+
+    flow.answer = unreachable
+    assert enrolled(scanner.restarted(), flow).number == 1
+    assert len(flow.asked) == 1
+
+
+# --- damage
+
+
+def test_a_damaged_identity_is_enrolled_anew(scanner: Scanner, flow: CaFlow) -> None:
+    first = enrolled(scanner, flow)
+    scanner.identities.chain_file(first).write_bytes(b"")
+
+    second = enrolled(scanner, flow)
+
+    assert second.number == 2
+    assert scanner.matching_pair() == second
+    assert flow.asked[1].renews is None
+
+
+def test_two_enrollers_never_run_at_once(scanner: Scanner, flow: CaFlow) -> None:
+    def enroll_meanwhile(_: Enrollment) -> Issued:
+        with pytest.raises(EnrollerBusy):
+            scanner.restarted().issue(CaFlow(CA, scanner.clock), ANCHORS)
+        return Issued(())
+
+    flow.answer = enroll_meanwhile
+    with pytest.raises(CertificateRefused):
+        scanner.issue(flow, ANCHORS)
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,130 @@
+"""The power may go at any moment of an enrollment: there is one matching pair afterwards, or none yet, never a mixture.
+
+Each trial ends the transaction at another operation on the disk, just before it or just after. What a power cut does
+within one operation is the matter of test_state_file.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enroll.errors import KeyStoreError, StateError
+from enroll.identity import Generation, IdentityName
+from enroll.statefile import StateFiles
+from tests.support.enrolling import CaFlow, Scanner, settings
+from tests.support.pki import HospitalCa
+
+CA = HospitalCa()
+ANCHORS = (CA.certificate,)
+SIGNING = IdentityName.SIGNING
+
+
+class PowerCut(BaseException):
+    """Not an Exception: nothing in the program gets to handle it."""
+
+
+class FailingFiles(StateFiles):
+    """Works until the operation with the given number, counted from 1."""
+
+    def __init__(self, last: int, error: BaseException, *, after: bool) -> None:
+        self.left = last
+        self.error = error
+        self.after = after
+
+    def _count(self, operation: Callable[[], None]) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise self.error
+        operation()
+        if self.left == 0:
+            raise self.error
+
+    def write(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        self._count(lambda: StateFiles.write(self, path, data, mode))
+
+    def point(self, link: Path, target: str) -> None:
+        self._count(lambda: StateFiles.point(self, link, target))
+
+    def make_directory(self, path: Path, mode: int = 0o700) -> None:
+        self._count(lambda: StateFiles.make_directory(self, path, mode))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count(lambda: StateFiles.rename(self, source, target))
+
+    def remove(self, path: Path) -> None:
+        self._count(lambda: StateFiles.remove(self, path))
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cuts of these tests are between operations, so nothing has to reach the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def issue(scanner: Scanner) -> Generation:
+    generation = scanner.issue(CaFlow(CA, scanner.clock), ANCHORS)
+    assert isinstance(generation, Generation)
+    return generation
+
+
+def prepared(folder: Path, generations: int) -> Path:
+    folder.mkdir()
+    scanner = Scanner(settings(folder))
+    for _ in range(generations):
+        issue(scanner)
+    return folder
+
+
+def assert_sound(scanner: Scanner, generations: int) -> None:
+    """One matching pair, the old or the new; then the next runs succeed and leave no key that nothing names."""
+    current = scanner.matching_pair()
+    numbers = {current.number} if current else {0}
+    assert numbers <= {generations, generations + 1}
+
+    renewed = issue(scanner)
+
+    assert scanner.matching_pair() == renewed
+    assert scanner.identities.journal(SIGNING).read() is None
+    named = {scanner.identities.key_uri(SIGNING, number) for number in scanner.identities.generations(SIGNING)}
+    assert set(scanner.stores.list()) <= named
+    last = issue(scanner)
+    assert set(scanner.stores.list()) == {renewed.key_uri, last.key_uri}
+
+
+@pytest.mark.parametrize("generations", [0, 2])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_power_cut_leaves_a_matching_pair(tmp_path: Path, generations: int, *, after: bool) -> None:
+    start = prepared(tmp_path / "start", generations)
+    for operation in itertools.count(1):
+        trial = tmp_path / f"trial-{operation}"
+        shutil.copytree(start, trial, symlinks=True)
+        try:
+            issue(Scanner(settings(trial), files=FailingFiles(operation, PowerCut(), after=after)))
+        except PowerCut:
+            assert_sound(Scanner(settings(trial)), generations)
+        else:
+            break
+    assert operation > 20
+
+
+@pytest.mark.parametrize("generations", [0, 2])
+def test_a_full_disk_leaves_a_matching_pair(tmp_path: Path, generations: int) -> None:
+    start = prepared(tmp_path / "start", generations)
+    full = StateError("The disk is full.", remedy="Free some space.")
+    for operation in itertools.count(1):
+        trial = tmp_path / f"trial-{operation}"
+        shutil.copytree(start, trial, symlinks=True)
+        files = FailingFiles(operation, full, after=False)
+        with contextlib.suppress(StateError, KeyStoreError):
+            issue(Scanner(settings(trial), files=files))
+        if files.left > 0:
+            break
+        assert_sound(Scanner(settings(trial)), generations)
+    assert operation > 20

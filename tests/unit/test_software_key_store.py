@@ -1,0 +1,175 @@
+"""Key files (`enroll.keystore.software`) beyond the contract of all stores."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, StateError, UnsupportedKey
+from enroll.keystore.software import SoftwareKeyStore
+from enroll.statefile import StateFiles
+
+PASSPHRASE = b"a passphrase"
+
+
+@pytest.fixture
+def passphrase_file(tmp_path: Path) -> Path:
+    path = tmp_path / "passphrase"
+    path.write_bytes(PASSPHRASE + b"\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "keys"
+
+
+@pytest.fixture
+def store(directory: Path, passphrase_file: Path) -> SoftwareKeyStore:
+    return SoftwareKeyStore(directory, passphrase_file, StateFiles())
+
+
+def write_key(path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> None:
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(PASSPHRASE),
+        )
+    )
+
+
+def test_the_file_is_encrypted_and_ours_alone(store: SoftwareKeyStore, directory: Path) -> None:
+    old = os.umask(0)
+    try:
+        assert store.generate("device-1", KeyAlgorithm.P_256) == "software:device-1"
+    finally:
+        os.umask(old)
+
+    path = directory / "device-1.pem"
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert list(directory.iterdir()) == [path]
+
+
+def test_the_key_is_an_ordinary_key(store: SoftwareKeyStore) -> None:
+    key = store.load(store.generate("signing-1", KeyAlgorithm.RSA_4096))
+
+    assert isinstance(key, rsa.RSAPrivateKey)
+    assert key.private_numbers().public_numbers.n.bit_length() == 4096
+
+
+def test_the_key_serves_tls(store: SoftwareKeyStore, tmp_path: Path) -> None:
+    uri = store.generate("device-1", KeyAlgorithm.P_256)
+    key = store.load(uri)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CT")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=1)).sign(
+        key, hashes.SHA256()
+    )
+    (tmp_path / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    for_tls = store.tls_key_file(uri)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(tmp_path / "certificate.pem", for_tls.path, for_tls.passphrase)
+    assert PASSPHRASE.decode() not in repr(for_tls)
+    with pytest.raises(KeyNotFound):
+        store.tls_key_file("software:missing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+        b"\x00" * 100,
+        b"x" * 20_000,
+    ],
+    ids=["empty", "unencrypted", "old format", "noise", "huge"],
+)
+def test_a_file_that_is_no_key_file_is_refused(store: SoftwareKeyStore, directory: Path, content: bytes) -> None:
+    directory.mkdir(parents=True)
+    (directory / "k.pem").write_bytes(content)
+
+    with pytest.raises(KeyStoreError, match=r"k\.pem") as caught:
+        store.load("software:k")
+    assert not isinstance(caught.value, PinRefused)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("cut", [60, 200, -2])
+def test_a_damaged_file_may_look_like_a_wrong_passphrase(store: SoftwareKeyStore, directory: Path, cut: int) -> None:
+    uri = store.generate("k", KeyAlgorithm.P_256)
+    path = directory / "k.pem"
+    path.write_bytes(path.read_bytes()[:cut] + b"\n")
+
+    with pytest.raises(PinRefused, match="passphrase") as caught:
+        store.load(uri)
+    assert "damaged" in caught.value.remedy
+
+
+def test_keys_of_other_kinds_are_refused(store: SoftwareKeyStore, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for name, key in (
+        ("short", rsa.generate_private_key(65537, 1024)),  # noqa: S505 - must be refused
+        ("curve", ec.generate_private_key(ec.SECP521R1())),
+        ("edwards", ed25519.Ed25519PrivateKey.generate()),
+    ):
+        write_key(directory / f"{name}.pem", key)
+        with pytest.raises(UnsupportedKey):
+            store.load(f"software:{name}")
+
+
+def test_the_key_may_come_from_elsewhere(store: SoftwareKeyStore, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_key(directory / "imported.pem", key)
+
+    assert store.load("software:imported").public_key() == key.public_key()
+
+
+def test_only_key_files_are_listed(store: SoftwareKeyStore, directory: Path) -> None:
+    assert store.list() == ()
+
+    uri = store.generate("k", KeyAlgorithm.P_256)
+    for other in (".k.pem.0123456789abcdef", "k.pem.old", "a_b.pem", "-.pem"):
+        (directory / other).touch()
+
+    assert store.list() == (uri,)
+
+
+def test_without_a_passphrase_nothing_is_made(directory: Path) -> None:
+    store = SoftwareKeyStore(directory, None, StateFiles())
+
+    with pytest.raises(KeyStoreUnavailable, match="passphrase_file is not set"):
+        store.generate("k", KeyAlgorithm.P_256)
+
+    assert not directory.exists()
+
+
+def test_a_disk_that_refuses_leaves_no_key(store: SoftwareKeyStore, directory: Path) -> None:
+    class FullDisk(StateFiles):
+        def write(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+            raise StateError(f"{path} cannot be written.", remedy="Check free space.")
+
+    store._files = FullDisk()
+
+    with pytest.raises(KeyStoreError, match="cannot be written") as caught:
+        store.generate("k", KeyAlgorithm.P_256)
+
+    assert caught.value.remedy == "Check free space."
+    assert store.list() == ()

@@ -1,0 +1,159 @@
+"""A state file holds the old content or the new, whatever happens; and nothing odd in its place is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from enroll.errors import StateError
+from enroll.statefile import STATE_FILE_LIMIT, StateFiles
+
+FILES = StateFiles()
+
+
+class NoSpaceError(OSError):
+    def __init__(self) -> None:
+        super().__init__(28, "No space left on device")
+
+
+def entries(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    FILES.write(tmp_path / "a", b"content")
+
+    assert FILES.read(tmp_path / "a") == b"content"
+    assert entries(tmp_path) == ["a"]
+
+
+def test_a_file_is_private_unless_said_otherwise(tmp_path: Path) -> None:
+    FILES.write(tmp_path / "private", b"")
+    FILES.write(tmp_path / "public", b"", 0o644)
+
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "public").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_: object) -> None:
+        raise NoSpaceError
+
+    path = tmp_path / "a"
+    FILES.write(path, b"old")
+    monkeypatch.setattr(os, call, fail)
+
+    with pytest.raises(StateError, match="No space left"):
+        FILES.write(path, b"new")
+
+    assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["a"]
+
+
+def test_content_is_durable_before_its_name_and_its_name_before_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        calls.append("fsync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    FILES.write(tmp_path / "a", b"content")
+
+    assert calls == ["fsync file", "rename", "fsync directory"]
+
+
+def test_a_missing_file_is_a_state_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="No such file"):
+        FILES.read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link", "dangling link", "socket"])
+def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    (tmp_path / "b").write_bytes(b"content")
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to("b")
+        case "dangling link":
+            path.symlink_to("c")
+        case "socket":
+            os.mknod(path, stat.S_IFSOCK | 0o600)
+
+    with pytest.raises(StateError):
+        FILES.read(path)
+
+
+def test_reading_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(STATE_FILE_LIMIT + 1)
+
+    with pytest.raises(StateError, match="larger"):
+        FILES.read(path)
+    assert FILES.read(path, STATE_FILE_LIMIT + 1) == bytes(STATE_FILE_LIMIT + 1)
+
+
+def test_a_link_is_moved_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "current"
+    FILES.point(link, "one")
+    FILES.point(link, "two")
+    assert link.readlink() == Path("two")
+
+    def fail(*_: object) -> None:
+        raise NoSpaceError
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StateError):
+        FILES.point(link, "three")
+
+    assert link.readlink() == Path("two")
+    assert entries(tmp_path) == ["current"]
+
+
+def test_directories_are_made_with_their_parents(tmp_path: Path) -> None:
+    FILES.make_directory(tmp_path / "a" / "b")
+    FILES.make_directory(tmp_path / "a" / "b")
+
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_place_of_a_directory_is_a_state_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+
+    with pytest.raises(StateError):
+        FILES.make_directory(tmp_path / "a" / "b")
+    with pytest.raises(StateError):
+        FILES.rename(tmp_path / "missing", tmp_path / "b")
+
+
+def test_removing_takes_everything_below_but_follows_no_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"")
+    tree = tmp_path / "tree"
+    (tree / "inner").mkdir(parents=True)
+    (tree / "inner" / "file").write_bytes(b"")
+    (tree / "link").symlink_to(outside)
+
+    FILES.remove(tree)
+    FILES.remove(tree)
+
+    assert entries(tmp_path) == ["outside"]
+    assert entries(outside) == ["kept"]

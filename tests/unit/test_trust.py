@@ -1,0 +1,386 @@
+"""What `enroll.trust` lets through: every check of its table is broken once, and nothing else is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+import enroll.trust
+from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, CertificateRequest, Usage, hardware_module_name
+from enroll.errors import CertificateRefused, ConfigurationError
+from enroll.keystore.base import PublicKey
+from enroll.statefile import StateFiles
+from enroll.trust import VerifiedCertificate, check_issued, names_kept, read_anchors, verify_chain
+from tests.support.pki import CA_KEY_USAGE, DEVICE, NOW, REQUEST, Content, HospitalCa, certify, name, new_key
+
+KEY = new_key()
+CA = HospitalCa()
+ISSUING_CA = HospitalCa("Hospital issuing CA", CA, path_length=0)
+
+
+def check(
+    *certificates: x509.Certificate,
+    intermediates: tuple[x509.Certificate, ...] = (),
+    anchors: tuple[x509.Certificate, ...] = (CA.certificate,),
+    key: PublicKey | None = None,
+    request: CertificateRequest = REQUEST,
+    in_use: x509.Certificate | None = None,
+) -> VerifiedCertificate:
+    return check_issued(
+        certificates,
+        intermediates,
+        anchors,
+        public_key=key or KEY.public_key(),
+        request=request,
+        now=NOW,
+        in_use=in_use,
+    )
+
+
+def refused(code: str, certificate: x509.Certificate, **arguments: Any) -> None:
+    with pytest.raises(CertificateRefused) as refusal:
+        check(certificate, **arguments)
+    assert refusal.value.code == code
+    assert refusal.value.remedy
+
+
+def issued(**changes: Any) -> x509.Certificate:
+    return CA.issue(KEY.public_key(), **changes)
+
+
+def usage(**changes: bool) -> x509.KeyUsage:
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    values = {name: getattr(DIGITAL_SIGNATURE, name) for name in (*names, "key_cert_sign", "crl_sign")}
+    return x509.KeyUsage(**{**values, **changes}, encipher_only=False, decipher_only=False)
+
+
+def test_a_certificate_as_asked_is_let_through() -> None:
+    certificate = issued()
+
+    assert check(certificate) == VerifiedCertificate(certificate, ())
+
+
+def test_a_device_certificate_as_asked_is_let_through() -> None:
+    request = CertificateRequest.for_device(DEVICE, Usage.DEVICE)
+    certificate = issued(extended_usage=[ExtendedKeyUsageOID.CLIENT_AUTH])
+
+    assert check(certificate, request=request).certificate == certificate
+
+
+def test_the_chain_is_kept_without_leaf_and_anchor() -> None:
+    certificate = ISSUING_CA.issue(KEY.public_key())
+
+    verified = check(certificate, intermediates=(CA.certificate, ISSUING_CA.certificate))
+
+    assert verified == VerifiedCertificate(certificate, (ISSUING_CA.certificate,))
+
+
+def test_intermediates_may_come_beside_the_certificate_and_in_any_order() -> None:
+    certificate = ISSUING_CA.issue(KEY.public_key())
+
+    assert check(CA.certificate, ISSUING_CA.certificate, certificate).certificate == certificate
+
+
+def test_an_issuing_ca_can_be_pinned_alone() -> None:
+    certificate = ISSUING_CA.issue(KEY.public_key())
+
+    assert check(certificate, anchors=(ISSUING_CA.certificate,)).chain == ()
+
+
+def test_an_old_root_without_key_usage_is_an_anchor() -> None:
+    old = HospitalCa("Old root", usage=None)
+
+    check(old.issue(KEY.public_key()), anchors=(old.certificate,))
+
+
+# --- check 1: size
+
+
+def test_more_than_ten_certificates_are_refused() -> None:
+    many = [HospitalCa(f"CA {number}").certificate for number in range(10)]
+
+    with pytest.raises(CertificateRefused) as refusal:
+        check(issued(), *many)
+    assert refusal.value.code == "certificate-too-large"
+
+
+def test_a_certificate_of_more_than_16_kib_is_refused() -> None:
+    # 1,000 names of 20 bytes each
+    names = [x509.DNSName(f"scanner-{number:05d}.example") for number in range(1000)]
+    refused("certificate-too-large", issued(alternative_names=names))
+
+
+def test_intermediates_have_the_same_limits() -> None:
+    refused("certificate-too-large", issued(), intermediates=(CA.certificate,) * 11)
+
+
+# --- check 2: key
+
+
+def test_a_certificate_for_another_key_is_refused() -> None:
+    refused("certificate-wrong-key", CA.issue(new_key().public_key()))
+
+
+def test_two_certificates_for_our_key_are_refused() -> None:
+    with pytest.raises(CertificateRefused) as refusal:
+        check(issued(), issued())
+    assert refusal.value.code == "certificate-wrong-key"
+
+
+def test_the_same_certificate_twice_is_one_certificate() -> None:
+    certificate = issued()
+
+    assert check(certificate, certificate).certificate == certificate
+
+
+# --- check 3: new
+
+
+def test_a_certificate_with_the_serial_number_of_the_one_in_use_is_refused() -> None:
+    in_use = CA.issue(new_key().public_key(), serial=4711)
+    refused("certificate-not-new", issued(serial=4711), in_use=in_use)
+
+
+# --- check 4: names
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        name(COMMON_NAME="Example CT CT-000123"),
+        name(COMMON_NAME="Example CT CT-000123", SERIAL_NUMBER="CT-000124"),
+        name(COMMON_NAME="Another scanner", SERIAL_NUMBER="CT-000123"),
+        x509.Name([*REQUEST.subject, *name(SERIAL_NUMBER="CT-000123")]),
+        x509.Name([*REQUEST.subject, *name(COMMON_NAME="Another scanner")]),
+        x509.Name([*REQUEST.subject, *name(EMAIL_ADDRESS="radiology@example.org")]),
+        x509.Name([*REQUEST.subject, *name(TITLE="Chief")]),
+    ],
+)
+def test_a_subject_other_than_asked_is_refused(subject: x509.Name) -> None:
+    refused("certificate-wrong-names", issued(subject=subject))
+
+
+def test_the_owner_may_add_who_and_where_it_is() -> None:
+    owner = name(
+        COUNTRY_NAME="DE",
+        STATE_OR_PROVINCE_NAME="Hessen",
+        LOCALITY_NAME="Marburg",
+        ORGANIZATION_NAME="Hospital",
+        ORGANIZATIONAL_UNIT_NAME="Radiology",
+        DOMAIN_COMPONENT="example",
+    )
+    check(issued(subject=x509.Name([*owner, *REQUEST.subject])))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        [hardware_module_name("1.3.6.1.4.1.32473.1.2", "CT-000124")],
+        [hardware_module_name("1.3.6.1.4.1.32473.1.3", "CT-000123")],
+        [*REQUEST.alternative_names, x509.DNSName("pacs.example")],
+        [x509.DNSName("pacs.example")],
+    ],
+)
+def test_alternative_names_other_than_asked_are_refused(names: list[x509.GeneralName]) -> None:
+    refused("certificate-wrong-names", issued(alternative_names=names))
+
+
+def test_alternative_names_that_were_not_asked_for_are_refused() -> None:
+    refused("certificate-wrong-names", issued(), request=replace(REQUEST, hardware_type=""))
+
+
+# --- check 5: usage
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"usage": None},
+        {"usage": usage(digital_signature=False, content_commitment=True)},
+        {"extended_usage": []},
+        {"extended_usage": [ExtendedKeyUsageOID.CLIENT_AUTH]},
+        {"extended_usage": [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]},
+        {"extended_usage": [DOCUMENT_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]},
+        {"extended_usage": [DOCUMENT_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH]},
+    ],
+)
+def test_a_usage_other_than_asked_is_refused(changes: dict[str, object]) -> None:
+    refused("certificate-wrong-usage", issued(**changes))
+
+
+def test_content_commitment_is_the_owners_decision() -> None:
+    check(issued(usage=usage(content_commitment=True)))
+
+
+# --- check 6: no CA
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ca": True}, {"usage": usage(key_cert_sign=True)}, {"usage": usage(crl_sign=True)}],
+)
+def test_a_ca_certificate_is_refused(changes: dict[str, object]) -> None:
+    refused("certificate-is-ca", issued(**changes))
+
+
+def test_basic_constraints_may_be_missing() -> None:
+    check(issued(ca=None))
+
+
+# --- check 7: dates
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"begin": NOW + timedelta(minutes=6)},
+        {"end": NOW - timedelta(seconds=1)},
+        {"end": NOW + timedelta(seconds=59)},
+    ],
+)
+def test_a_certificate_of_another_time_is_refused(changes: dict[str, object]) -> None:
+    refused("certificate-wrong-dates", issued(**changes))
+
+
+def test_a_clock_that_is_five_minutes_slow_is_forgiven() -> None:
+    check(issued(begin=NOW + timedelta(minutes=5)))
+
+
+# --- check 8: chain
+
+
+def test_a_certificate_of_another_ca_is_refused() -> None:
+    refused("certificate-untrusted", HospitalCa().issue(KEY.public_key()))
+
+
+def test_an_intermediate_is_not_an_anchor() -> None:
+    foreign = HospitalCa("Foreign CA")
+    refused("certificate-untrusted", foreign.issue(KEY.public_key()), intermediates=(foreign.certificate,))
+
+
+def test_a_missing_intermediate_is_noticed() -> None:
+    refused("certificate-untrusted", ISSUING_CA.issue(KEY.public_key()))
+
+
+def test_an_expired_intermediate_is_refused() -> None:
+    expired = HospitalCa("Expired CA", CA, end=NOW - timedelta(days=1))
+    refused("certificate-untrusted", expired.issue(KEY.public_key()), intermediates=(expired.certificate,))
+
+
+def test_a_certificate_that_is_no_ca_issues_nothing() -> None:
+    scanner_key = new_key()
+    scanner = CA.issue(scanner_key.public_key())
+    forged = certify(Content(), KEY.public_key(), scanner.subject, scanner_key)
+    refused("certificate-untrusted", forged, intermediates=(scanner,))
+
+
+def test_the_path_length_is_obeyed() -> None:
+    too_deep = HospitalCa("Too deep", ISSUING_CA)
+    refused(
+        "certificate-untrusted",
+        too_deep.issue(KEY.public_key()),
+        intermediates=(ISSUING_CA.certificate, too_deep.certificate),
+    )
+
+
+def test_an_unknown_critical_extension_is_refused() -> None:
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.9"), b"\x05\x00")
+    refused("certificate-untrusted", issued(critical_extension=unknown))
+
+
+# --- check 9: strength
+
+
+# `cryptography` no longer makes signatures with SHA-1; tests/interop/test_est.py has one from openssl.
+
+
+def test_a_signature_with_a_short_hash_is_refused() -> None:
+    refused("certificate-weak", issued(digest=hashes.SHA224()))
+
+
+def test_an_intermediate_signed_with_a_short_hash_is_refused() -> None:
+    weak = HospitalCa("Weak CA", CA, digest=hashes.SHA224())
+    refused("certificate-weak", weak.issue(KEY.public_key()), intermediates=(weak.certificate,))
+
+
+WEAK_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 - this is what is refused
+
+
+@pytest.mark.parametrize("key", [WEAK_RSA, ec.generate_private_key(ec.SECP224R1())], ids=["rsa", "ec"])
+def test_a_weak_key_is_refused_in_leaf_and_ca(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    refused("certificate-weak", CA.issue(key.public_key()), key=key.public_key())
+    weak = HospitalCa("Weak CA", key=key)
+    refused("certificate-weak", weak.issue(KEY.public_key()), anchors=(weak.certificate,))
+
+
+def test_the_signature_on_an_anchor_is_of_no_interest() -> None:
+    old = HospitalCa("Old root", digest=hashes.SHA224())
+    check(old.issue(KEY.public_key()), anchors=(old.certificate,))
+
+
+# --- the rest
+
+
+def test_a_certificate_that_cannot_be_read_is_refused() -> None:
+    damaged_key_usage = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.15"), b"\x30\x7f")
+    refused("certificate-malformed", issued(usage=None, critical_extension=damaged_key_usage))
+
+
+def test_every_code_of_the_table_is_tested_here() -> None:
+    declared = set(re.findall(r"certificate-[a-z0-9-]+", enroll.trust.__doc__ or ""))
+    tested = set(re.findall(r'"(certificate-[a-z0-9-]+)"', Path(__file__).read_text(encoding="utf-8")))
+
+    assert declared == tested
+
+
+def test_a_chain_is_judged_at_the_time_that_is_asked_about() -> None:
+    certificate = issued()
+
+    assert verify_chain(certificate, (), (CA.certificate,), NOW) == (certificate, CA.certificate)
+    for moment in (NOW - timedelta(days=1), NOW + timedelta(days=366)):
+        with pytest.raises(CertificateRefused):
+            verify_chain(certificate, (), (CA.certificate,), moment)
+
+
+def test_names_are_kept_while_the_device_is_called_the_same() -> None:
+    certificate = issued(subject=x509.Name([*name(ORGANIZATION_NAME="Hospital"), *REQUEST.subject]))
+
+    assert names_kept(certificate, REQUEST)
+    assert not names_kept(certificate, replace(REQUEST, common_name="New name"))
+
+
+def test_anchors_come_from_a_pem_file(tmp_path: Path) -> None:
+    path = tmp_path / "anchor.pem"
+    path.write_bytes(CA.certificate.public_bytes(serialization.Encoding.PEM))
+
+    assert read_anchors(path, StateFiles()) == (CA.certificate,)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a certificate", b"-----BEGIN CERTIFICATE-----\nAA==\n"])
+def test_a_missing_or_wrong_anchor_file_names_the_remedy(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "anchor.pem"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="PEM"):
+        read_anchors(path, StateFiles())
+
+
+def test_without_an_anchor_nothing_is_trusted() -> None:
+    with pytest.raises(ConfigurationError, match="anchor_file"):
+        read_anchors(None, StateFiles())
+    refused("certificate-untrusted", issued(), anchors=())
+
+
+def test_a_ca_key_usage_is_not_ours() -> None:
+    refused("certificate-wrong-usage", issued(usage=CA_KEY_USAGE))
