@@ -13,30 +13,20 @@ from __future__ import annotations
 
 import binascii
 import json
-import os
-import re
-import socket
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from agent.dicom.splice import Edit, spliced
-from agent.errors import AgentAnswerInvalid, AgentError, AgentRefused, AgentUnreachable
+from agent.errors import AgentError, AgentRefused
+from agent.transport import PIECE, AnswerHead, Source, Transport, invalid, size_of
 
-HEAD_LIMIT = 16 * 1024  # bytes
 JSON_LIMIT = 256 << 20  # bytes; only the splice of a deflated instance has more than a few thousand
-PIECE = 1 << 20  # bytes that are copied at a time
 
 DICOM = "application/dicom"
 SPLICE = "application/vnd.scanseal.splice+json"
-
-_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [ -~]*")
-_LENGTH = re.compile(r"[0-9]{1,18}")
-
-Source = bytes | memoryview | BinaryIO
 
 
 @dataclass(frozen=True)
@@ -71,13 +61,6 @@ class InstanceSplice:
     key_generation: int
 
 
-@dataclass(frozen=True)
-class _Head:
-    status: int
-    fields: Mapping[str, str]
-    length: int
-
-
 class SigningClient:
     """A connection to the agent; made at the first call.
 
@@ -87,11 +70,7 @@ class SigningClient:
     """
 
     def __init__(self, path: Path, timeout: int = 30) -> None:
-        self._path = path
-        self._timeout = timeout
-        self._connection: socket.socket | None = None
-        self._under_way = False  # an answer that was not read to its end would be taken for the next one
-        self._rest = b""  # what came together with the head of an answer
+        self._transport = Transport(path, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +82,7 @@ class SigningClient:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._transport.close()
 
     def status(self) -> dict[str, Any]:
         """The state of the agent.
@@ -144,7 +121,7 @@ class SigningClient:
                 key_generation=_number(answer["key_generation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _invalid("not the signature of a digest") from error
+            raise invalid("not the signature of a digest") from error
 
     def splice_instance(self, source: Source, *, role: str, profile: str, algorithm: str = "sha256") -> InstanceSplice:
         """Have an instance signed, and get back only what has to be inserted into it.
@@ -171,7 +148,7 @@ class SigningClient:
                 key_generation=_number(answer["key_generation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _invalid("not a splice") from error
+            raise invalid("not a splice") from error
 
     def sign_instance(
         self, source: Source, destination: BinaryIO, *, role: str, profile: str, algorithm: str = "sha256"
@@ -189,111 +166,35 @@ class SigningClient:
             AgentError: No answer, or a refusal.
         """
         head = self._call("POST", _sign_instance(role, profile, algorithm), source, DICOM)
-        destination.writelines(self._pieces(head))
+        destination.writelines(self._transport.pieces(head))
 
-    def _call(self, method: str, target: str, body: Source = b"", accept: str = "*/*") -> _Head:
-        """Send a request; the head of the answer if it is a success.
+    def _call(self, method: str, target: str, body: Source = b"", accept: str = "*/*") -> AnswerHead:
+        """The head of the answer, if it is a success.
 
         Raises:
             AgentError: No answer, or a refusal.
         """
-        size = _size(body)
-        request = (
-            f"{method} {target} HTTP/1.1\r\nHost: scanseal\r\nScanseal-Version: 1\r\n"
-            f"Accept: {accept}\r\nContent-Length: {size}\r\n\r\n"
-        ).encode("ascii")
-        if self._under_way:
-            self.close()
-        reused, self._under_way = self._connection is not None, True
-        try:
-            head = self._exchange(request, body, size)
-            if head is None and reused:
-                # The agent closes a connection that was idle for long; a new one tells that from a dead agent.
-                self.close()
-                head = self._exchange(request, body, size)
-        except OSError as error:
-            raise self._unreachable(error) from error
-        if head is None:
-            raise AgentUnreachable("The agent closed the connection.", remedy="See its log; try again.")
+        head = self._transport.call(method, target, body, accept)
         if head.status != 200:  # noqa: PLR2004 - OK; no other success is in the protocol
             raise self._refused(head)
         return head
 
-    def _exchange(self, request: bytes, body: Source, size: int) -> _Head | None:
-        connection = self._connection or self._connect()
-        try:
-            if isinstance(body, bytes | memoryview):
-                _send(connection, [request, body])
-            else:
-                _send(connection, [request])
-                _send_file(connection, body, size)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the agent may have answered before the end of the body
-        return self._read_head(connection)
-
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Time-outs of the kernel: one of Python's would add a poll to each transfer.
-        limit = struct.pack("ll", self._timeout, 0)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        try:
-            connection.connect(os.fspath(self._path))
-        except OSError:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
-
-    def _read_head(self, connection: socket.socket) -> _Head | None:
-        received = b""
-        while (end := received.find(b"\r\n\r\n")) < 0:
-            if len(received) > HEAD_LIMIT:
-                raise _invalid("too long a head")
-            try:
-                piece = connection.recv(HEAD_LIMIT)
-            except ConnectionResetError:
-                piece = b""
-            if not piece:
-                return None
-            received += piece
-        self._rest = received[end + 4 :]
-        return _parse_head(received[:end])
-
-    def _pieces(self, head: _Head) -> Iterator[bytes | memoryview]:
-        """The body of an answer, as it arrives."""
-        connection = self._connection
-        remaining = head.length - len(self._rest)
-        if remaining < 0 or connection is None:
-            raise _invalid("more than it announced")
-        yield self._rest
-        buffer = memoryview(bytearray(min(PIECE, remaining)))
-        while remaining:
-            try:
-                count = connection.recv_into(buffer[: min(PIECE, remaining)])
-            except OSError as error:
-                raise self._unreachable(error) from error
-            if not count:
-                raise _invalid("cut off")
-            yield buffer[:count]
-            remaining -= count
-        self._under_way = "close" in head.fields.get("connection", "")
-
-    def _body(self, head: _Head) -> bytes:
+    def _body(self, head: AnswerHead) -> bytes:
         if head.length > JSON_LIMIT:
-            raise _invalid("too long")
-        return b"".join([bytes(piece) for piece in self._pieces(head)])
+            self.close()
+            raise invalid("too long")
+        return b"".join([bytes(piece) for piece in self._transport.pieces(head)])
 
-    def _json(self, head: _Head) -> dict[str, Any]:
+    def _json(self, head: AnswerHead) -> dict[str, Any]:
         try:
             answer = json.loads(self._body(head))
         except (ValueError, RecursionError) as error:
-            raise _invalid("not JSON") from error
+            raise invalid("not JSON") from error
         if not isinstance(answer, dict):
-            raise _invalid("not a JSON object")
+            raise invalid("not a JSON object")
         return answer
 
-    def _refused(self, head: _Head) -> AgentError:
+    def _refused(self, head: AnswerHead) -> AgentError:
         problem = self._json(head)
         try:
             return AgentRefused(
@@ -303,21 +204,7 @@ class SigningClient:
                 status=head.status,
             )
         except (KeyError, TypeError) as error:
-            raise _invalid("a refusal that is not a problem document") from error
-
-    def _unreachable(self, error: OSError) -> AgentUnreachable:
-        if isinstance(error, BlockingIOError):
-            return AgentUnreachable(
-                f"The agent did not go on for {self._timeout} seconds.", remedy="See its log, or allow more time."
-            )
-        if isinstance(error, PermissionError):
-            return AgentUnreachable(
-                f"You may not connect to {self._path}.",
-                remedy="Ask the operator to add you to the group of the socket.",
-            )
-        return AgentUnreachable(
-            f"There is no agent at {self._path}: {error.strerror}.", remedy="Start it: systemctl start scanseal"
-        )
+            raise invalid("a refusal that is not a problem document") from error
 
 
 def apply_splice(source: Source, edits: Sequence[Edit], destination: BinaryIO) -> None:
@@ -331,11 +218,11 @@ def apply_splice(source: Source, edits: Sequence[Edit], destination: BinaryIO) -
     Raises:
         AgentAnswerInvalid: The edits do not fit the instance; nothing is written.
     """
-    size = _size(source)
+    size = size_of(source)
     end = 0
     for edit in edits:
         if edit.offset < end or edit.remove < 0 or edit.offset + edit.remove > size:
-            raise _invalid("a splice that does not fit the instance")
+            raise invalid("a splice that does not fit the instance")
         end = edit.offset + edit.remove
     for part in spliced(size, edits):
         if isinstance(part, bytes):
@@ -356,41 +243,8 @@ def _copy(source: BinaryIO, start: int, stop: int, destination: BinaryIO) -> Non
         start += len(piece)
 
 
-def _send(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> None:
-    views = [memoryview(part) for part in parts if len(part)]
-    while views:
-        sent = connection.sendmsg(views)
-        while views and sent >= len(views[0]):
-            sent -= len(views.pop(0))
-        if views:
-            views[0] = views[0][sent:]
-
-
-def _send_file(connection: socket.socket, file: BinaryIO, size: int) -> None:
-    sent = 0
-    while sent < size:
-        count = os.sendfile(connection.fileno(), file.fileno(), sent, size - sent)
-        if not count:
-            raise AgentError("The instance became shorter while it was sent.", remedy="Sign it again.")
-        sent += count
-
-
-def _size(source: Source) -> int:
-    return len(source) if isinstance(source, bytes | memoryview) else os.fstat(source.fileno()).st_size
-
-
 def _sign_instance(role: str, profile: str, algorithm: str) -> str:
     return f"/v1/sign/instance?role={role}&profile={profile}&algorithm={algorithm}"
-
-
-def _parse_head(data: bytes) -> _Head:
-    first, *lines = data.decode("latin-1").split("\r\n")
-    status_line = _STATUS_LINE.fullmatch(first)
-    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = fields.get("content-length", "")
-    if status_line is None or not _LENGTH.fullmatch(length):
-        raise _invalid("not HTTP/1.1 with a length")
-    return _Head(int(status_line[1]), fields, int(length))
 
 
 def _binary(value: Any) -> bytes:
@@ -407,9 +261,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
-
-
-def _invalid(what: str) -> AgentAnswerInvalid:
-    return AgentAnswerInvalid(
-        f"The agent's answer is {what}.", remedy="Check that agent and client are of the same release."
-    )

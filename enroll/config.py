@@ -29,7 +29,7 @@ DEFAULT_CONFIGURATION = Path("/etc/scanseal/scanseal.toml")
 Settings = TypeVar("Settings")
 
 
-def option(  # noqa: PLR0913 - one keyword for each thing that can be said of an option
+def option(  # noqa: PLR0913 - one keyword for each thing to say of an option
     text: str,
     *,
     default: Any = dataclasses.MISSING,
@@ -52,7 +52,6 @@ class DeviceSettings:
         "Serial number as in (0018,1000) Device Serial Number: letters, digits, spaces and '()+,-./:=?",
         pattern=r"(?=\S)[A-Za-z0-9'()+,./:=? -]{1,64}(?<=\S)",
     )
-    manufacturer: str = option("Manufacturer as in (0008,0070).", default="")
     model: str = option(
         "Model as in (0008,1090); becomes the common name together with the serial number.",
         default="",
@@ -83,7 +82,7 @@ class Pkcs11StoreSettings:
     """`[keystore.pkcs11]`: a token, reached through p11-kit."""
 
     module: Path = option(
-        "PKCS#11 library. p11-kit-proxy.so is the only one that is safe with several threads; any other is used with one lock.",
+        "PKCS#11 library. Only p11-kit-proxy.so is used by several threads at once; any other is used with one lock.",
         default=Path("/usr/lib/x86_64-linux-gnu/p11-kit-proxy.so"),
     )
     token: str = option("Label of the token.", default="scanseal")
@@ -111,7 +110,9 @@ class IdentitySettings:
     """`[identity.NAME]`: how the next key of an identity is made."""
 
     key_store: StoreName = option("Store of new keys.", default=StoreName.SOFTWARE)
-    key_algorithm: KeyAlgorithm = option("Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072)
+    key_algorithm: KeyAlgorithm = option(
+        "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072
+    )
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,15 @@ class IdentitiesSettings:
 class EstSettings:
     """`[est]`: the hospital's CA over Enrollment over Secure Transport (RFC 7030)."""
 
-    url: str = option("Address of the EST server, without /.well-known/est.", default="", pattern=r"(|https://[^\s/?#@]+)/?")
-    label: str = option("EST label (RFC 7030 3.2.2), where the CA wants one.", default="", pattern=r"[A-Za-z0-9._~-]{0,64}")
+    url: str = option(
+        "Address of the EST server, without /.well-known/est.", default="", pattern=r"(|https://[^\s/?#@]+)/?"
+    )
+    label: str = option(
+        "EST label (RFC 7030 3.2.2), where the CA wants one.", default="", pattern=r"[A-Za-z0-9._~-]{0,64}"
+    )
     anchor_file: Path | None = option(
-        "PEM file with the CA certificate that the server and every issued certificate must lead to. Get it on a trusted way.",
+        "PEM file with the CA certificate that the server and every issued certificate must lead to. "
+        "Get it on a trusted way.",
         default=None,
     )
     username: str = option(
@@ -146,7 +152,9 @@ class EnrollSettings:
     """Everything that enrollment and renewal need."""
 
     device: DeviceSettings
-    state_directory: Path = option("Where keys, certificates and the audit trail live.", default=Path("/var/lib/scanseal"))
+    state_directory: Path = option(
+        "Where keys, certificates and the audit trail live.", default=Path("/var/lib/scanseal")
+    )
     keystore: KeyStoreSettings = field(default_factory=KeyStoreSettings)
     identity: IdentitiesSettings = field(default_factory=IdentitiesSettings)
     est: EstSettings = field(default_factory=EstSettings)
@@ -162,7 +170,9 @@ def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:
         text = files.read(path, CONFIGURATION_LIMIT).decode("utf-8")
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named.") from error
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named."
+        ) from error
 
 
 def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
@@ -181,13 +191,17 @@ def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str
     for name in table:
         if name not in fields:
             raise _unknown(name, fields, where)
-    values = {name: _convert(hints[name], value, fields[name], f"{where} {name}".strip()) for name, value in table.items()}
+    values = {
+        name: _convert(hints[name], value, fields[name], f"{where} {name}".strip()) for name, value in table.items()
+    }
     for name, declared in fields.items():
         if name not in values and declared.default is declared.default_factory is dataclasses.MISSING:
             if dataclasses.is_dataclass(hints[name]):
                 values[name] = read_settings(typing.cast("type[Any]", hints[name]), {}, f"[{name}]")
                 continue
-            raise ConfigurationError(f"{where} {name} is missing.", remedy=f"Add it. {declared.metadata.get('text', '')}")
+            raise ConfigurationError(
+                f"{where} {name} is missing.", remedy=f"Add it. {declared.metadata.get('text', '')}"
+            )
     return settings(**values)
 
 
@@ -206,7 +220,9 @@ def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str
         return read_settings(typing.cast("type[Any]", hint), value, f"[{where.replace('[', '').replace('] ', '.')}]")
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise ConfigurationError(f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].')
+            raise ConfigurationError(
+                f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].'
+            )
         return tuple(value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         choices = [member.value for member in hint]
@@ -225,7 +241,9 @@ def _checked(kind: type, value: Any, declared: dataclasses.Field[Any], where: st
     low, high, pattern = (declared.metadata.get(key) for key in ("at_least", "at_most", "pattern"))
     unit = declared.metadata.get("unit", "")
     if (low is not None and value < low) or (high is not None and value > high):
-        raise ConfigurationError(f"{where} is {value}.", remedy=f"Choose a value from {low} to {high} {unit}".strip() + ".")
+        raise ConfigurationError(
+            f"{where} is {value}.", remedy=f"Choose a value from {low} to {high} {unit}".strip() + "."
+        )
     if pattern and not re.fullmatch(pattern, str(value)):
         raise ConfigurationError(f"{where} is {value!r}.", remedy=str(declared.metadata["text"]))
     return value

@@ -6,14 +6,18 @@ OBJECT_IDENTIFIER = 0x06
 OCTET_STRING = 0x04
 SEQUENCE = 0x30
 
+_CONSTRUCTED = 0x20
+_HIGH_TAG = 0x1F  # X.690 8.1.2.4: the tag goes on in further bytes; nothing in a certificate has such a tag
+_LONG = 0x80  # X.690 8.1.3.5: the length goes on in further bytes
+
 
 def encode(tag: int, content: bytes) -> bytes:
     """One value: tag, shortest length, content."""
     length = len(content)
-    if length < 0x80:  # noqa: PLR2004 - X.690 8.1.3.4: from here on the long form
+    if length < _LONG:
         return bytes([tag, length]) + content
     octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(octets)]) + octets + content
+    return bytes([tag, _LONG | len(octets)]) + octets + content
 
 
 def object_identifier(dotted: str) -> bytes:
@@ -23,13 +27,36 @@ def object_identifier(dotted: str) -> bytes:
 
 
 def is_one_value(data: bytes) -> bool:
-    """Whether `data` is exactly one value with a definite length in its shortest form, and nothing behind it."""
-    if len(data) < 2:  # noqa: PLR2004 - tag and length
+    """Whether `data` is exactly one value, every length in it definite and as short as possible (X.690 10.1).
+
+    What primitive values hold is not looked at. Some versions of `cryptography` read BER, so this is asked first.
+    """
+    head, size = _measure(memoryview(data))
+    if not head or size != len(data):
         return False
-    octets = data[1] & 0x7F if data[1] & 0x80 else 0
-    length = int.from_bytes(data[2 : 2 + octets], "big") if octets else data[1]
-    content = data[2 + octets :]
-    return len(content) == length and encode(data[0], content) == data
+    unread = [memoryview(data)]
+    while unread:
+        values = unread.pop()
+        while values:
+            head, size = _measure(values)
+            if not head:
+                return False
+            if values[0] & _CONSTRUCTED:
+                unread.append(values[head:size])
+            values = values[size:]
+    return True
+
+
+def _measure(values: memoryview) -> tuple[int, int]:
+    """How many bytes tag and length of the first value take, and the whole value; 0 where it is no complete DER."""
+    if len(values) < 2 or values[0] & _HIGH_TAG == _HIGH_TAG:  # noqa: PLR2004 - tag and length
+        return 0, 0
+    octets = values[1] & ~_LONG if values[1] & _LONG else 0
+    head, length = 2 + octets, int.from_bytes(values[2 : 2 + octets], "big") if octets else values[1]
+    shortest = (length.bit_length() + 7) // 8 if length >= _LONG else 0
+    if octets != shortest or head + length > len(values):
+        return 0, 0
+    return head, head + length
 
 
 def _base128(arc: int) -> bytes:

@@ -215,7 +215,11 @@ def _failure(error: Exception, url: str) -> EnrollmentError:
 
 def _innermost(error: BaseException) -> BaseException:
     """What went wrong at the bottom; the layers above only say that something did."""
-    while isinstance(error, _LAYERS) and (deeper := error.__cause__ or error.__context__):
+    while isinstance(error, _LAYERS):
+        wrapped = (argument for argument in error.args if isinstance(argument, BaseException))
+        deeper = error.__cause__ or error.__context__ or next(wrapped, None)
+        if deeper is None:
+            break
         error = deeper
     return error
 

@@ -35,7 +35,6 @@ CONFIGURATION = """\
 state_directory = "{directory}/state"
 
 [device]
-manufacturer = "Example Imaging"
 model = "CT 9000"
 serial_number = "CT-0001"
 hardware_type = "1.3.6.1.4.1.32473.1.1"

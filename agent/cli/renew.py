@@ -52,9 +52,13 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
 def _renewed(
     identity: IdentityName, settings: EnrollSettings, clock: Clock, *, force: bool, dry_run: bool
 ) -> dict[str, Any]:
-    current = IdentityStore(settings.state_directory, StateFiles()).current(identity)
-    if current is None:
+    identities = IdentityStore(settings.state_directory, StateFiles())
+    current = identities.current(identity)
+    if current is None and identities.journal(identity).read() is None:
         return {"identity": identity, "state": "absent", "text": f"{identity}: not enrolled yet, nothing to renew"}
+    if current is None:
+        # The first request is still with the CA.
+        return described(identity, enroll_by_est(identity, settings, clock))
     due = renewal_due(current.certificate, clock.now())
     due_at = renewal_time(current.certificate)
     if dry_run or not (due or force):

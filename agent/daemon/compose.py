@@ -14,7 +14,7 @@ from agent.config import AgentSettings, Configuration
 from agent.daemon.channels import SigningChannels
 from agent.daemon.connection import TimeLimits
 from agent.daemon.hardening import harden, reserve_descriptors
-from agent.daemon.keyholder import Keyholder, Parts
+from agent.daemon.keyholder import Keyholder, Parts, caught_signals
 from agent.daemon.listener import open_listener
 from agent.daemon.notify import ServiceManager
 from agent.daemon.options import WorkerOptions
@@ -58,11 +58,14 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles)
         )
         channels = SigningChannels(service.reply, audit, threads=cpus)
         stack.callback(channels.close)
-        # Last: a socket that is there is answered.
+        signals = stack.enter_context(caught_signals())
+        # Last: a socket that is there is answered, and an agent with a socket ends in good order.
         listener = open_listener(settings.socket, manager.descriptors)
         stack.callback(listener.close)
         audit.record("agent-started", {"version": agent.__version__, "pid": os.getpid()}, durable=True)
-        Keyholder(Parts(listener, workers, channels, identities, roles, settings.limits, audit, manager, clock)).serve()
+        Keyholder(
+            Parts(signals, listener, workers, channels, identities, roles, settings.limits, audit, manager, clock)
+        ).serve()
         audit.record("agent-stopped", {}, durable=True)
     return 0
 

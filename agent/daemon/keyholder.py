@@ -36,8 +36,9 @@ logger = logging.getLogger("scanseal.keyholder")
 
 @dataclass(frozen=True)
 class Parts:
-    """What the keyholder works with; `agent.daemon.run` puts it together."""
+    """What the keyholder works with; `agent.daemon.compose` puts it together."""
 
+    signals: int
     listener: Listener
     workers: Workers
     channels: SigningChannels
@@ -62,17 +63,16 @@ class Keyholder:
     def serve(self) -> None:
         """Accept connections until SIGTERM or SIGINT, then let what is under way finish."""
         parts = self._parts
-        with _signals() as signals:
+        parts.manager.ready()
+        while not self._stopping:
+            self._wait(parts.listener.socket)
             parts.workers.tend()
-            parts.manager.ready()
-            while not self._stopping:
-                self._wait(parts.listener.socket, signals)
-                parts.workers.tend()
-                self._look_around()
-            self._stop(signals)
+            self._look_around()
+        self._stop()
 
-    def _wait(self, listener: socket.socket | None, signals: int) -> None:
+    def _wait(self, listener: socket.socket | None) -> None:
         """Wait for something to happen, at most one tick, and see to it."""
+        signals = self._parts.signals
         workers = {worker.control.fileno(): worker for worker in self._parts.workers.running()}
         poll = select.poll()
         for descriptor in (signals, *workers):
@@ -83,12 +83,12 @@ class Keyholder:
             if descriptor in workers:
                 self._parts.workers.listen(workers[descriptor])
             elif descriptor == signals:
-                self._take_signals(signals)
+                self._take_signals()
             elif listener is not None:
                 self._accept(listener)
 
-    def _take_signals(self, signals: int) -> None:
-        for number in os.read(signals, 64):
+    def _take_signals(self) -> None:
+        for number in os.read(self._parts.signals, 64):
             if number == signal.SIGHUP:
                 self._reload = True
             else:
@@ -154,14 +154,14 @@ class Keyholder:
             self._parts.audit.record("connections-refused", {"count": self._refused})
             self._refused, self._refusals_written_at = 0, now
 
-    def _stop(self, signals: int) -> None:
+    def _stop(self) -> None:
         parts = self._parts
         parts.manager.stopping()
         parts.listener.close()
         parts.workers.drain()
         deadline = parts.clock.monotonic() + STOP_SECONDS
         while parts.workers.running() and parts.clock.monotonic() < deadline:
-            self._wait(None, signals)
+            self._wait(None)
         parts.workers.kill()
 
 
@@ -172,8 +172,8 @@ def _busy() -> RequestRefused:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """A descriptor from which the numbers of signals can be read."""
+def caught_signals() -> Iterator[int]:
+    """A descriptor from which the numbers of SIGTERM, SIGINT and SIGHUP can be read when they arrive."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     before = {
         number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,7 @@ class Inflater:
         self._start = deflated.offset
         self._inflate = zlib.decompressobj(RAW_DEFLATE)
         self._size = 0
+        self._checksum = 0
 
     def read_into(self, target: memoryview) -> int:
         """Put the next inflated bytes into `target`; 0 at the end.
@@ -36,6 +38,9 @@ class Inflater:
         Raises:
             DicomError: Not a deflated stream, cut off, or a bomb.
         """
+        if self._inflate.eof:
+            self._check_end()
+            return 0
         try:
             # Output may wait inside zlib although there is no input left over, so look before feeding more.
             data = self._inflate.decompress(self._inflate.unconsumed_tail, len(target))
@@ -48,10 +53,9 @@ class Inflater:
                 code="deflate-damaged",
             ) from error
         self._count(len(data))
+        self._checksum = zlib.crc32(data, self._checksum)
         target[: len(data)] = data
-        if not data:
-            self._check_end()
-        return len(data)
+        return len(data) or self.read_into(target)
 
     def _input(self) -> bytes:
         if self._deflated.at_end():
@@ -74,9 +78,11 @@ class Inflater:
             )
 
     def _check_end(self) -> None:
-        # PS3.5 A.5: one byte 00 may follow, to make the length even.
-        rest = self._inflate.unused_data + b"".join(_rest(self._deflated))
-        if rest not in (b"", b"\0"):
+        # PS3.5 A.5: one byte 00 may follow, to make the length even. Some writers leave the trailer of gzip (RFC 1952
+        # 2.3.1) there, which DICOM does not know; it does no harm as long as it is right.
+        trailer = struct.pack("<II", self._checksum, self._size & 0xFFFFFFFF)
+        rest = self._inflate.unused_data + _beginning(self._deflated, len(trailer) + 2)
+        if rest.removeprefix(trailer) not in (b"", b"\0"):
             raise DicomError(
                 "Bytes follow the deflated data set.",
                 remedy="The instance is not well-formed DICOM: have it made again by its source.",
@@ -84,13 +90,12 @@ class Inflater:
             )
 
 
-def _rest(window: Window) -> Iterator[bytes]:
-    """At most two more bytes: enough to see that there are too many."""
-    if not window.at_end():
-        yield window.take(1)
-    if not window.at_end():
-        yield window.take(1)
-        window.drain()
+def _beginning(window: Window, most: int) -> bytes:
+    """Consume the rest of the window and return its first bytes."""
+    first = b""
+    while not window.at_end():
+        first += window.take(min(most, window.filled - window.position))[: most - len(first)]
+    return first
 
 
 def deflated_again(deflated: Iterable[bytes | memoryview], edits: Sequence[Edit]) -> Iterator[bytes]:

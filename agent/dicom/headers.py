@@ -55,26 +55,41 @@ class Header(NamedTuple):
 
 
 class Scope:
-    """How the elements of one data set or item are read: their encoding, and what settles ambiguous VRs (PS3.5 A.1)."""
+    """How the elements of one data set or item are read: their encoding, and what settles the VR "US or SS".
 
-    def __init__(self, encoding: Encoding, *, signed_pixels: bool = False) -> None:
+    That is Pixel Representation (0028,0103) of the item itself, else of what encloses it (PS3.5 A.1).
+    """
+
+    def __init__(self, encoding: Encoding, outer: Scope | None = None) -> None:
         self.encoding = encoding
-        self._signed_pixels = signed_pixels
+        self.outer = outer
+        self.signed_pixels: bool | None = outer.signed_pixels if outer else None
+        self.taken_for_unsigned = False  # an element was, before it could be known
 
     def inner(self, encoding: Encoding) -> Scope:
         """The scope of an item inside this one."""
-        return Scope(encoding, signed_pixels=self._signed_pixels)
+        return Scope(encoding, self)
 
     def vr(self, tag: int) -> bytes:
         """The VR of an element that does not state it."""
         vr = dictionary_vr(tag)
-        if vr == b"xs":
-            return b"SS" if self._signed_pixels else b"US"
-        return vr
+        if vr != b"xs":
+            return vr
+        scope: Scope | None = self if self.signed_pixels is None else None
+        while scope is not None:
+            scope.taken_for_unsigned = True
+            scope = scope.outer
+        return b"SS" if self.signed_pixels else b"US"
 
     def note_pixel_representation(self, value: bytes) -> None:
-        """Take note of Pixel Representation (0028,0103), which settles US or SS (PS3.3 C.7.6.3.1)."""
-        self._signed_pixels = value[:1] == b"\x01"
+        """Take note of Pixel Representation (0028,0103).
+
+        Raises:
+            DicomError: An element before it was taken for unsigned, and is not.
+        """
+        self.signed_pixels = value[:1] == b"\x01"
+        if self.signed_pixels and self.taken_for_unsigned:
+            raise malformed("An element of VR US or SS comes before Pixel Representation settles it.", "vr-ambiguous")
 
 
 class HeaderReader:

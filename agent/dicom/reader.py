@@ -48,6 +48,7 @@ _END_OF_SEQUENCE_BYTES = struct.pack("<HH", 0xFFFE, 0xE0DD)
 _NEVER_SIGNED = frozenset((0x00080001, MAC_PARAMETERS_SEQUENCE, DATA_SET_TRAILING_PADDING))
 _DIGITAL_SIGNATURES_GROUP = 0xFFFA
 _FIRST_SIGNABLE_GROUP = 0x0008
+_GROUPS_OF_OTHERS = frozenset((0x0000, 0x0002))  # of commands (PS3.7) and of the file meta information (PS3.10)
 
 
 @dataclass(frozen=True)
@@ -163,19 +164,19 @@ class Scanner:
         window, covers, special = self._window, self._covers, self._special
         buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
         bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else _DIGITAL_SIGNATURES_GROUP << 16
-        last = max(last, (_FIRST_SIGNABLE_GROUP << 16) - 1)
+        bottom = max(last, (_FIRST_SIGNABLE_GROUP << 16) - 1)
         run_start = run_end = position
         count, covered = 0, []
         while filled - position >= _PLAIN_HEADER.size:
             group, element, vr, length = unpack(buffer, position)
             tag = group << 16 | element
             end = position + 8 + length
-            if not last < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
+            if not bottom < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
                 break
             if length & 1 or not element or tag in special:
                 break
             count += 1
-            last = tag
+            bottom = last = tag
             if covers(tag):
                 covered.append(tag)
                 if run_end != position:
@@ -367,8 +368,11 @@ def _signable(tag: int) -> bool:
 
 
 def _in_order(tag: int, last: int, offset: int) -> int:
+    """The tag, if it may stand there."""
     if tag >> 16 == 0xFFFE:
         raise _misplaced(tag, f"an element (byte {offset})")
+    if tag >> 16 in _GROUPS_OF_OTHERS:
+        raise malformed(f"{tag_name(tag)} at byte {offset} has no place in a data set.", "group-forbidden")
     if tag == last:
         raise malformed(f"{tag_name(tag)} is there twice, the second time at byte {offset}.", "tag-duplicate")
     if tag < last:

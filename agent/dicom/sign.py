@@ -17,10 +17,15 @@ from datetime import datetime
 
 from agent.dicom.deflate import Inflater, deflated_again
 from agent.dicom.elements import SOP_INSTANCE_UID, tag_name
-from agent.dicom.headers import DEFAULT_LIMITS, Limits
+from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
 from agent.dicom.profile import Profile
 from agent.dicom.reader import Outline, Scanner
-from agent.dicom.signature_items import MacParameters, NewSignature, read_mac_parameters
+from agent.dicom.signature_items import (
+    MacParameters,
+    NewSignature,
+    read_digital_signature,
+    read_mac_parameters,
+)
 from agent.dicom.splice import Edit, Splice, insertions, spliced
 from agent.dicom.stream import MacStream
 from agent.dicom.transfer_syntax import TransferSyntax, read_file_meta
@@ -138,7 +143,7 @@ def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
         mac=mac,
         covers=_coverage(plan.profile),
         limits=plan.limits,
-        capture=frozenset((SOP_INSTANCE_UID,)),
+        capture=plan.profile.mandatory,
     )
     outline = scanner.walk()
     mac.flush()
@@ -192,22 +197,27 @@ def _coverage(profile: Profile) -> Callable[[int], bool]:
 
 
 def _check_mandatory(outline: Outline, profile: Profile) -> None:
-    if missing := sorted(profile.mandatory.difference(outline.covered)):
+    present = {tag for tag, value in outline.values.items() if value.rstrip(b"\0 ")}
+    if missing := sorted(profile.mandatory - present):
         raise DicomError(
-            f"{', '.join(tag_name(tag) for tag in missing)} must be there to be signed (PS3.15 C.2), and is not.",
+            f"{', '.join(tag_name(tag) for tag in missing)} must be there to be signed (PS3.15 C.2).",
             remedy="Only a composite instance with SOP Class, SOP Instance, Study and Series UIDs can be signed.",
             code="mandatory-element-missing",
         )
 
 
 def _free_mac_id(outline: Outline, syntax: TransferSyntax) -> int:
-    span = outline.mac_parameters
-    items = span.items if span else ()
-    if len(items) >= MOST_SIGNATURES:
+    parameters = outline.mac_parameters.items if outline.mac_parameters else ()
+    signatures = outline.signatures.items if outline.signatures else ()
+    if max(len(parameters), len(signatures)) >= MOST_SIGNATURES:
         raise DicomError(
-            f"The instance has {len(items)} signatures already.",
+            f"The instance has {MOST_SIGNATURES} signatures already.",
             remedy="No more are added; ask who keeps signing it.",
             code="too-many-signatures",
         )
-    used = {read_mac_parameters(item, syntax.encoding).mac_id for item in items}
+    used = {read_mac_parameters(item, syntax.encoding).mac_id for item in parameters}
+    signed = {read_digital_signature(item, syntax.encoding, hashlib.sha256()).mac_id for item in signatures}
+    if orphaned := signed - used:
+        # It would find our MAC parameters instead of those it has lost.
+        raise malformed(f"The signature with MAC ID {min(orphaned)} has no MAC parameters.", "signature-malformed")
     return next(number for number in range(MOST_SIGNATURES + 1) if number not in used)

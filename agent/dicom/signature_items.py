@@ -212,7 +212,9 @@ def _value(values: Mapping[int, bytes], tag: int) -> bytes:
 
 
 def _text(values: Mapping[int, bytes], tag: int) -> str:
-    return _value(values, tag).rstrip(b"\0 ").decode("ascii", "replace")
+    text = _value(values, tag).rstrip(b"\0 ").decode("ascii", "replace")
+    # It ends up in reports and on terminals.
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _mac_id(values: Mapping[int, bytes], encoding: Encoding) -> int:

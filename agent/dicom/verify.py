@@ -16,13 +16,14 @@ A broken step is a finding of that signature; only step 1 is an error of the who
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
@@ -37,6 +38,7 @@ from agent.dicom.stream import Hash, MacStream
 from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax, read_file_meta
 from agent.dicom.window import Window
 from agent.errors import DicomError
+from enroll.certificates import PARSE_ERRORS
 from enroll.errors import CertificateRefused
 from enroll.trust import verify_chain
 
@@ -165,8 +167,10 @@ def _certificate(stored: bytes) -> x509.Certificate:
     if length is None or stored[length:] not in (b"", b"\0"):
         raise _broken("Certificate of Signer (0400,0115) is not exactly one certificate.")
     try:
-        return x509.load_der_x509_certificate(stored[:length])
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
+            return x509.load_der_x509_certificate(stored[:length])
+    except (*PARSE_ERRORS, Warning) as error:
         raise _broken("Certificate of Signer (0400,0115) cannot be read.") from error
 
 
@@ -215,7 +219,7 @@ def _check_signature(
             raise _broken("The key of the certificate is neither RSA nor EC.")
     except InvalidSignature as error:
         raise _broken("The covered bytes, or the signature, were changed after signing.") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except PARSE_ERRORS as error:
         raise _broken("The key of the certificate cannot be used.") from error
 
 

@@ -34,6 +34,7 @@ from enroll.foreign import printable
 REQUEST_LIMIT = 64 * 1024  # bytes
 IDLE_TIMEOUT = 10.0  # seconds without a byte
 CONNECTIONS_LIMIT = 16
+POLL_INTERVAL = 0.05  # seconds until `stop` is noticed
 
 _BASE = "/.well-known/est/"
 _LOG = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class EstServer:
         self, ca: EvaluationCa, address: tuple[str, int] = ("127.0.0.1", 0), log: Callable[[str], None] = _LOG.info
     ) -> None:
         self._server = _Server(ca, address, log)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="evaluation-ca", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_INTERVAL,), daemon=True)
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,6 +88,7 @@ class _Server(ThreadingHTTPServer):
     """Threads, TLS and the limits on connections."""
 
     daemon_threads = True
+    request_queue_size = CONNECTIONS_LIMIT
 
     def __init__(self, ca: EvaluationCa, address: tuple[str, int], log: Callable[[str], None]) -> None:
         self.ca = ca

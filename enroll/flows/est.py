@@ -123,17 +123,18 @@ class EstFlow:
         """
         if not settings.est.url:
             raise ConfigurationError("[est] url is not set.", remedy="Set the https address of the EST server.")
+        client: ClientIdentity | None = None
         authentication: Credentials | x509.Certificate
         try:
             device = _device_identity(identities, anchors, clock.now())
             client = ClientIdentity(identities.chain_file(device), stores.tls_key_file(device.key_uri))
-            context, authentication = client_context(anchors, client), device.certificate
+            authentication = device.certificate
         except (StateError, KeyNotFound, UnsupportedKey, CertificateRefused) as error:
             if identity is not IdentityName.DEVICE or not settings.est.username:
                 raise
             _LOG.info("The device proves itself with the password: %s", error.what)
-            context, authentication = client_context(anchors), _credentials(settings.est, files)
-        session = HttpsSession(context, clock, settings.est.timeout)
+            authentication = _credentials(settings.est, files)
+        session = HttpsSession(client_context(anchors, client), clock, settings.est.timeout)
         return cls(settings.est.url, settings.est.label, session, clock, authentication)
 
     def __enter__(self) -> Self:

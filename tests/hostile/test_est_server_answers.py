@@ -105,12 +105,12 @@ def new_scanner(server: ScriptedServer, tmp_path: Path) -> Scanner:
     password_file.write_text(PASSWORD)
     password_file.chmod(0o600)
     est = EstSettings(url=server.url, username="scanner", password_file=password_file, timeout=SECONDS)
-    return Scanner(settings(tmp_path, est), SystemClock())
+    return Scanner(settings(tmp_path, est), ANCHORS, SystemClock())
 
 
 @pytest.fixture
 def scanner(new_scanner: Scanner) -> Scanner:
-    new_scanner.enroll(ANCHORS, IdentityName.DEVICE)
+    new_scanner.enroll(IdentityName.DEVICE)
     return new_scanner
 
 
@@ -118,7 +118,7 @@ def refusal(scanner: Scanner) -> ScansealError:
     """Ask for a new device identity, which must fail and leave the old one in use."""
     before = scanner.matching_pair(IdentityName.DEVICE)
     with pytest.raises(EnrollmentError) as error:
-        scanner.enroll(ANCHORS, IdentityName.DEVICE)
+        scanner.enroll(IdentityName.DEVICE)
     assert scanner.matching_pair(IdentityName.DEVICE) == before
     assert error.value.what
     assert error.value.remedy
@@ -180,7 +180,7 @@ def test_a_wrong_certificate_is_never_put_into_use(scanner: Scanner, script: Ser
     assert error.code == code
     assert len(scanner.stores.list()) == 1
     script.enroll = honest
-    assert scanner.enroll(ANCHORS, IdentityName.DEVICE).number == 2
+    assert scanner.enroll(IdentityName.DEVICE).number == 2
 
 
 # --- answers that are not EST
@@ -319,7 +319,7 @@ def test_a_cut_connection_leaves_the_request_for_later(scanner: Scanner, script:
     assert waiting is not None
 
     script.enroll = honest
-    assert scanner.enroll(ANCHORS, IdentityName.DEVICE).key_uri == waiting.key_uri
+    assert scanner.enroll(IdentityName.DEVICE).key_uri == waiting.key_uri
 
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests"])
@@ -390,8 +390,8 @@ def test_a_202_is_waited_for_within_sensible_bounds(
     script.enroll = lambda _: answer(b"", "202 Accepted", "text/plain", *headers)
     begin = datetime.now(UTC)
 
-    with scanner.connect(ANCHORS, IdentityName.DEVICE) as flow:
-        pending = scanner.issue(flow, ANCHORS, IdentityName.DEVICE)
+    with scanner.connect(IdentityName.DEVICE) as flow:
+        pending = scanner.issue(flow, IdentityName.DEVICE)
 
     assert isinstance(pending, Pending)
     assert begin + timedelta(seconds=seconds) <= pending.until <= datetime.now(UTC) + timedelta(seconds=seconds)
@@ -425,7 +425,7 @@ def pem_armour(request: Request) -> bytes:
 def test_what_rfc_8951_tolerates_is_tolerated(scanner: Scanner, script: Server, enroll: Enroll) -> None:
     script.enroll = enroll
 
-    assert scanner.enroll(ANCHORS, IdentityName.DEVICE).number == 2
+    assert scanner.enroll(IdentityName.DEVICE).number == 2
     assert isinstance(scanner.matching_pair(IdentityName.DEVICE), Generation)
 
 
@@ -434,28 +434,24 @@ def test_what_rfc_8951_tolerates_is_tolerated(scanner: Scanner, script: Server, 
 
 def test_the_password_goes_to_the_verified_server_only(new_scanner: Scanner, script: Server, tmp_path: Path) -> None:
     with ScriptedServer(HospitalCa("Impostor"), tmp_path, script) as impostor:
-        deceived = Scanner(
-            replace(new_scanner.settings, est=replace(new_scanner.settings.est, url=impostor.url)), new_scanner.clock
-        )
+        deceived = new_scanner.restarted(est=replace(new_scanner.settings.est, url=impostor.url))
         with pytest.raises(ServerUnreachable, match="anchor file"):
-            deceived.enroll(ANCHORS, IdentityName.DEVICE)
+            deceived.enroll(IdentityName.DEVICE)
 
     assert impostor.requests == []
 
 
 def test_a_server_of_another_name_does_not_get_it_either(new_scanner: Scanner, script: Server, tmp_path: Path) -> None:
     with ScriptedServer(CA, tmp_path, script, names=(x509.DNSName("other.example"),)) as other:
-        deceived = Scanner(
-            replace(new_scanner.settings, est=replace(new_scanner.settings.est, url=other.url)), new_scanner.clock
-        )
+        deceived = new_scanner.restarted(est=replace(new_scanner.settings.est, url=other.url))
         with pytest.raises(ServerUnreachable, match="IP address mismatch"):
-            deceived.enroll(ANCHORS, IdentityName.DEVICE)
+            deceived.enroll(IdentityName.DEVICE)
 
     assert other.requests == []
 
 
 def test_it_is_sent_with_the_first_enrollment_and_never_again(scanner: Scanner, server: ScriptedServer) -> None:
-    scanner.enroll(ANCHORS, IdentityName.DEVICE)
+    scanner.enroll(IdentityName.DEVICE)
 
     sent = {request.path.rpartition("/")[2]: request.headers.get("authorization") for request in server.requests}
     assert sent == {
@@ -478,6 +474,6 @@ def test_the_form_of_a_request(scanner: Scanner, server: ScriptedServer) -> None
 def test_a_label_is_part_of_the_address(scanner: Scanner, server: ScriptedServer) -> None:
     """RFC 7030 3.2.2."""
     labelled = scanner.restarted(est=replace(scanner.settings.est, label="imaging"))
-    labelled.enroll(ANCHORS, IdentityName.DEVICE)
+    labelled.enroll(IdentityName.DEVICE)
 
     assert server.requests[-1].path == "/.well-known/est/imaging/simplereenroll"

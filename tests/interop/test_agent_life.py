@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import operator
 import os
 import signal
 import socket
@@ -132,9 +134,9 @@ def test_renewal_while_images_are_signed_fails_no_request(enrolled: Scanner) -> 
         for thread in threads:
             thread.start()
         try:
-            for number in (2, 3):
-                enrolled.enroll()
-                wait_until(lambda number=number: number in generations[-4:], 10)
+            for _ in range(2):
+                number = enrolled.enroll().number
+                wait_until(functools.partial(operator.contains, generations, number), 10)
         finally:
             stop.set()
             for thread in threads:
@@ -164,8 +166,9 @@ def test_a_killed_worker_is_replaced(enrolled: Scanner) -> None:
         for worker in before:
             os.kill(worker, signal.SIGKILL)
 
+        wait_until(lambda: len(set(agent.workers()) - set(before)) == 2, 5)
+
         assert sign(agent.socket) == 1
-        assert len(agent.workers()) == 2
         assert not set(before) & set(agent.workers())
 
 
@@ -249,15 +252,6 @@ def test_after_a_crash_the_agent_starts_again(enrolled: Scanner) -> None:
     assert "torn-line" in enrolled.audit_file.read_text("ascii")
 
 
-def test_the_agent_signs_on_after_its_log_is_closed(enrolled: Scanner) -> None:
-    """Nobody may stop a scanner by closing a pipe."""
-    with running_agent(enrolled) as agent:
-        assert sign(agent.socket) == 1
-        for worker in agent.workers():
-            os.kill(worker, signal.SIGKILL)
-        assert sign(agent.socket) == 1
-
-
 def test_an_inherited_socket_is_served(enrolled: Scanner) -> None:
     """sd_listen_fds(3): the socket is descriptor 3, and stays when the agent ends."""
     with socket.socket(socket.AF_UNIX) as listener:
@@ -309,8 +303,7 @@ def test_a_worker_gets_nothing_but_its_control_channel(enrolled: Scanner) -> Non
         described = worker_descriptors(agent)
 
     assert {entry.partition(b"=")[0] for entry in environment if entry} == {b"PYTHONPATH", b"MALLOC_ARENA_MAX"}
-    assert [name for name in described if name.startswith("socket:")] == described[3:4]
-    assert {name.partition(":")[0] for name in described[4:]} <= {"anon_inode"}
+    assert sorted(name.partition(":[")[0] for name in described[3:]) == ["anon_inode", "socket"]
 
 
 def worker_descriptors(agent: Agent) -> list[str]:

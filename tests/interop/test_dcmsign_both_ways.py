@@ -40,7 +40,8 @@ HASHES: Final = ("SHA256", "SHA384", "SHA512")
 NOT_SIGNED_BY_DCMSIGN: Final = {
     "pydicom/palettes/winter.dcm": "SOP Instance UID twice",
     "pydicom/test_files/UN_sequence.dcm": "takes an undefined-length UN for a sequence",
-    "pydicom/test_files/nested_priv_SQ.dcm": "an element of odd length",
+    "pydicom/test_files/meta_missing_tsyntax.dcm": "elements of group 0001",
+    "pydicom/test_files/nested_priv_SQ.dcm": "elements of group 0001",
 }
 # A DICOMDIR holds only elements of group 0004, which are never signed: dcmsign's signature has an empty tag list.
 DIRECTORIES: Final = [one for one in corpus() if one.path.name.startswith("DICOMDIR")]

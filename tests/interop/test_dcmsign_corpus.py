@@ -33,7 +33,7 @@ REFUSED_BY_CODE: Final[dict[str, tuple[str, ...]]] = {
         "pydicom-data/emri_small_jpeg_2k_lossless_too_short.dcm",
     ),
     "vr-unknown": ("pydicom/test_files/SC_rgb_jpeg.dcm",),
-    "length-wrong": ("pydicom/test_files/nested_priv_SQ.dcm",),
+    "group-forbidden": ("pydicom/test_files/nested_priv_SQ.dcm",),
     "tag-duplicate": ("pydicom/palettes/winter.dcm",),
     "unsignable-element": (
         "pydicom/test_files/rtdose_rle.dcm",

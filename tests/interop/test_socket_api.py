@@ -213,12 +213,32 @@ INSTANCE = "/v1/sign/instance"
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": "root"}).encode()), 400, "parameter-invalid"),
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": 1}).encode()), 400, "parameter-invalid"),
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": []}).encode()), 400, "parameter-invalid"),
-        (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "algorithm": "md5"}).encode()), 400, "parameter-invalid"),
-        (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "algorithm": "sha1"}).encode()), 400, "parameter-invalid"),
+        (
+            request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "algorithm": "md5"}).encode()),
+            400,
+            "parameter-invalid",
+        ),
+        (
+            request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "algorithm": "sha1"}).encode()),
+            400,
+            "parameter-invalid",
+        ),
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "digest": 5}).encode()), 400, "parameter-invalid"),
-        (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "digest": "AAAA"}).encode()), 400, "parameter-invalid"),
-        (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "digest": "00" * 32}).encode()), 400, "parameter-invalid"),
-        (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": "synthesis"}).encode()), 403, "role-not-allowed"),
+        (
+            request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "digest": "AAAA"}).encode()),
+            400,
+            "parameter-invalid",
+        ),
+        (
+            request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "digest": "00" * 32}).encode()),
+            400,
+            "parameter-invalid",
+        ),
+        (
+            request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": "synthesis"}).encode()),
+            403,
+            "role-not-allowed",
+        ),
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": "tls"}).encode()), 403, "role-not-allowed"),
         (request("POST", "/v1/sign/digest", headers=VERSION), 411, "length-required"),
         (request("POST", INSTANCE, b""), 400, "parameter-invalid"),
@@ -253,7 +273,10 @@ def test_pipelined_requests_are_answered_in_order(caller: Caller) -> None:
     """RFC 9112 9.3.2."""
     image = small_instance()
     caller.connection.sendall(
-        request("GET", "/v1/status") + sign_instance(image, SPLICE) + sign_instance(image) + request("GET", "/v1/certificates")
+        request("GET", "/v1/status")
+        + sign_instance(image, SPLICE)
+        + sign_instance(image)
+        + request("GET", "/v1/certificates")
     )
 
     assert [caller.reply().fields["content-type"] for _ in range(4)] == [
@@ -316,10 +339,7 @@ def test_every_signature_is_audited(client: SigningClient, scanner: Scanner) -> 
     verify_audit(scanner.audit_file)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs to become another user: run as root")
-def test_another_user_has_only_its_own_roles(tmp_path: Path) -> None:
-    """SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7): the kernel says who connects."""
-    program = """
+SIGN_AS_USER = """
 import os, sys
 from pathlib import Path
 from agent.client import SigningClient
@@ -334,20 +354,26 @@ for role in ("acquisition", "derivation", "synthesis"):
         print(error.code)
 """
 
-    def as_user(uid: int) -> list[str]:
-        command = [sys.executable, "-c", program, str(scanner.socket), str(uid)]
-        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
 
+def signed_as(uid: int, path: Path) -> list[str]:
+    """What a user gets who asks for each role in turn."""
+    command = [sys.executable, "-c", SIGN_AS_USER, str(path), str(uid)]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to become another user: run as root")
+def test_another_user_has_only_its_own_roles(tmp_path: Path) -> None:
+    """SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7): the kernel says who connects."""
     roles = {"acquisition": ["user:1001"], "derivation": ["group:4242"], "synthesis": ["user:0"]}
     with new_scanner(tmp_path) as scanner:
         scanner.socket.parent.chmod(0o755)
         scanner.enroll()
         with running_agent(scanner, roles=roles, socket={"group": "4242"}):
-            assert as_user(1001) == ["signed", "signed", "role-not-allowed"]
-            assert as_user(1002) == ["role-not-allowed", "signed", "role-not-allowed"]
+            assert signed_as(1001, scanner.socket) == ["signed", "signed", "role-not-allowed"]
+            assert signed_as(1002, scanner.socket) == ["role-not-allowed", "signed", "role-not-allowed"]
             refusals = scanner.audit("role-refused")
         with running_agent(scanner, roles=roles, socket={"group": "4343"}):
-            assert as_user(1001) == ["agent-unreachable"] * 3
+            assert signed_as(1001, scanner.socket) == ["agent-unreachable"] * 3
     assert {(line["uid"], line["gid"]) for line in refusals} == {(1001, 1111), (1002, 1111)}
 
 

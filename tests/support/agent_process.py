@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket as sockets
 import struct
 import subprocess
 import sys
@@ -15,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET
-from socket import socket as Socket
 from typing import Any
 
 from enroll.algorithms import KeyAlgorithm
@@ -134,9 +133,9 @@ class Agent:
         """The process numbers of the workers."""
         return child_processes(self.process.pid)
 
-    def connect(self) -> Socket:
+    def connect(self) -> sockets.socket:
         """A new connection."""
-        connection = Socket(AF_UNIX, SOCK_STREAM)
+        connection = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         connection.settimeout(START_SECONDS)
         try:
             connection.connect(os.fspath(self.socket))
@@ -193,7 +192,7 @@ def await_answer(agent: Agent) -> None:
         assert agent.process.poll() is None, f"the agent ended: {agent.log.read_text('utf-8')}"
         try:
             with agent.connect() as connection:
-                credentials = connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+                credentials = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         listening, _, _ = struct.unpack("3i", credentials)

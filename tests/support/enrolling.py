@@ -67,43 +67,48 @@ class CaFlow:
 
 
 class Scanner:
-    """Everything that `issue` needs; a new one on the same folder is the process after a restart."""
+    """A scanner with its folder; a new one on the same folder is the process after a restart."""
 
-    def __init__(self, settings: EnrollSettings, clock: Clock | None = None, files: StateFiles | None = None) -> None:
+    def __init__(
+        self,
+        settings: EnrollSettings,
+        anchors: tuple[x509.Certificate, ...],
+        clock: Clock | None = None,
+        files: StateFiles | None = None,
+    ) -> None:
         self.settings = settings
+        self.anchors = anchors
         self.clock = clock or SteppedClock()
         self.files = files or StateFiles()
         self.stores = KeyStores(settings.keystore, settings.state_directory, self.files)
         self.identities = IdentityStore(settings.state_directory, self.files)
 
-    def issue(
-        self, flow: Flow, anchors: tuple[x509.Certificate, ...], identity: IdentityName = IdentityName.SIGNING
-    ) -> Generation | Pending:
+    def issue(self, flow: Flow, identity: IdentityName = IdentityName.SIGNING) -> Generation | Pending:
         return issue(
             identity,
             self.settings,
             stores=self.stores,
             identities=self.identities,
             flow=flow,
-            anchors=anchors,
+            anchors=self.anchors,
             clock=self.clock,
         )
 
-    def connect(self, anchors: tuple[x509.Certificate, ...], identity: IdentityName) -> EstFlow:
+    def connect(self, identity: IdentityName) -> EstFlow:
         return EstFlow.connect(
             identity,
             self.settings,
             stores=self.stores,
             identities=self.identities,
-            anchors=anchors,
+            anchors=self.anchors,
             clock=self.clock,
             files=self.files,
         )
 
-    def enroll(self, anchors: tuple[x509.Certificate, ...], identity: IdentityName) -> Generation:
+    def enroll(self, identity: IdentityName) -> Generation:
         """The whole way over EST."""
-        with self.connect(anchors, identity) as flow:
-            issued = self.issue(flow, anchors, identity)
+        with self.connect(identity) as flow:
+            issued = self.issue(flow, identity)
         assert isinstance(issued, Generation)
         return issued
 
@@ -116,4 +121,4 @@ class Scanner:
 
     def restarted(self, **changes: Any) -> Scanner:
         """The process after a restart, with other settings where a test wants them."""
-        return Scanner(replace(self.settings, **changes), self.clock)
+        return Scanner(replace(self.settings, **changes), self.anchors, self.clock)

@@ -38,7 +38,12 @@ class Reply:
 
 
 def request(
-    method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] = VERSION, *, length: int | None = None
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] = VERSION,
+    *,
+    length: int | None = None,
 ) -> bytes:
     """A request; `length` announces another length than the body has."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
@@ -47,7 +52,9 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
 
 
-def sign_instance(body: bytes, accept: str = "application/dicom", query: str = "", *, length: int | None = None) -> bytes:
+def sign_instance(
+    body: bytes, accept: str = "application/dicom", query: str = "", *, length: int | None = None
+) -> bytes:
     """The request to sign an instance."""
     target = f"/v1/sign/instance?role=acquisition&profile=creator-rsa{query}"
     return request("POST", target, body, {**VERSION, "Accept": accept}, length=length)

@@ -74,9 +74,12 @@ def test_the_chain_goes_on_after_a_restart(path: Path) -> None:
 
 def test_threads_write_one_chain(path: Path) -> None:
     trail = AuditTrail(path, FixedClock())
-    threads = [
-        threading.Thread(target=lambda: [trail.record("signature", {"uid": 1}) for _ in range(50)]) for _ in range(8)
-    ]
+
+    def record_much() -> None:
+        for _ in range(50):
+            trail.record("signature", {"uid": 1})
+
+    threads = [threading.Thread(target=record_much) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

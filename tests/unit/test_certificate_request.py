@@ -110,10 +110,34 @@ def test_lengths_are_as_short_as_possible(length: int, head: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["", "30", "3001", "300000", "30020500ff", "30800000", "30810100", "3082000100", "3084ffffffff", "30ff"],
+    [
+        *(
+            "",
+            "30",
+            "3001",
+            "300000",
+            "30020500ff",
+            "30800000",
+            "30810100",
+            "3082000100",
+            "3084ffffffff",
+            "30ff",
+            "3080",
+        ),
+        *("30020580", "300405800000", "30043080" + "0000", "30040581" + "0100", "1f8100", "30031f8100"),
+    ],
 )
 def test_what_is_not_exactly_one_der_value_is_noticed(data: str) -> None:
     assert not der.is_one_value(bytes.fromhex(data))
+
+
+def test_nesting_costs_no_stack() -> None:
+    data = b""
+    for _ in range(5000):
+        data = der.encode(der.SEQUENCE, data)
+
+    assert der.is_one_value(data)
+    assert not der.is_one_value(data[:-2] + b"\x30\x80")
 
 
 def test_the_name_of_the_serial_number_is_the_one_of_the_type_plate() -> None:

@@ -40,7 +40,7 @@ SIGNING = IdentityName.SIGNING
 
 @pytest.fixture
 def scanner(tmp_path: Path) -> Scanner:
-    return Scanner(settings(tmp_path))
+    return Scanner(settings(tmp_path), ANCHORS)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def flow(scanner: Scanner) -> CaFlow:
 
 
 def enrolled(scanner: Scanner, flow: CaFlow) -> Generation:
-    generation = scanner.issue(flow, ANCHORS)
+    generation = scanner.issue(flow)
     assert isinstance(generation, Generation)
     return generation
 
@@ -75,14 +75,14 @@ def test_a_first_enrollment_puts_a_matching_pair_into_use(scanner: Scanner, flow
 
 @pytest.mark.parametrize(("identity", "usage"), [(IdentityName.DEVICE, Usage.DEVICE), (SIGNING, Usage.SIGNING)])
 def test_each_identity_has_its_usage(scanner: Scanner, flow: CaFlow, identity: IdentityName, usage: Usage) -> None:
-    scanner.issue(flow, ANCHORS, identity)
+    scanner.issue(flow, identity)
 
     assert flow.asked[0].request.usage is usage
 
 
 def test_the_factory_identity_is_not_enrolled(scanner: Scanner, flow: CaFlow) -> None:
     with pytest.raises(ConfigurationError, match="vendor"):
-        scanner.issue(flow, ANCHORS, IdentityName.IDEVID)
+        scanner.issue(flow, IdentityName.IDEVID)
 
 
 def test_a_renewal_takes_a_new_key(scanner: Scanner, flow: CaFlow) -> None:
@@ -101,7 +101,7 @@ def test_the_key_of_the_generation_before_is_kept_and_older_ones_are_destroyed(s
 
 
 def test_keys_of_other_identities_are_left_alone(scanner: Scanner, flow: CaFlow) -> None:
-    device = scanner.issue(flow, ANCHORS, IdentityName.DEVICE)
+    device = scanner.issue(flow, IdentityName.DEVICE)
     assert isinstance(device, Generation)
     for _ in range(3):
         enrolled(scanner, flow)
@@ -156,7 +156,7 @@ def test_after_a_refusal_everything_is_as_before(
     flow.answer = answer
 
     with pytest.raises(error):
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
 
     assert scanner.matching_pair() == before
     assert scanner.stores.list() == (before.key_uri,)
@@ -169,7 +169,7 @@ def test_a_refusal_says_who_must_act(scanner: Scanner, flow: CaFlow) -> None:
     flow.answer = refusing
 
     with pytest.raises(EnrollmentRefused) as refusal:
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
 
     assert "not on the list" in refusal.value.what
     assert "CA operator" in refusal.value.remedy
@@ -189,7 +189,7 @@ def test_a_key_that_does_not_sign_properly_is_not_put_into_use(
     with monkeypatch.context() as patch:
         patch.setattr(scanner.stores, "load", worn_out)
         with pytest.raises(KeyMismatch):
-            scanner.issue(flow, ANCHORS)
+            scanner.issue(flow)
 
     assert scanner.matching_pair() == before
     assert scanner.stores.list() == (before.key_uri,)
@@ -201,7 +201,7 @@ def test_a_key_that_does_not_sign_properly_is_not_put_into_use(
 def test_an_unreachable_ca_leaves_the_request_for_the_next_run(scanner: Scanner, flow: CaFlow) -> None:
     flow.answer = unreachable
     with pytest.raises(ServerUnreachable):
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
     (key_uri,) = scanner.stores.list()
 
     flow.answer = None
@@ -213,8 +213,8 @@ def test_a_202_is_repeated_with_the_same_key_when_the_ca_says(scanner: Scanner, 
     wait = Pending(scanner.clock.now() + timedelta(hours=1), "waiting for approval")
     flow.answer = lambda _: wait
 
-    assert scanner.issue(flow, ANCHORS) == wait
-    assert scanner.restarted().issue(flow, ANCHORS) == wait
+    assert scanner.issue(flow) == wait
+    assert scanner.restarted().issue(flow) == wait
     assert len(flow.asked) == 1
 
     advance(scanner, timedelta(hours=1))
@@ -226,10 +226,10 @@ def test_a_202_is_repeated_with_the_same_key_when_the_ca_says(scanner: Scanner, 
 
 def test_a_clock_that_was_set_back_does_not_make_us_wait_for_years(scanner: Scanner, flow: CaFlow) -> None:
     flow.answer = lambda _: Pending(scanner.clock.now() + timedelta(hours=1))
-    scanner.issue(flow, ANCHORS)
+    scanner.issue(flow)
 
     advance(scanner, -timedelta(days=365))
-    scanner.issue(flow, ANCHORS)
+    scanner.issue(flow)
 
     assert len(flow.asked) == 2
 
@@ -265,7 +265,7 @@ def test_a_request_that_no_longer_fits_is_begun_anew(
 ) -> None:
     flow.answer = unreachable
     with pytest.raises(ServerUnreachable):
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
     old = scanner.stores.list()
     later = change(scanner)
 
@@ -279,7 +279,7 @@ def test_a_request_that_no_longer_fits_is_begun_anew(
 def test_a_damaged_journal_ends_nothing(scanner: Scanner, flow: CaFlow) -> None:
     flow.answer = unreachable
     with pytest.raises(ServerUnreachable):
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
 
     flow.answer = None
     enrolled(journal_damaged(scanner), flow)
@@ -289,7 +289,7 @@ def test_what_was_issued_before_a_crash_costs_no_second_certificate(scanner: Sca
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("enroll.issue.check_issued", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            scanner.issue(flow, ANCHORS)
+            scanner.issue(flow)
     pending = scanner.identities.journal(SIGNING).read()
     assert pending is not None
     assert pending.step is Step.ISSUED
@@ -316,12 +316,12 @@ def test_a_damaged_identity_is_enrolled_anew(scanner: Scanner, flow: CaFlow) -> 
 def test_two_enrollers_never_run_at_once(scanner: Scanner, flow: CaFlow) -> None:
     def enroll_meanwhile(_: Enrollment) -> Issued:
         with pytest.raises(EnrollerBusy):
-            scanner.restarted().issue(CaFlow(CA, scanner.clock), ANCHORS)
+            scanner.restarted().issue(CaFlow(CA, scanner.clock))
         return Issued(())
 
     flow.answer = enroll_meanwhile
     with pytest.raises(CertificateRefused):
-        scanner.issue(flow, ANCHORS)
+        scanner.issue(flow)
 
 
 def _interrupt(*_: object, **__: object) -> None:

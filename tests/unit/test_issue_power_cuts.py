@@ -69,14 +69,14 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def issue(scanner: Scanner) -> Generation:
-    generation = scanner.issue(CaFlow(CA, scanner.clock), ANCHORS)
+    generation = scanner.issue(CaFlow(CA, scanner.clock))
     assert isinstance(generation, Generation)
     return generation
 
 
 def prepared(folder: Path, generations: int) -> Path:
     folder.mkdir()
-    scanner = Scanner(settings(folder))
+    scanner = Scanner(settings(folder), ANCHORS)
     for _ in range(generations):
         issue(scanner)
     return folder
@@ -106,9 +106,9 @@ def test_a_power_cut_leaves_a_matching_pair(tmp_path: Path, generations: int, *,
         trial = tmp_path / f"trial-{operation}"
         shutil.copytree(start, trial, symlinks=True)
         try:
-            issue(Scanner(settings(trial), files=FailingFiles(operation, PowerCut(), after=after)))
+            issue(Scanner(settings(trial), ANCHORS, files=FailingFiles(operation, PowerCut(), after=after)))
         except PowerCut:
-            assert_sound(Scanner(settings(trial)), generations)
+            assert_sound(Scanner(settings(trial), ANCHORS), generations)
         else:
             break
     assert operation > 20
@@ -123,8 +123,8 @@ def test_a_full_disk_leaves_a_matching_pair(tmp_path: Path, generations: int) ->
         shutil.copytree(start, trial, symlinks=True)
         files = FailingFiles(operation, full, after=False)
         with contextlib.suppress(StateError, KeyStoreError):
-            issue(Scanner(settings(trial), files=files))
+            issue(Scanner(settings(trial), ANCHORS, files=files))
         if files.left > 0:
             break
-        assert_sound(Scanner(settings(trial)), generations)
+        assert_sound(Scanner(settings(trial), ANCHORS), generations)
     assert operation > 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,13 @@ from agent.daemon.notify import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager_socket(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[socket.socket, str]:
+def manager_socket(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     """A service manager's socket, and its name as in NOTIFY_SOCKET."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@scanseal-test-{os.getpid()}"
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    listener.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
-    listener.settimeout(1)
-    request.addfinalizer(listener.close)
-    return listener, name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
+        listener.settimeout(1)
+        yield listener, name
 
 
 def test_readiness_and_end_are_told(manager_socket: tuple[socket.socket, str]) -> None:
@@ -55,6 +55,8 @@ def test_sockets_handed_over_to_this_process_are_counted_once() -> None:
     assert ServiceManager(environment).descriptors == 0
 
 
-@pytest.mark.parametrize(("process", "count"), [("1", "1"), ("", "1"), (str(os.getpid()), "x"), (str(os.getpid()), "")])
+@pytest.mark.parametrize(("process", "count"), [("1", "1"), ("", "1"), ("own", "x"), ("own", "")])
 def test_sockets_meant_for_another_process_are_not_ours(process: str, count: str) -> None:
+    process = process.replace("own", str(os.getpid()))
+
     assert ServiceManager({"LISTEN_PID": process, "LISTEN_FDS": count}).descriptors == 0

@@ -1,0 +1,129 @@
+"""A worker that has been broken into: what it can do is bound to the callers it was given."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.audit import AuditTrail
+from agent.daemon.channels import SigningChannels
+from agent.daemon.peer import Caller
+from agent.daemon.service import SigningService
+from agent.daemon.signer import Identities
+from agent.daemon.wire import (
+    REQUEST_SIZE,
+    HashName,
+    Operation,
+    Request,
+    Role,
+    Signature,
+    decode_answer,
+    decode_signature,
+)
+from agent.errors import SigningError
+from enroll.clock import SystemClock
+from tests.support.agent_process import Scanner, new_scanner, wait_until
+
+CALLER = Caller(pid=77, uid=1001, groups=(1001,))
+SIGN = Request(Operation.SIGN, role=Role.ACQUISITION, hash_name=HashName.SHA256, digest=bytes(range(32)))
+
+
+@dataclass
+class Keyholder:
+    """The keyholder's side, without its processes."""
+
+    channels: SigningChannels
+    scanner: Scanner
+
+    def channel(self, *roles: Role) -> socket.socket:
+        """The worker's end of a new channel."""
+        channel = self.channels.open(CALLER, frozenset(roles), worker=4711)
+        channel.settimeout(10)
+        return channel
+
+
+@pytest.fixture
+def keyholder(tmp_path: Path) -> Iterator[Keyholder]:
+    clock = SystemClock()
+    with new_scanner(tmp_path) as scanner:
+        scanner.enroll()
+        scanner.audit_file.parent.mkdir()
+        audit = AuditTrail(scanner.audit_file, clock)
+        identities = Identities(scanner.identities, scanner.keys, audit, clock)
+        channels = SigningChannels(SigningService(identities, audit, clock, dict).reply, audit, threads=2)
+        yield Keyholder(channels, scanner)
+        channels.close()
+        audit.close()
+
+
+def ask(channel: socket.socket, frame: bytes) -> bytes:
+    channel.send(frame)
+    return channel.recv(1 << 16)
+
+
+def signature(channel: socket.socket) -> Signature:
+    return decode_signature(ask(channel, SIGN.encode()))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"x",
+        b"\0" * REQUEST_SIZE,
+        SIGN.encode() + b"\0",
+        SIGN.encode()[:-1],
+        b"\xff" * 60_000,
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["one byte", "zeros", "too long", "too short", "far too long", "HTTP"],
+)
+def test_a_frame_that_is_none_closes_the_channel_and_is_audited(keyholder: Keyholder, frame: bytes) -> None:
+    with keyholder.channel(Role.ACQUISITION) as bad, keyholder.channel(Role.ACQUISITION) as good:
+        assert signature(bad).generation == 1
+        assert ask(bad, frame) == b""
+
+        assert signature(good).generation == 1
+    (violation,) = keyholder.scanner.audit("channel-violation")
+    assert (violation["uid"], violation["worker"]) == (1001, 4711)
+
+
+def test_a_worker_cannot_use_a_role_its_caller_has_not(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.DERIVATION) as channel:
+        with pytest.raises(SigningError) as refused:
+            signature(channel)
+        assert refused.value.code == "role-not-allowed"
+        with pytest.raises(SigningError):
+            decode_answer(ask(channel, Request(Operation.AUTHORIZE, role=Role.SYNTHESIS).encode()))
+        assert decode_answer(ask(channel, Request(Operation.AUTHORIZE, role=Role.DERIVATION).encode())) == b""
+    assert keyholder.scanner.audit("signature") == []
+
+
+def test_repeated_refusals_do_not_fill_the_audit_trail(keyholder: Keyholder) -> None:
+    with keyholder.channel() as channel:
+        for _ in range(200):
+            assert ask(channel, SIGN.encode())[:1] == b"\1"
+
+    assert len(keyholder.scanner.audit("role-refused")) <= 3
+
+
+def test_a_worker_that_reads_no_replies_blocks_nobody(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.ACQUISITION) as bad, keyholder.channel(Role.ACQUISITION) as good:
+        bad.settimeout(0)
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while True:
+                bad.send(Request(Operation.CERTIFICATES).encode())
+
+        assert signature(good).generation == 1
+
+
+def test_a_channel_that_the_worker_closes_is_forgotten(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.ACQUISITION) as channel:
+        assert len(keyholder.channels.open_channels()) == 1
+        channel.send(SIGN.encode())
+
+    wait_until(lambda: not keyholder.channels.open_channels(), 5)

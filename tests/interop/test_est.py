@@ -1,0 +1,275 @@
+"""EST between this program and others: openssl reads what was issued, curl and openssl enroll at the evaluation CA."""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from enroll.certificates import pem
+from enroll.clock import SystemClock
+from enroll.config import EstSettings
+from enroll.csr import build
+from enroll.errors import CertificateRefused
+from enroll.evaluation.ca import USERNAME, EvaluationCa
+from enroll.evaluation.est_server import EstServer
+from enroll.identity import IdentityName
+from enroll.tls import ClientIdentity, client_context
+from enroll.trust import check_issued
+from tests.support.enrolling import Scanner, settings
+from tests.support.openssl import curl, needs_curl, needs_openssl, openssl
+from tests.support.pki import REQUEST, new_key
+
+pytestmark = needs_openssl
+
+Arguments: TypeAlias = list[str | Path]
+
+TLS_VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
+REQUEST_CONFIGURATION = """
+[req]
+distinguished_name = name
+req_extensions = wanted
+prompt = no
+[name]
+CN = Example CT CT-000123
+serialNumber = CT-000123
+[wanted]
+keyUsage = critical, digitalSignature
+extendedKeyUsage = {usage}
+subjectAltName = otherName:1.3.6.1.5.5.7.8.4;SEQ:module
+[module]
+type = OID:1.3.6.1.4.1.32473.1.2
+number = OCT:CT-000123
+"""
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> EvaluationCa:
+    return EvaluationCa.create_or_open(tmp_path / "ca", SystemClock())
+
+
+@pytest.fixture
+def server(ca: EvaluationCa) -> Iterator[EstServer]:
+    with EstServer(ca) as running:
+        yield running
+
+
+@pytest.fixture
+def scanner(ca: EvaluationCa, server: EstServer, tmp_path: Path) -> Scanner:
+    est = EstSettings(
+        url=server.url, anchor_file=ca.anchor_file, username=USERNAME, password_file=ca.password_file, timeout=10
+    )
+    return Scanner(settings(tmp_path, est), (ca.certificate,), SystemClock())
+
+
+def chain_file(scanner: Scanner, ca: EvaluationCa, identity: IdentityName) -> Path:
+    return scanner.identities.chain_file(scanner.enroll(identity))
+
+
+def openssl_request(folder: Path, usage: str) -> Path:
+    """A key and a request, both made by openssl."""
+    configuration, request = folder / "request.cnf", folder / "request.der"
+    configuration.write_text(REQUEST_CONFIGURATION.format(usage=usage))
+    new: Arguments = [
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        folder / "key.pem",
+    ]
+    openssl("req", *new, "-config", configuration, "-outform", "DER", "-out", request)
+    return request
+
+
+def post(server: EstServer, ca: EvaluationCa, operation: str, request: Path, *options: str | Path) -> tuple[int, bytes]:
+    return curl(
+        *("--cacert", ca.anchor_file, "--header", "Content-Type: application/pkcs10", "--data-binary", "@-", *options),
+        f"{server.url}/.well-known/est/{operation}",
+        stdin=base64.encodebytes(request.read_bytes()),
+    )
+
+
+def issued_by(answer: bytes, folder: Path) -> Path:
+    message, certificate = folder / "answer.p7", folder / "issued.pem"
+    message.write_bytes(base64.b64decode(answer))
+    text = openssl("pkcs7", "-inform", "DER", "-in", message, "-print_certs")
+    certificate.write_text(text[text.index("-----BEGIN") :])
+    return certificate
+
+
+# --- what our client gets, as openssl sees it
+
+
+def test_openssl_agrees_with_the_signing_certificate(scanner: Scanner, ca: EvaluationCa) -> None:
+    """The profile: RFC 9336 document signing, RFC 4108 hardwareModuleName, RFC 5280 for the rest."""
+    chain_file(scanner, ca, IdentityName.DEVICE)
+    certificate = chain_file(scanner, ca, IdentityName.SIGNING)
+
+    assert "OK" in openssl("verify", "-x509_strict", "-CAfile", ca.anchor_file, certificate)
+    text = openssl("x509", "-in", certificate, "-noout", "-text")
+    assert re.search(r"Key Usage: critical\s+Digital Signature\n", text)
+    assert re.search(r"Extended Key Usage: *\n\s+1\.3\.6\.1\.5\.5\.7\.3\.36\n", text)
+    assert re.search(r"Basic Constraints: critical\s+CA:FALSE", text)
+    assert "serialNumber = CT-000123" in text
+    assert "othername: 1.3.6.1.5.5.7.8.4" in text
+    assert "Subject Key Identifier" in text
+    assert "Authority Key Identifier" in text
+
+
+def test_the_device_certificate_is_one_for_tls_clients(scanner: Scanner, ca: EvaluationCa) -> None:
+    certificate = chain_file(scanner, ca, IdentityName.DEVICE)
+
+    assert "OK" in openssl("verify", "-purpose", "sslclient", "-CAfile", ca.anchor_file, certificate)
+    openssl("verify", "-purpose", "sslserver", "-CAfile", ca.anchor_file, certificate, succeeds=False)
+
+
+def test_openssl_reads_the_hardware_module_name(tmp_path: Path) -> None:
+    """RFC 4108 section 5: SEQUENCE { hwType OBJECT IDENTIFIER, hwSerialNum OCTET STRING }."""
+    request = build(new_key(), REQUEST).public_bytes(serialization.Encoding.DER)
+    (module_name,) = REQUEST.alternative_names
+    assert isinstance(module_name, x509.OtherName)
+
+    text = openssl("req", "-inform", "DER", "-verify", "-noout", "-text", stdin=request)
+    assert "verify OK" in text
+    assert "othername: 1.3.6.1.5.5.7.8.4" in text
+    kinds = [line.split("prim:")[-1].split("cons:")[-1] for line in _parsed(module_name.value)]
+    assert [" ".join(kind.split()) for kind in kinds] == [
+        "SEQUENCE",
+        "OBJECT :1.3.6.1.4.1.32473.1.2",
+        "OCTET STRING :CT-000123",
+    ]
+
+
+def _parsed(value: bytes) -> list[str]:
+    return openssl("asn1parse", "-inform", "DER", stdin=value).splitlines()
+
+
+@TLS_VERSIONS
+def test_enrollment_and_renewal_work_over_each_tls_version(
+    scanner: Scanner, ca: EvaluationCa, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """All three ways to prove oneself: password, device certificate, the certificate being renewed."""
+    force_tls(monkeypatch, version)
+    first = scanner.enroll(IdentityName.DEVICE)
+    scanner.enroll(IdentityName.SIGNING)
+    second = scanner.enroll(IdentityName.DEVICE)
+
+    assert second.certificate.subject == first.certificate.subject
+    assert scanner.matching_pair(IdentityName.DEVICE) == second
+    assert scanner.matching_pair(IdentityName.SIGNING)
+
+
+def force_tls(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    def forced(anchors: Iterable[x509.Certificate], identity: ClientIdentity | None = None) -> ssl.SSLContext:
+        context = client_context(anchors, identity)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[f"TLSv{version.replace('.', '_')}"]
+        return context
+
+    monkeypatch.setattr("enroll.flows.est.client_context", forced)
+
+
+def test_a_certificate_signed_with_sha1_is_refused(tmp_path: Path) -> None:
+    """`cryptography` no longer makes such signatures, openssl still does."""
+    root, root_key, leaf, extensions = (tmp_path / name for name in ("root.pem", "root.key", "leaf.pem", "leaf.cnf"))
+    ec: Arguments = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *ec, "-keyout", root_key, "-out", root, "-subj", "/CN=Old CA", "-days", "30")
+    request = openssl_request(tmp_path, "1.3.6.1.5.5.7.3.36")
+    wanted = (tmp_path / "request.cnf").read_text().partition("[wanted]")[2]
+    extensions.write_text(wanted)
+    sign: Arguments = ["-CA", root, "-CAkey", root_key, "-set_serial", "1", "-days", "10", "-extfile", extensions]
+    openssl("x509", "-req", "-inform", "DER", "-in", request, "-sha1", *sign, "-out", leaf)
+    certificate = x509.load_pem_x509_certificate(leaf.read_bytes())
+    public_key = certificate.public_key()
+
+    with pytest.raises(CertificateRefused) as refusal:
+        check_issued(
+            [certificate],
+            [],
+            x509.load_pem_x509_certificates(root.read_bytes()),
+            public_key=public_key,  # type: ignore[arg-type]
+            request=REQUEST,
+            now=datetime.now(UTC),
+        )
+    assert refusal.value.code == "certificate-weak"
+
+
+# --- what other clients get from the evaluation CA
+
+
+@TLS_VERSIONS
+def test_openssl_connects(server: EstServer, ca: EvaluationCa, version: str) -> None:
+    address = server.url.removeprefix("https://")
+    option = f"-tls{version.replace('.', '_')}"
+    text = openssl("s_client", "-connect", address, option, "-CAfile", ca.anchor_file, "-verify_return_error")
+
+    assert f"TLSv{version}" in text
+    assert "Verify return code: 0 (ok)" in text
+
+
+@needs_curl
+@TLS_VERSIONS
+def test_curl_fetches_the_ca_certificates(server: EstServer, ca: EvaluationCa, tmp_path: Path, version: str) -> None:
+    status, answer = curl(
+        "--cacert", ca.anchor_file, f"--tlsv{version}", "--tls-max", version, f"{server.url}/.well-known/est/cacerts"
+    )
+
+    assert status == 200
+    assert issued_by(answer, tmp_path).read_bytes().strip() == pem([ca.certificate]).strip()
+
+
+@needs_curl
+@TLS_VERSIONS
+def test_curl_enrolls_with_the_password(server: EstServer, ca: EvaluationCa, tmp_path: Path, version: str) -> None:
+    request = openssl_request(tmp_path, "1.3.6.1.5.5.7.3.36")
+    password = ca.password_file.read_text().strip()
+
+    status, answer = post(
+        *(server, ca, "simpleenroll", request, "--user", f"{USERNAME}:{password}"),
+        *(f"--tlsv{version}", "--tls-max", version),
+    )
+
+    assert status == 200
+    issued = issued_by(answer, tmp_path)
+    assert "OK" in openssl("verify", "-CAfile", ca.anchor_file, issued)
+    assert openssl("x509", "-in", issued, "-noout", "-pubkey") == openssl(
+        "pkey", "-in", tmp_path / "key.pem", "-pubout"
+    )
+
+
+@needs_curl
+def test_curl_renews_with_the_certificate_alone(server: EstServer, ca: EvaluationCa, tmp_path: Path) -> None:
+    """RFC 7030 4.2.2: the names are those of the certificate, the owner's part included."""
+    request = openssl_request(tmp_path, "clientAuth")
+    password = ca.password_file.read_text().strip()
+    status, answer = post(server, ca, "simpleenroll", request, "--user", f"{USERNAME}:{password}")
+    assert status == 200
+    certificate: Arguments = ["--cert", issued_by(answer, tmp_path), "--key", tmp_path / "key.pem"]
+
+    assert post(server, ca, "simplereenroll", request, *certificate)[0] == 403
+    configuration = tmp_path / "request.cnf"
+    configuration.write_text(configuration.read_text().replace("[name]", "[name]\nO = Evaluation Hospital"))
+    renewal = tmp_path / "renewal.der"
+    same_key: Arguments = ["-new", "-key", tmp_path / "key.pem", "-config", configuration]
+    openssl("req", *same_key, "-outform", "DER", "-out", renewal)
+    assert post(server, ca, "simplereenroll", renewal, *certificate)[0] == 200
+    assert post(server, ca, "simpleenroll", request, *certificate)[0] == 200
+
+
+@needs_curl
+def test_who_does_not_prove_itself_gets_nothing(server: EstServer, ca: EvaluationCa, tmp_path: Path) -> None:
+    request = openssl_request(tmp_path, "clientAuth")
+
+    assert post(server, ca, "simpleenroll", request)[0] == 401
+    assert post(server, ca, "simpleenroll", request, "--user", f"{USERNAME}:guess")[0] == 401
+    assert post(server, ca, "simplereenroll", request)[0] == 401
