@@ -18,6 +18,7 @@ from agent.errors import AgentAnswerInvalid, AgentError, AgentUnreachable
 
 HEAD_LIMIT = 16 * 1024  # bytes
 PIECE = 1 << 20  # bytes that are received at a time
+SEND_BUFFER = 1 << 20  # bytes, as far as the system allows it: sender and hash work at the same time
 
 _STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [ -~]*")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -106,6 +107,7 @@ class Transport:
         limit = struct.pack("ll", self._timeout, 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             connection.connect(os.fspath(self._path))
         except OSError:

@@ -29,7 +29,6 @@ from enroll.errors import ScansealError
 HEARTBEAT = 1.0  # seconds
 GRACE = 30.0  # seconds that a request may take on top of its transfers
 THREAD_STACK = 512 * 1024  # bytes; the address space is limited
-SWITCH_INTERVAL = 0.0005  # seconds; a thread that received bytes should not wait long for one that parses
 
 _DESCRIPTORS = 2  # the connection and its signing channel
 _DRAINING_TICK = 0.02  # seconds
@@ -169,7 +168,6 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.stack_size(THREAD_STACK)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     return Worker(socket.socket(fileno=int(descriptor)), options, SystemClock()).run()
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydicom._dicom_dict import DicomDictionary
 
 from agent.errors import DicomError
-from tests.support.creator_attributes import is_creator_attribute
+from tests.support.creator_attributes import creator_elements, is_creator_attribute
 from tests.support.dicom_tree import (
+    DEFLATED_EXPLICIT_LITTLE_ENDIAN,
     IMPLICIT_LITTLE_ENDIAN,
     SWAPPED_WIDTH,
     parse,
@@ -166,7 +167,7 @@ encapsulated_pixels: Final = st.lists(st.binary(max_size=5).map(lambda value: va
 
 def assert_digest_is_that_of_the_oracle(data: bytes) -> None:
     """Signed over exactly the C.2 attributes, or refused because one of them cannot be signed."""
-    present = [node for node in parse(data).elements if is_creator_attribute(node.tag)]
+    present = creator_elements(parse(data).elements)
     if not all(map(is_signable, present)):
         with pytest.raises(DicomError) as refusal:
             sign_without_key(data)
@@ -243,3 +244,10 @@ def test_bulk_data_have_the_vr_of_ps3_5_a_1_in_implicit_vr(tag: int) -> None:
     node = Node(tag, "OB" if tag == 0x50003000 else "OW", b"\1\2\3\4")
     explicit = stream_without_signature_item(part10(in_order([*instance(), node])))
     assert stream_without_signature_item(part10(in_order([*instance(), node]), IMPLICIT_LITTLE_ENDIAN)) == explicit
+
+
+@pytest.mark.parametrize("size", range(299_980, 300_020, 2))
+def test_a_large_deflated_instance_may_end_with_a_pad_byte(size: int) -> None:
+    """PS3.5 A.5 pads a deflated data set of odd length with one zero byte."""
+    nodes = (*instance(), Node(0x7FE00010, "OW", bytes(size)))
+    assert_digest_is_that_of_the_oracle(part10(nodes, DEFLATED_EXPLICIT_LITTLE_ENDIAN))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.support.dicom_tree import Elements, find
+
 _CURRENT: Final = """
 0008: 0008 0012 0013 0016 0018 0023 002A 0033 0070 0080 0081 1010 1040 1041 1090 113A 1140 114A 1199 2112 2122 2124
 0008: 2133 2218 2228 3011 9092 9121 9123 9154 9205 9206 9207 9208 9209 9237 9410
@@ -62,6 +64,7 @@ def _tags(table: str) -> frozenset[int]:
     return frozenset(int(group, 16) << 16 | int(element, 16) for group, row in rows for element in row.split())
 
 
+CREATOR_VERSION_UID: Final = 0x00089123
 CURRENT: Final = _tags(_CURRENT)
 DCMTK_ONLY: Final = _tags(_DCMTK_ONLY)
 CREATOR: Final = CURRENT | DCMTK_ONLY
@@ -73,3 +76,17 @@ def is_creator_attribute(tag: int) -> bool:
     if 0x6000 <= group <= 0x60FE and group % 2 == 0:
         return tag & 0xFFFF in _OVERLAY
     return tag in CREATOR
+
+
+def creator_elements(elements: Elements) -> Elements:
+    """The elements of a data set that C.2 covers, signable or not.
+
+    The Raw Data module counts private elements in where Creator-Version UID (0008,9123) says what they mean; dcmsign
+    signs them then as well.
+    """
+    raw_data = find(elements, CREATOR_VERSION_UID) is not None
+    return tuple(
+        element
+        for element in elements
+        if is_creator_attribute(element.tag) or (raw_data and element.tag >> 16 & 1 and element.tag & 0xFFFF)
+    )
