@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from enroll import der
 from enroll.errors import KeyMismatch
+from enroll.foreign import printable
 from enroll.keystore.base import PrivateKey
 from enroll.record import damaged
 from enroll.statefile import StateFiles
@@ -39,17 +40,17 @@ def pem(certificates: Sequence[x509.Certificate]) -> bytes:
 
 def name_text(name: x509.Name) -> str:
     """A subject or issuer for people and reports (RFC 4514, with serialNumber spelt out)."""
-    return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})
+    return printable(name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"}))
 
 
-def read_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
-    """The certificates of a PEM file, at least one.
+def read_certificates(path: Path, files: StateFiles, *, follow: bool = False) -> tuple[x509.Certificate, ...]:
+    """The certificates of a PEM file, at least one; see `StateFiles.read`.
 
     Raises:
         StateError: Unreadable, or it holds none.
     """
     try:
-        return tuple(x509.load_pem_x509_certificates(files.read(path)))
+        return tuple(x509.load_pem_x509_certificates(files.read(path, follow=follow)))
     except PARSE_ERRORS as error:
         raise damaged(path) from error
 

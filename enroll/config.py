@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.errors import ConfigurationError
+from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.statefile import StateFiles
 
 CONFIGURATION_LIMIT = 256 * 1024  # bytes
@@ -167,8 +167,14 @@ def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:
         ConfigurationError: Unreadable, too large or not TOML; the message names the line.
     """
     try:
-        text = files.read(path, CONFIGURATION_LIMIT).decode("utf-8")
-        return tomllib.loads(text)
+        data = files.read(path, CONFIGURATION_LIMIT, follow=True)
+    except StateUnreadable as error:
+        raise ConfigurationError(error.what, remedy=error.remedy) from error
+    except StateError as error:
+        remedy = "Name your configuration with --config, or begin with the packaged example, systemd/scanseal.toml."
+        raise ConfigurationError(error.what, remedy=remedy) from error
+    try:
+        return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named."

@@ -3,8 +3,10 @@
     ScansealError
     ├── ConfigurationError       the operator: scanseal.toml or an option is wrong
     ├── StateError               service: a file of ours is damaged, missing or not what it should be
+    │   └── StateUnreadable      the caller: these files are not for the user who runs this
     ├── KeyStoreError            service: the token or the key file
     │   ├── KeyNotFound
+    │   ├── KeyDamaged           only this key is lost; a new one can be made
     │   ├── KeyStoreUnavailable
     │   ├── KeyMismatch          the key is not the one of the certificate, or does not sign properly
     │   ├── PinRefused           never tried again by itself: tokens lock after a few wrong PINs
@@ -57,6 +59,12 @@ class StateError(ScansealError):
     code = "state-damaged"
 
 
+class StateUnreadable(StateError):
+    """A state file is not for the user who runs this, which says nothing about what is in it."""
+
+    code = "state-unreadable"
+
+
 class KeyStoreError(ScansealError):
     """A key store could not do what was asked."""
 
@@ -67,6 +75,12 @@ class KeyNotFound(KeyStoreError):
     """The URI names no key of this store."""
 
     code = "key-not-found"
+
+
+class KeyDamaged(KeyStoreError):
+    """What is kept under this name is no key any more."""
+
+    code = "key-damaged"
 
 
 class KeyStoreUnavailable(KeyStoreError):

@@ -13,11 +13,8 @@ lock and sees one matching pair at any time. Numbers are never used twice.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import re
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,11 +23,11 @@ from pathlib import Path
 from cryptography import x509
 
 from enroll.certificates import pem, read_certificates
-from enroll.errors import EnrollerBusy, StateError
+from enroll.errors import EnrollerBusy
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
 from enroll.record import damaged, read_record, read_time, write_record
-from enroll.statefile import StateFiles
+from enroll.statefile import StateFiles, unreadable
 from enroll.trust import VerifiedCertificate
 
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
@@ -96,6 +93,7 @@ class IdentityStore:
         """What `current` leads to; None where there is no identity yet. Cheap: for noticing a change.
 
         Raises:
+            StateUnreadable: Not for the user who runs this.
             StateError: `current` is not a link to a generation.
         """
         path = self.directory(name) / "current"
@@ -103,6 +101,8 @@ class IdentityStore:
             target = str(path.readlink())
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise unreadable(path) from error
         except OSError as error:
             raise damaged(path) from error
         if not _POINTER.fullmatch(target):
@@ -124,13 +124,7 @@ class IdentityStore:
         Raises:
             StateError: The directory cannot be read.
         """
-        directory = self.directory(name) / "generations"
-        try:
-            entries = [entry.name for entry in directory.iterdir()]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise damaged(directory) from error
+        entries = self._files.names(self.directory(name) / "generations")
         return tuple(sorted(int(entry) for entry in entries if _POINTER.fullmatch(f"generations/{entry}")))
 
     def key_uri(self, name: IdentityName, number: int) -> str:
@@ -180,25 +174,16 @@ class IdentityStore:
         self._files.point(self.directory(name) / "current", f"generations/{final.name}")
         return generation
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep every other enroller out; readers are not held up.
 
         Raises:
             EnrollerBusy: There is one at work.
             StateError: The lock file cannot be made.
         """
-        path = self._root / "enroll.lock"
         self._files.make_directory(self._root, _DIRECTORY_MODE)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
-        try:
-            _lock(descriptor)
-            yield
-        finally:
-            os.close(descriptor)
+        busy = EnrollerBusy("Another enrollment is running.", remedy="Try again when it is over.")
+        return self._files.locked(self._root / "enroll.lock", busy)
 
     def _generation_directory(self, name: IdentityName, number: int) -> Path:
         return self.directory(name) / "generations" / f"{number:04d}"
@@ -223,10 +208,3 @@ class IdentityStore:
             flow=meta["flow"],
             committed_at=read_time(meta["committed_at"], meta_file),
         )
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise EnrollerBusy("Another enrollment is running.", remedy="Try again when it is over.") from error

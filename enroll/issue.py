@@ -10,7 +10,8 @@
 
 The generation in use is not touched before the commit. After a crash, a 202 or an unreachable CA the next run goes on
 with the same key. It begins anew, and destroys the unused key, where the CA or `enroll.trust` refused, where something
-else is asked for by now, and after `PENDING_LIFETIME`.
+else is asked for by now, where the key is lost or damaged, and after `PENDING_LIFETIME`. A token that is away or a PIN
+that is refused ends the run instead: that can be put right, and the request goes on.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
     EnrollmentRefused,
+    KeyDamaged,
     KeyMismatch,
     KeyNotFound,
     KeyStoreError,
     StateError,
+    StateUnreadable,
+    UnsupportedKey,
 )
 from enroll.flows.base import LONGEST_WAIT, Enrollment, Flow, Pending, Refused
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -106,12 +110,14 @@ class _Transaction:
             # The run before ended between commit and clean-up.
             self.journal.clear()
             return current
-        if pending and not self._resumable(pending, now):
+        key = self._key_to_go_on_with(pending, now) if pending else None
+        if pending and key is None:
             self._abandon(pending)
-            pending = None
-        if pending and pending.until and now < pending.until <= now + LONGEST_WAIT:
-            return Pending(pending.until, pending.reason)
-        pending = pending or self._generate(now)
+        if pending and key is not None:
+            if pending.until and now < pending.until <= now + LONGEST_WAIT:
+                return Pending(pending.until, pending.reason)
+            return self._finish(pending, key, current)
+        pending = self._generate(now)
         return self._finish(pending, self.stores.load(pending.key_uri), current)
 
     def _finish(self, pending: PendingRequest, key: PrivateKey, current: Generation | None) -> Generation | Pending:
@@ -182,6 +188,8 @@ class _Transaction:
     def _current(self) -> Generation | None:
         try:
             return self.identities.current(self.identity)
+        except StateUnreadable:
+            raise
         except StateError as error:
             # Enrolling again is the way out of a damaged identity, so it must not stop here.
             _LOG.warning("The identity %s cannot be read and is enrolled anew: %s", self.identity, error.what)
@@ -190,6 +198,8 @@ class _Transaction:
     def _journaled(self) -> PendingRequest | None:
         try:
             return self.journal.read()
+        except StateUnreadable:
+            raise
         except StateError as error:
             _LOG.warning("A request under way is forgotten: %s", error.what)
             self.journal.clear()
@@ -204,14 +214,18 @@ class _Transaction:
             _LOG.warning("What the CA issued is lost, it is asked again: %s", error.what)
             return None
 
-    def _resumable(self, pending: PendingRequest, now: datetime) -> bool:
+    def _key_to_go_on_with(self, pending: PendingRequest, now: datetime) -> PrivateKey | None:
+        """The key of a request under way; None where the request is better begun anew.
+
+        No certificate in use depends on this key, so nothing is lost with it.
+        """
         if pending.step is Step.PLANNED or pending.asked != self._asked or now > pending.started_at + PENDING_LIFETIME:
-            return False
+            return None
         try:
-            self.stores.load(pending.key_uri)
-        except KeyNotFound:
-            return False
-        return True
+            return self.stores.load(pending.key_uri)
+        except (KeyNotFound, KeyDamaged, UnsupportedKey) as error:
+            _LOG.warning("A request under way is begun anew: %s", error.what)
+            return None
 
     def _generate(self, now: datetime) -> PendingRequest:
         name = f"{self.identity}-{secrets.token_hex(8)}"

@@ -10,7 +10,6 @@ its store for ever.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -76,9 +75,10 @@ class Journal:
         """The request under way; None where there is none.
 
         Raises:
+            StateUnreadable: Not for the user who runs this.
             StateError: There is one, and it is damaged.
         """
-        if not os.path.lexists(self._request):
+        if not self._files.exists(self._request):
             return None
         values = read_record(self._request, _FIELDS, self._files)
         if values["step"] not in list(Step):

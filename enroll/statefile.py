@@ -1,18 +1,21 @@
 """Files that survive a power cut: temp file, fsync, rename, fsync of the directory.
 
 Every read is bounded and refuses what is not a regular file, so that a link, a FIFO or a huge file put in the place
-of a state file ends in a `StateError` and not in a hang.
+of a state file ends in a `StateError` and not in a hang. Files that an operator names are read in the same way, only
+that links are followed; who reads them gives the remedy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from enroll.errors import StateError
+from enroll.errors import ScansealError, StateError, StateUnreadable
 
 STATE_FILE_LIMIT = 1 << 20  # bytes; certificates, chains and records are far smaller
 
@@ -20,15 +23,24 @@ STATE_FILE_LIMIT = 1 << 20  # bytes; certificates, chains and records are far sm
 class StateFiles:
     """The file operations of the identity directory. Tests replace it with one that fails on demand."""
 
-    def read(self, path: Path, limit: int = STATE_FILE_LIMIT) -> bytes:
-        """The content of a regular file of at most `limit` bytes.
+    def read(self, path: Path, limit: int = STATE_FILE_LIMIT, *, follow: bool = False) -> bytes:
+        """The content of a regular file.
+
+        Args:
+            path: The file.
+            limit: Its largest size in bytes.
+            follow: Whether `path` may be a link: yes for what an operator names, no for state files.
 
         Raises:
+            StateUnreadable: Not for the user who runs this.
             StateError: Not there, not a regular file, too large, or unreadable.
         """
+        links = 0 if follow else os.O_NOFOLLOW
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | links | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise unreadable(path) from error
         except OSError as error:
             raise StateError(
                 f"{path} cannot be read: {error.strerror}.", remedy="Restore the file, or enroll again."
@@ -52,37 +64,76 @@ class StateFiles:
         Raises:
             StateError: The disk refused; the old content is still there.
         """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
+        with self._replacement(path) as temporary:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            self.sync_directory(path.parent)
-        except OSError as error:
-            raise _not_written(path, error) from error
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
     def point(self, link: Path, target: str) -> None:
-        """Make the symbolic link `link` lead to `target` in one step."""
-        temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
-        try:
+        """Make the symbolic link `link` lead to `target` in one step.
+
+        Raises:
+            StateError: The disk refused; the link leads to where it led before.
+        """
+        with self._replacement(link) as temporary:
             os.symlink(target, temporary)
-            try:
-                os.replace(temporary, link)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            self.sync_directory(link.parent)
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything at `path`; a link is not followed.
+
+        Raises:
+            StateError: That cannot be found out.
+        """
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return False
+        except PermissionError as error:
+            raise unreadable(path) from error
         except OSError as error:
-            raise _not_written(link, error) from error
+            raise StateError(f"{path} cannot be read: {error.strerror}.", remedy="Check the disk.") from error
+        return True
+
+    def names(self, directory: Path) -> list[str]:
+        """The names of everything in a directory, in no order; none where there is no directory.
+
+        Raises:
+            StateError: It is no directory, or unreadable.
+        """
+        try:
+            return os.listdir(directory)
+        except FileNotFoundError:
+            return []
+        except PermissionError as error:
+            raise unreadable(directory) from error
+        except OSError as error:
+            raise StateError(f"{directory} cannot be read: {error.strerror}.", remedy="Check the disk.") from error
+
+    @contextlib.contextmanager
+    def locked(self, path: Path, busy: ScansealError) -> Iterator[None]:
+        """Keep every other process out that asks for the same lock; it ends with the process, too.
+
+        Args:
+            path: The lock file; made where it is missing, its directory is not.
+            busy: Raised where another process holds the lock.
+
+        Raises:
+            StateError: The lock file cannot be made.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise busy from error
+            yield
+        finally:
+            os.close(descriptor)
 
     def make_directory(self, path: Path, mode: int = 0o700) -> None:
         """Make `path` and its parents where they are missing."""
@@ -124,6 +175,30 @@ class StateFiles:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _replacement(self, path: Path) -> Iterator[Path]:
+        """The name of what the block makes; it takes the place of `path` when the block is over."""
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            try:
+                yield temporary
+                os.replace(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            self.sync_directory(path.parent)
+        except OSError as error:
+            raise _not_written(path, error) from error
+
+
+def unreadable(path: Path) -> StateUnreadable:
+    """What to raise for a file that is not for the user who runs this."""
+    return StateUnreadable(
+        f"{path} cannot be read: Permission denied.",
+        remedy="Run this as root, as the user scanseal, or as a member of scanseal-admin.",
+    )
 
 
 def _not_written(path: Path, error: OSError) -> StateError:

@@ -1,4 +1,4 @@
-"""The one place where an issued certificate is judged, before anything is committed.
+"""The one place where certificates are judged: what a CA issued, before anything is committed, and who signed an image.
 
 | check       | what must hold                                                               | code                    |
 |-------------|------------------------------------------------------------------------------|-------------------------|
@@ -13,7 +13,8 @@
 | 8 chain     | leads to a pinned anchor (RFC 5280 section 6)                                | certificate-untrusted   |
 | 9 strength  | SHA-2; RSA of 2048 bits or an NIST curve of 256 bits and up, in every link   | certificate-weak        |
 
-A certificate that cannot be read at all is `certificate-malformed`.
+A certificate that cannot be read at all is `certificate-malformed`. The signer of an image has to pass 6, 8 and 9 at
+the time of the signature, and its usage must allow signing documents: other vendors have other names and usages.
 
 The chain is built by OpenSSL and not by `cryptography.x509.verification`, which demands the profile of the web:
 hospital CAs have roots without keyUsage and leaves without DNS names. For the same reason X509_STRICT stays off. An
@@ -32,11 +33,11 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 from enroll.certificates import PARSE_ERRORS, alternative_names, public_key_info, read_certificates
-from enroll.csr import CertificateRequest, Usage
+from enroll.csr import DOCUMENT_SIGNING, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
 from enroll.statefile import StateFiles
@@ -59,6 +60,7 @@ _OWNERS_ATTRIBUTES = frozenset(
         NameOID.DOMAIN_COMPONENT,
     }
 )
+_MAY_SIGN_DOCUMENTS = frozenset({DOCUMENT_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})  # RFC 9336
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 
@@ -115,8 +117,6 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     # Check 7 forgave a certificate that begins in a moment; the chain is asked about that moment.
     moment = max(now, certificate.not_valid_before_utc)
     chain = verify_chain(certificate, (*certificates, *intermediates), anchors, moment)
-    for link in chain:
-        _check_strength(link, is_anchor=link is chain[-1])
     return VerifiedCertificate(certificate, chain[1:-1])
 
 
@@ -126,7 +126,7 @@ def verify_chain(
     anchors: Iterable[x509.Certificate],
     at: datetime,
 ) -> tuple[x509.Certificate, ...]:
-    """The path from `certificate` to one of the anchors as it was valid at a time (check 8).
+    """The path from `certificate` to one of the anchors as it was valid at a time (checks 8 and 9).
 
     Signatures, dates, CA flags, path lengths, name constraints and unknown critical extensions are looked at; the
     names and the usage of `certificate` are not.
@@ -135,8 +135,47 @@ def verify_chain(
         The certificate first, the anchor last.
 
     Raises:
-        CertificateRefused: There is no such path; code `certificate-untrusted`.
+        CertificateRefused: There is no such path (`certificate-untrusted`), or it is weak (`certificate-weak`).
     """
+    chain = _build_chain(certificate, intermediates, anchors, at)
+    for link in chain:
+        _check_strength(link, is_anchor=link is chain[-1])
+    return chain
+
+
+def verify_signer(
+    certificate: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    anchors: Iterable[x509.Certificate],
+    at: datetime,
+) -> tuple[x509.Certificate, ...]:
+    """The path from the certificate of an image's signer to one of the anchors, as it was valid at a time.
+
+    Returns:
+        The certificate first, the anchor last.
+
+    Raises:
+        CertificateRefused: There is no such path, or the certificate is not one for signing documents.
+    """
+    chain = verify_chain(certificate, intermediates, anchors, at)
+    content = _parse(certificate)
+    _check_no_ca(content)
+    key_usage = _extension(content, x509.KeyUsage)
+    if key_usage is not None and not key_usage.digital_signature:
+        raise _refused("wrong-usage", "keyUsage does not allow digital signatures.")
+    extended = _extension(content, x509.ExtendedKeyUsage)
+    if extended is not None and not _MAY_SIGN_DOCUMENTS & set(extended):
+        raise _refused("wrong-usage", "extendedKeyUsage does not allow document signing.")
+    return chain
+
+
+def _build_chain(
+    certificate: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    anchors: Iterable[x509.Certificate],
+    at: datetime,
+) -> tuple[x509.Certificate, ...]:
+    """Check 8."""
     try:
         store = crypto.X509Store()
         for anchor in anchors:
@@ -173,7 +212,7 @@ def read_anchors(path: Path | None, files: StateFiles) -> tuple[x509.Certificate
         raise ConfigurationError("[est] anchor_file is not set.", remedy="Name the PEM file of the hospital's CA.")
     remedy = "Put the CA certificate there as PEM, received on a trusted way."
     try:
-        return read_certificates(path, files)
+        return read_certificates(path, files, follow=True)
     except StateError as error:
         raise ConfigurationError(f"No CA certificate: {error.what}", remedy=remedy) from error
 
@@ -286,6 +325,6 @@ def _public_key_info_of(certificate: x509.Certificate) -> bytes | None:
 def _refused(check: str, what: str) -> CertificateRefused:
     return CertificateRefused(
         what,
-        remedy="Nothing was changed. The CA's operator must correct the profile or template of this device.",
+        remedy="It is not used. The CA's operator must correct the profile or template of this device.",
         code=f"certificate-{check}",
     )

@@ -219,7 +219,7 @@ def bench_in_process(scanner: Scanner) -> None:
 
     def sign() -> None:
         instance = digest_instance(Window.over(scanner.image), plan)
-        instance.splice(scanner.raw_signature(instance.digest), scanner.certificate)
+        instance.edits(scanner.raw_signature(instance.digest), scanner.certificate)
 
     compared(
         "one CT slice, in process",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -23,6 +24,8 @@ from enroll.statefile import StateFiles
 START_TIMEOUT = 20.0  # seconds
 COMMAND_TIMEOUT = 120  # seconds
 
+_EXTRA = "Run: pip install 'scanseal[demo]'"
+
 # What each sample shows -> its name among the files that ship with pydicom.
 SAMPLES = {
     "a CT slice": "CT_small.dcm",
@@ -32,7 +35,7 @@ SAMPLES = {
 }
 
 CONFIGURATION = """\
-state_directory = "{directory}/state"
+state_directory = "{root}/state"
 
 [device]
 model = "CT 9000"
@@ -40,13 +43,16 @@ serial_number = "CT-0001"
 hardware_type = "1.3.6.1.4.1.32473.1.1"
 
 [keystore.software]
-passphrase_file = "{directory}/passphrase"
+passphrase_file = "{root}/passphrase"
 
 [est]
-{est}
+url = "{url}"
+anchor_file = "{anchor}"
+username = "{username}"
+password_file = "{password}"
 
 [socket]
-path = "{directory}/sign.sock"
+path = "{root}/sign.sock"
 group = "{group}"
 
 [roles]
@@ -98,8 +104,8 @@ class _Demo:
     def show(self) -> None:
         """Run all steps; the first that does not end as it should ends the demonstration."""
         _say("This shows how a scanner gets an identity and signs its images. Everything is real but the scanner.")
-        with self._evaluation_ca() as est:
-            self._configure(est)
+        with self._evaluation_ca() as ca:
+            self._configure(ca)
             _step(2, "The scanner makes its keys and gets its certificates from that CA (EST, RFC 7030).")
             self._run("enroll", "est", "--config", str(self._configuration))
         _say("    The CA is stopped now: signing does not need it.")
@@ -119,25 +125,21 @@ class _Demo:
         return self.directory / "scanseal.toml"
 
     @contextmanager
-    def _evaluation_ca(self) -> Iterator[str]:
+    def _evaluation_ca(self) -> Iterator[dict[str, str]]:
         _step(1, "A small certificate authority starts on this machine. It plays the hospital's CA.")
-        arguments = ("evaluation-ca", "--directory", str(self.directory / "ca"), "--port", "0")
+        arguments = ("evaluation-ca", "--json", "--directory", str(self.directory / "ca"), "--port", "0")
         with self._background(arguments, "evaluation-ca.log") as output:
-            banner = []
-            for line in output:
-                banner.append(line)
-                if line.startswith("Stop with"):
-                    break
-            text = "".join(banner)
-            _, found, est = text.partition("[est]\n")
-            if not found:
-                raise DemoError("The evaluation CA did not start.", remedy=f"See evaluation-ca.log. {text}")
-            yield "\n".join(line.strip() for line in est.splitlines() if "=" in line)
+            try:
+                facts = json.loads(output.readline())
+            except ValueError as error:
+                log = self.directory / "evaluation-ca.log"
+                raise DemoError("The evaluation CA did not start.", remedy=f"See {log}.") from error
+            yield facts
 
-    def _configure(self, est: str) -> None:
+    def _configure(self, ca: dict[str, str]) -> None:
         files = StateFiles()
         files.write(self.directory / "passphrase", secrets.token_urlsafe(32).encode())
-        content = CONFIGURATION.format(directory=self.directory, est=est, user=os.getuid(), group=os.getgid())
+        content = CONFIGURATION.format(root=self.directory, user=os.getuid(), group=os.getgid(), **ca)
         files.write(self._configuration, content.encode())
         _say(f"    What the scanner needs to know is in {self._configuration}.")
 
@@ -154,17 +156,12 @@ class _Demo:
             yield
 
     def _sign(self) -> list[Path]:
-        from pydicom.data import get_testdata_file
-
         _step(4, "Four images are signed through the socket:")
         originals, target = self.directory / "images", self.directory / "signed"
         originals.mkdir()
         target.mkdir()
         for meaning, name in SAMPLES.items():
-            source = get_testdata_file(name, download=False)
-            if not isinstance(source, str):
-                raise DemoError(f"The sample {name} is not installed.", remedy="pip install 'scanseal[demo]'")
-            shutil.copy(source, originals / name)
+            shutil.copy(sample(name), originals / name)
             _say(f"    {name}: {meaning}")
         files = [str(originals / name) for name in SAMPLES.values()]
         self._run("sign", "--config", str(self._configuration), "--output-directory", str(target), *files)
@@ -233,6 +230,22 @@ class _Demo:
                 yield process.stdout
             finally:
                 process.terminate()
+
+
+def sample(name: str) -> str:
+    """The path of an image that ships with pydicom.
+
+    Raises:
+        DemoError: It is not installed.
+    """
+    try:
+        from pydicom.data import get_testdata_file
+    except ImportError as error:
+        raise DemoError("pydicom is not installed.", remedy=_EXTRA) from error
+    path = get_testdata_file(name, download=False)
+    if not isinstance(path, str):
+        raise DemoError(f"The sample {name} is not installed.", remedy=_EXTRA)
+    return path
 
 
 def _scanseal() -> tuple[str, ...]:

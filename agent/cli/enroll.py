@@ -53,15 +53,17 @@ def est(config: Path, identity: IdentityName | None, *, as_json: bool) -> int:
     """
     settings = configuration(config).enroll
     clock = SystemClock()
-    results = []
+    answers: dict[IdentityName, Generation | Pending] = {}
     for name in (identity,) if identity else OWNER_IDENTITIES:
-        answer = enroll_by_est(name, settings, clock)
-        results.append(described(name, answer))
-        if isinstance(answer, Pending):
+        answers[name] = enroll_by_est(name, settings, clock)
+        if isinstance(answers[name], Pending):
             break
-    text = "\n".join(result["text"] for result in results)
-    show({"identities": results}, text, as_json=as_json)
-    return exits.TRY_LATER if results[-1]["state"] == "pending" else exits.OK
+    show(
+        {"identities": [record(name, answer) for name, answer in answers.items()]},
+        "\n".join(text(name, answer) for name, answer in answers.items()),
+        as_json=as_json,
+    )
+    return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
 
 
 def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending:
@@ -81,16 +83,11 @@ def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock
         stores.close()
 
 
-def described(identity: IdentityName, answer: Generation | Pending) -> dict[str, Any]:
-    """The result of an enrollment for programs; `text` is for people."""
+def record(identity: IdentityName, answer: Generation | Pending) -> dict[str, Any]:
+    """The result of an enrollment for programs."""
     if isinstance(answer, Pending):
-        return {
-            "identity": identity,
-            "state": "pending",
-            "until": answer.until.isoformat(),
-            "reason": answer.reason,
-            "text": f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC.",
-        }
+        until = answer.until.isoformat()
+        return {"identity": identity, "state": "pending", "until": until, "reason": answer.reason}
     certificate = answer.certificate
     return {
         "identity": identity,
@@ -100,8 +97,15 @@ def described(identity: IdentityName, answer: Generation | Pending) -> dict[str,
         "issuer": name_text(certificate.issuer),
         "not_after": certificate.not_valid_after_utc.isoformat(),
         "protection": answer.protection,
-        "text": (
-            f"{identity}: {name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
-            f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
-        ),
     }
+
+
+def text(identity: IdentityName, answer: Generation | Pending) -> str:
+    """The result of an enrollment for people."""
+    if isinstance(answer, Pending):
+        return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
+    certificate = answer.certificate
+    return (
+        f"{identity}: {name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
+        f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
+from agent.cli.options import json_option, show
 from enroll.clock import SystemClock
+from enroll.errors import ConfigurationError
 from enroll.evaluation.ca import DEFAULT_LIFETIME, USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 
@@ -45,21 +48,33 @@ Stop with Ctrl-C."""
     show_default=True,
     help="How long issued certificates live.",
 )
-def command(directory: Path, port: int, lifetime_days: int) -> None:
+@json_option
+def command(directory: Path, port: int, lifetime_days: int, *, as_json: bool) -> None:
     """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
 
-    It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner.
+    It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner. With --json it
+    prints one line that says where, as soon as it listens.
 
     \b
     Example: scanseal evaluation-ca --directory ./evaluation-ca
     """
     directory = directory.absolute()
     ca = EvaluationCa.create_or_open(directory, SystemClock(), timedelta(days=lifetime_days))
-    server = EstServer(ca, ("127.0.0.1", port), log=lambda line: click.echo(line, err=True))
-    banner = BANNER.format(
-        directory=directory, url=server.url, anchor=ca.anchor_file, username=USERNAME, password=ca.password_file
-    )
-    click.echo(banner)
+    try:
+        server = EstServer(ca, ("127.0.0.1", port), log=lambda line: click.echo(line, err=True))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} cannot be used: {error.strerror}.", remedy="Choose another one with --port, or 0 for any."
+        ) from error
+    facts = {
+        "directory": str(directory),
+        "url": server.url,
+        "anchor": str(ca.anchor_file),
+        "username": USERNAME,
+        "password": str(ca.password_file),
+    }
+    show({"not_for_production": True, **facts}, BANNER.format(**facts), as_json=as_json)
+    sys.stdout.flush()
     try:
         server.serve_forever()
     except KeyboardInterrupt:

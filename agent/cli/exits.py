@@ -49,8 +49,17 @@ NOT_PERMITTED = 77
 CONFIGURATION = 78
 INTERRUPTED = 130
 
-_FORBIDDEN_STATUS = 403
-_UNAVAILABLE_STATUS = 503
+# What the agent's answer means for the command line; the rest is a request of ours that it did not understand.
+_BY_STATUS = {
+    403: NOT_PERMITTED,
+    408: TRY_LATER,
+    413: INSTANCE_REFUSED,
+    422: INSTANCE_REFUSED,
+    429: TRY_LATER,
+    500: UNAVAILABLE,
+    503: UNAVAILABLE,
+    507: TRY_LATER,
+}
 
 # The first class that fits decides.
 _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
@@ -75,8 +84,7 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
 def exit_code(error: ScansealError) -> int:
     """The exit code of an error."""
     if isinstance(error, AgentRefused):
-        by_status = {_FORBIDDEN_STATUS: NOT_PERMITTED, _UNAVAILABLE_STATUS: UNAVAILABLE, 429: TRY_LATER}
-        return by_status.get(error.status, INSTANCE_REFUSED)
+        return _BY_STATUS.get(error.status, USAGE)
     return next((code for kind, code in _BY_CLASS if isinstance(error, kind)), INTERNAL)
 
 

@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each kind o
 
 def _report(error: ScansealError, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"error": exits.described(error)}, indent=2))
+        click.echo(json.dumps({"error": exits.described(error)}))
         return
     click.echo(f"Error: {error.what}", err=True)
     if error.remedy:

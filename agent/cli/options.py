@@ -48,15 +48,17 @@ def configuration(path: Path) -> Configuration:
     return load(path, StateFiles())
 
 
-def progress(files: Sequence[Path], label: str) -> Iterator[Path]:
-    """The files one by one, with a progress bar on the terminal where there is more than one."""
-    with click.progressbar(files, label=label, file=sys.stderr, hidden=len(files) == 1) as bar:
-        yield from bar
+@contextmanager
+def progress(files: Sequence[Path], label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar over the bytes of all files, on the terminal; yields what is told how many more are done."""
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield bar.update
 
 
 def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print a result for programs or for people."""
-    click.echo(json.dumps(result, indent=2) if as_json else text)
+    """Print a result: one line of JSON for programs, or text for people."""
+    click.echo(json.dumps(result) if as_json else text)
 
 
 @contextmanager
@@ -104,6 +106,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with temporary.open("xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OutputFileError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another place.") from error

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from agent.cli import exits
-from agent.cli.enroll import OWNER_IDENTITIES, described, enroll_by_est
+from agent.cli import enroll, exits
+from agent.cli.enroll import OWNER_IDENTITIES, enroll_by_est
 from agent.cli.options import config_option, configuration, json_option, show
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
@@ -34,35 +34,41 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     """
     settings = configuration(config).enroll
     clock = SystemClock()
-    results, failures = [], []
+    records, lines, codes = [], [], []
     for identity in OWNER_IDENTITIES:
         try:
-            results.append(_renewed(identity, settings, clock, force=force, dry_run=dry_run))
+            record, line = _renewed(identity, settings, clock, force=force, dry_run=dry_run)
+            codes.append(exits.TRY_LATER if record["state"] == "pending" else exits.OK)
         except ScansealError as error:
             # One identity that cannot be renewed must not keep the other from it.
-            failures.append(exits.exit_code(error))
-            text = f"{identity}: not renewed. {error.what} {error.remedy}"
-            results.append({"identity": identity, "state": "failed", "error": exits.described(error), "text": text})
-    show({"identities": results}, "\n".join(result["text"] for result in results), as_json=as_json)
-    if failures:
-        return failures[0]
-    return exits.TRY_LATER if any(result["state"] == "pending" for result in results) else exits.OK
+            codes.append(exits.exit_code(error))
+            record = {"identity": identity, "state": "failed", "error": exits.described(error)}
+            line = f"{identity}: not renewed. {error.what} {error.remedy}"
+        records.append(record)
+        lines.append(line)
+    show({"identities": records}, "\n".join(lines), as_json=as_json)
+    return next((code for code in codes if code not in {exits.OK, exits.TRY_LATER}), max(codes))
 
 
 def _renewed(
     identity: IdentityName, settings: EnrollSettings, clock: Clock, *, force: bool, dry_run: bool
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """What was done, for programs and for people."""
     identities = IdentityStore(settings.state_directory, StateFiles())
     current = identities.current(identity)
     if current is None and identities.journal(identity).read() is None:
-        return {"identity": identity, "state": "absent", "text": f"{identity}: not enrolled yet, nothing to renew"}
-    if current is None:
-        # The first request is still with the CA.
-        return described(identity, enroll_by_est(identity, settings, clock))
-    due = renewal_due(current.certificate, clock.now())
-    due_at = renewal_time(current.certificate)
-    if dry_run or not (due or force):
-        state = "due" if due else "not-due"
-        text = f"{identity}: {'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
-        return {"identity": identity, "state": state, "due_at": due_at.isoformat(), "text": text}
-    return described(identity, enroll_by_est(identity, settings, clock))
+        return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
+    if current is None and dry_run:
+        return {"identity": identity, "state": "waiting"}, f"{identity}: the first request is still with the CA"
+    if current is not None:
+        due_at = renewal_time(current.certificate)
+        due = renewal_due(current.certificate, clock.now())
+        if dry_run or not (due or force):
+            line = f"{identity}: {'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
+            return {
+                "identity": identity,
+                "state": "due" if due else "not-due",
+                "due_at": due_at.isoformat(),
+            }, line
+    answer = enroll_by_est(identity, settings, clock)
+    return enroll.record(identity, answer), enroll.text(identity, answer)

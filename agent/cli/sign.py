@@ -11,8 +11,9 @@ import click
 from agent.cli import exits
 from agent.cli.options import config_option, configuration, json_option, progress, regular_file, show, written_whole
 from agent.client import SigningClient, apply_splice
-from agent.daemon.wire import Role
+from agent.daemon.wire import HashName, Role
 from agent.dicom.profile import PROFILES
+from agent.errors import OutputFileError
 from enroll.errors import ScansealError
 
 
@@ -26,6 +27,14 @@ from enroll.errors import ScansealError
 )
 @click.option("--role", type=click.Choice(Role), default=Role.ACQUISITION, show_default=True, help="What is signed.")
 @click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True, help="What is covered.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(HashName),
+    default=HashName.SHA256,
+    show_default=True,
+    help="Hash of the signature.",
+)
+@click.option("--force", is_flag=True, help="Replace signed files that are there already.")
 @click.option("--socket", type=click.Path(path_type=Path), help="The agent's socket. Default: [socket] path.")
 @config_option
 @json_option
@@ -35,14 +44,17 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     output_directory: Path | None,
     role: Role,
     profile: str,
+    algorithm: HashName,
     socket: Path | None,
     config: Path,
     *,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Have DICOM files signed by the agent.
 
-    The originals are not touched. A file that cannot be signed is named, and the next one is signed.
+    The originals are not touched, and nothing is replaced without --force. A file that cannot be signed is named, and
+    the next one is signed.
 
     \b
     Exit code: 0 all signed, 65 one cannot be signed, 66 one cannot be read, 69 the agent cannot sign now,
@@ -55,10 +67,11 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     path = socket or configuration(config).agent.socket.path
     results: list[dict[str, Any]] = []
     failures: list[int] = []
-    with SigningClient(path) as client:
-        for source, target in zip(progress(files, "Signing"), targets, strict=True):
+    with progress(files, "Signing") as sent, SigningClient(path, on_sent=sent) as client:
+        for source, target in zip(files, targets, strict=True):
             try:
-                results.append(_signed(client, source, target, role, profile))
+                _check_target(source, target, force=force)
+                results.append(_signed(client, source, target, role=role, profile=profile, algorithm=algorithm))
             except ScansealError as error:
                 failures.append(exits.exit_code(error))
                 results.append({"file": str(source), "error": exits.described(error)})
@@ -79,9 +92,23 @@ def _targets(files: Sequence[Path], output: Path | None, output_directory: Path 
     return targets
 
 
-def _signed(client: SigningClient, source: Path, target: Path, role: Role, profile: str) -> dict[str, Any]:
+def _check_target(source: Path, target: Path, *, force: bool) -> None:
+    """Keep what is there already.
+
+    Raises:
+        OutputFileError: Something is, and must not be replaced.
+    """
+    if not target.exists():
+        return
+    if source.exists() and target.samefile(source):
+        raise OutputFileError(f"{target} is the original.", remedy="Choose another place for the signed file.")
+    if not force:
+        raise OutputFileError(f"{target} exists.", remedy="Choose another place, or replace it with --force.")
+
+
+def _signed(client: SigningClient, source: Path, target: Path, **how: str) -> dict[str, Any]:
     with regular_file(source) as instance:
-        splice = client.splice_instance(instance, role=role, profile=profile)
+        splice = client.splice_instance(instance, **how)
         with written_whole(target) as signed:
             apply_splice(instance, splice.edits, signed)
     return {

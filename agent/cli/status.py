@@ -31,12 +31,12 @@ def command(config: Path, *, as_json: bool) -> int:
     Exit code: 0 the agent can sign, 69 it cannot or is not running, 78 an identity is damaged.
     """
     settings = configuration(config)
-    identities = [_identity(name, settings.enroll) for name in IdentityName]
+    identities = {name: _identity(name, settings.enroll) for name in IdentityName}
     agent = _agent(settings)
-    lines = [f"{entry['identity']:8} {entry['text']}" for entry in identities]
-    lines.append(f"{'agent':8} {agent['text']}")
+    lines = [f"{name:8} {_identity_text(record)}" for name, record in identities.items()]
+    lines.append(f"{'agent':8} {_agent_text(agent)}")
     show({"identities": identities, "agent": agent}, "\n".join(lines), as_json=as_json)
-    if any(entry["state"] == "damaged" for entry in identities):
+    if any(record["state"] == "damaged" for record in identities.values()):
         return exits.CONFIGURATION
     return exits.OK if agent["state"] == "ready" else exits.UNAVAILABLE
 
@@ -45,35 +45,45 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
     try:
         current = IdentityStore(settings.state_directory, StateFiles()).current(name)
     except StateError as error:
-        text = f"{error.what} {error.remedy}"
-        return {"identity": name, "state": "damaged", "error": exits.described(error), "text": text}
+        state = "hidden" if error.code == "state-unreadable" else "damaged"
+        return {"state": state, "error": exits.described(error)}
     if current is None:
-        return {"identity": name, "state": "absent", "text": "not enrolled"}
+        return {"state": "absent"}
     certificate = current.certificate
-    state = "valid" if SystemClock().now() <= certificate.not_valid_after_utc else "expired"
-    due = renewal_time(certificate)
     return {
-        "identity": name,
-        "state": state,
+        "state": "valid" if SystemClock().now() <= certificate.not_valid_after_utc else "expired",
         "generation": current.number,
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
         "not_after": certificate.not_valid_after_utc.isoformat(),
-        "renewal_due_at": due.isoformat(),
+        "renewal_due_at": renewal_time(certificate).isoformat(),
         "protection": current.protection,
         "flow": current.flow,
-        "text": (
-            f"{name_text(certificate.subject)}, key in {current.protection}, {state} until "
-            f"{certificate.not_valid_after_utc:%Y-%m-%d}, renewed from {due:%Y-%m-%d}"
-        ),
     }
+
+
+def _identity_text(record: dict[str, Any]) -> str:
+    if error := record.get("error"):
+        return f"{error['what']} {error['remedy']}"
+    if record["state"] == "absent":
+        return "not enrolled"
+    return (
+        f"{record['subject']}, key in {record['protection']}, {record['state']} until {record['not_after'][:10]}, "
+        f"renewed from {record['renewal_due_at'][:10]}"
+    )
 
 
 def _agent(settings: Configuration) -> dict[str, Any]:
     try:
         with SigningClient(settings.agent.socket.path) as client:
-            status = client.status()
+            return client.status()
     except AgentError as error:
-        text = f"not running: {error.what} {error.remedy}"
-        return {"state": "unreachable", "error": exits.described(error), "text": text}
-    return {**status, "text": f"{status['state']}"}
+        return {"state": "unknown", "error": exits.described(error)}
+
+
+def _agent_text(record: dict[str, Any]) -> str:
+    if error := record.get("error"):
+        return f"{error['what']} {error['remedy']}"
+    if refused := record.get("refused_generation"):
+        return f"{record['state']}, but the newest generation was refused: {refused['detail']}"
+    return str(record["state"])

@@ -18,12 +18,11 @@ from enroll.errors import ScansealError
 from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
 
-INDETERMINATE = "INDETERMINATE"
 # The worst first: of several files, the first that applies is the exit code.
 EXIT_CODES: dict[str, int] = {
     Verdict.BROKEN: exits.BROKEN,
     Verdict.UNKNOWN_SIGNER: exits.VALID_WITH_RESERVATIONS,
-    INDETERMINATE: exits.INDETERMINATE,
+    Verdict.INDETERMINATE: exits.INDETERMINATE,
     Verdict.PARTIAL_COVERAGE: exits.VALID_WITH_RESERVATIONS,
     Verdict.UNSIGNED: exits.UNSIGNED,
     Verdict.VALID: exits.OK,
@@ -31,7 +30,7 @@ EXIT_CODES: dict[str, int] = {
 MEANING: dict[str, str] = {
     Verdict.BROKEN: "was changed after it was signed, or the signature is damaged",
     Verdict.UNKNOWN_SIGNER: "is as it was signed, but nobody vouches for the signer",
-    INDETERMINATE: "could not be judged",
+    Verdict.INDETERMINATE: "could not be judged",
     Verdict.PARTIAL_COVERAGE: "is as it was signed, but not everything that should be covered is",
     Verdict.UNSIGNED: "carries no signature",
     Verdict.VALID: "is as it was signed, by a signer that leads to your anchor",
@@ -61,7 +60,11 @@ def command(files: tuple[Path, ...], anchor: Path | None, *, as_json: bool) -> i
         now=SystemClock().now(),
         anchors=read_anchors(anchor, StateFiles()) if anchor else (),
     )
-    results = [_verified(file, verification) for file in progress(files, "Verifying")]
+    results = []
+    with progress(files, "Verifying") as done:
+        for file in files:
+            results.append(_verified(file, verification))
+            done(file.stat().st_size if file.is_file() else 0)
     text = "\n".join(_text(result) for result in results)
     show({"files": results}, text, as_json=as_json)
     verdicts = {result["verdict"] for result in results}
@@ -73,7 +76,7 @@ def _verified(file: Path, verification: Verification) -> dict[str, Any]:
         with mapped(file) as data:
             report = verify_instance(data, verification)
     except ScansealError as error:
-        return {"file": str(file), "verdict": INDETERMINATE, "error": exits.described(error)}
+        return {"file": str(file), "verdict": Verdict.INDETERMINATE, "error": exits.described(error)}
     return {"file": str(file), **described(report)}
 
 

@@ -14,7 +14,8 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, BinaryIO, TypeVar
+from io import FileIO
+from typing import Any, TypeVar
 
 from agent.daemon.channel import SigningChannel
 from agent.daemon.connection import Answer, Body, Bytes
@@ -148,7 +149,7 @@ class Api:
         except OSError as error:  # only the spool does file operations
             raise _spool_failed(error) from error
         signature = self._keyholder.sign(role, algorithm, instance.digest, instance.sop_instance_uid)
-        edits = instance.splice(signature.value, signature.certificate).edits
+        edits = instance.edits(signature.value, signature.certificate)
         if whole:
             return _signed_instance(window, body.length, edits, plan, signature)
         return _splice(edits, plan, signature, instance.sop_instance_uid)
@@ -158,7 +159,7 @@ class Api:
             self._buffer = bytearray(INSTANCE_BUFFER)
         return self._buffer
 
-    def _open_spool(self) -> BinaryIO:
+    def _open_spool(self) -> FileIO:
         try:
             return tempfile.TemporaryFile(dir=self._options.spool_directory, buffering=0)
         except OSError as error:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import agent
 from agent.audit import AuditTrail
@@ -24,7 +21,6 @@ from agent.daemon.signer import Identities
 from agent.daemon.workers import Workers
 from agent.errors import AlreadyRunning
 from enroll.clock import Clock
-from enroll.errors import StateError
 from enroll.identity import IdentityStore
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
@@ -39,7 +35,11 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles)
     reserve_descriptors(settings.limits.connections)
     harden()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_only_one(state, files))
+        files.make_directory(state, 0o750)
+        busy = AlreadyRunning(
+            f"Another agent works in {state}.", remedy="Stop it first, or give this one its own state_directory."
+        )
+        stack.enter_context(files.locked(state / "agent.lock", busy))
         # Started before a key is loaded, so that both take their time together.
         workers = Workers(settings.workers.count or cpus, worker_options(settings), clock)
         stack.callback(workers.kill)
@@ -85,28 +85,3 @@ def worker_options(settings: AgentSettings) -> WorkerOptions:
         memory_bytes=settings.workers.memory_mebibytes << 20,
         spool_directory=str(settings.workers.spool_directory),
     )
-
-
-@contextlib.contextmanager
-def _only_one(state: Path, files: StateFiles) -> Iterator[None]:
-    """Keep a second agent away from the state directory.
-
-    Raises:
-        AlreadyRunning: There is one.
-        StateError: The lock file cannot be made.
-    """
-    files.make_directory(state, 0o750)
-    path = state / "agent.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise AlreadyRunning(
-            f"Another agent works in {state}.", remedy="Stop it first, or give this one its own state_directory."
-        ) from error
-    finally:
-        os.close(descriptor)

@@ -27,6 +27,7 @@ from enroll.clock import Clock
 from enroll.errors import ScansealError
 
 TICK = 1.0  # seconds between looks at the identity directory
+ACCEPT_PAUSE = 0.1  # seconds, when the system has no room for another connection
 ACCEPTED_AT_ONCE = 16  # connections between two looks at everything else
 STOP_SECONDS = 20.0  # for requests that are under way when the service stops
 REFUSAL_INTERVAL = 10.0  # seconds between two audit lines about refused connections
@@ -108,7 +109,11 @@ class Keyholder:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, _address = listener.accept()
-            except OSError:  # nobody is waiting any more, or there is no descriptor left: look again in a while
+            except BlockingIOError:  # nobody is waiting any more
+                return
+            except OSError as error:  # no descriptor or no memory left: others have to finish first
+                logger.error("No connection can be accepted: %s", error.strerror)  # noqa: TRY400
+                self._parts.clock.sleep(ACCEPT_PAUSE)
                 return
             with connection:
                 try:

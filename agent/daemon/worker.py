@@ -86,7 +86,13 @@ class Worker:
     def _start(self, caller: socket.socket, channel: socket.socket) -> None:
         thread = threading.Thread(target=self._serve, args=(caller, channel), daemon=True)
         self._deadlines[thread] = _NEVER
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no room for another thread; those that run are not to suffer
+            logger.exception("A connection was closed.")
+            del self._deadlines[thread]
+            caller.close()
+            channel.close()
 
     def _drain(self) -> None:
         self._draining.set()

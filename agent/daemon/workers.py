@@ -16,7 +16,7 @@ from agent.daemon.options import WorkerOptions
 from agent.daemon.wire import ALIVE, CONNECTION, DRAIN
 from enroll.clock import Clock
 
-SILENCE = 30.0  # seconds without a sign of life after which a worker is killed
+SILENCE = 15.0  # seconds without a sign of life after which a worker is killed
 FIRST_DELAY = 0.1  # seconds before a worker is started again after a second early death; doubled each time
 LONGEST_DELAY = 30.0  # seconds
 GOOD_LIFE = 60.0  # seconds after which a death is no longer held against the next worker

@@ -6,8 +6,11 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from agent.dicom.headers import Limits
 from agent.dicom.splice import Edit
+from agent.dicom.transfer_syntax import TransferSyntax
 from agent.dicom.window import Window
 from agent.errors import DicomError
 
@@ -15,7 +18,22 @@ RAW_DEFLATE = -zlib.MAX_WBITS  # PS3.5 A.5: no zlib header
 # A bomb is told by its ratio, once it is large: a small blank image may well be 1:1000.
 FREE_INFLATED_SIZE = 64 << 20  # bytes
 MOST_INFLATION = 200  # inflated bytes for each deflated byte beyond that
+# The answer holds the body deflated anew, so its size is bounded by what one request may take of memory.
+MOST_DEFLATED = 32 << 20  # bytes
+# Empty items deflate a thousandfold, and it is their number that costs time.
+MOST_ELEMENTS = 200_000
 INPUT_PIECE = 1 << 16  # bytes
+INFLATED_BUFFER = 1 << 18  # bytes
+
+
+def inflated(window: Window, syntax: TransferSyntax, limits: Limits) -> tuple[Window, Limits]:
+    """The window from which the data set is read, and its limits; what was given unless it is deflated."""
+    if not syntax.deflated:
+        return window, limits
+    return (
+        Window(Inflater(window).read_into, bytearray(INFLATED_BUFFER)),
+        replace(limits, elements=min(limits.elements, MOST_ELEMENTS)),
+    )
 
 
 class Inflater:
@@ -70,6 +88,12 @@ class Inflater:
     def _count(self, size: int) -> None:
         self._size += size
         consumed = self._deflated.offset - self._start
+        if consumed > MOST_DEFLATED:
+            raise DicomError(
+                f"The deflated data set is larger than {MOST_DEFLATED >> 20} MiB.",
+                remedy="Store the instance without deflate before it is signed.",
+                code="deflated-too-large",
+            )
         if self._size > FREE_INFLATED_SIZE and self._size > MOST_INFLATION * consumed:
             raise DicomError(
                 f"The deflated data set grows more than {MOST_INFLATION}-fold.",

@@ -107,8 +107,16 @@ class HeaderReader:
         self._encapsulated = encapsulated
         self._elements_left = limits.elements
 
-    def element(self, scope: Scope) -> Header:
-        """Look at the header of the next element; nothing is consumed."""
+    def element(self, scope: Scope, *, first: bool = False) -> Header:
+        """Look at the header of the next element; nothing is consumed.
+
+        Args:
+            scope: The data set or item that it is in.
+            first: Whether it is the first one there.
+
+        Raises:
+            DicomError: It is cut off or not well-formed.
+        """
         self.count(1)
         window, encoding = self._window, scope.encoding
         window.need(8)
@@ -117,6 +125,9 @@ class HeaderReader:
         tag = group << 16 | element
         if group == 0xFFFE or not encoding.explicit:
             (length,) = _LENGTH_32[encoding.order].unpack_from(window.buffer, position + 4)
+            if first and group != 0xFFFE and _looks_explicit(window.view[position + 4 : position + 6]):
+                # Some readers go by these two bytes of the first element and not by the transfer syntax.
+                raise malformed(f"{tag_name(tag)} can be read as implicit and as explicit VR.", "vr-ambiguous")
             header = Header(tag, b"--" if group == 0xFFFE else scope.vr(tag), length, 8)
         else:
             header = self._explicit_header(tag, position, encoding)
@@ -183,6 +194,10 @@ class HeaderReader:
                 remedy="No real object needs that many; the instance was made to do harm or is damaged.",
                 code="too-many-elements",
             )
+
+
+def _looks_explicit(length_or_vr: memoryview) -> bool:
+    return all(0x41 <= byte <= 0x5A for byte in length_or_vr)
 
 
 def malformed(what: str, code: str) -> DicomError:

@@ -7,7 +7,7 @@ carries the edition, so that it can be seen when it grows old.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -36,6 +36,20 @@ class Profile:
     mandatory: frozenset[int]
     tags: frozenset[int]
     private_if_present: int
+
+    def selector(self) -> Callable[[int], bool]:
+        """Whether an element is signed; to be asked once for each signable element of a data set, in order."""
+        tags, marker = self.tags, self.private_if_present
+        private_too = False
+
+        def selects(tag: int) -> bool:
+            nonlocal private_too
+            if tag in tags:
+                private_too = private_too or tag == marker
+                return True
+            return private_too and bool(tag >> 16 & 1)
+
+        return selects
 
 
 @cache

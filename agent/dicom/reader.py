@@ -137,22 +137,17 @@ class Scanner:
         while True:
             if self._encoding is EXPLICIT_LITTLE_ENDIAN:
                 last = self._plainest_elements(last)
+            _check_count(outline.covered)
             if window.at_end():
                 break
             start = window.offset
-            header = self._headers.element(scope)
+            header = self._headers.element(scope, first=last < 0)
             last = _in_order(header.tag, last, start)
             self._note_insertion_points(last, start)
             if last in (MAC_PARAMETERS_SEQUENCE, DIGITAL_SIGNATURES_SEQUENCE):
                 self._signature_sequence(header, scope)
             else:
                 self._data_set_element(header, scope)
-            if len(outline.covered) > MOST_COVERED:
-                raise DicomError(
-                    f"More than {MOST_COVERED} elements would be signed.",
-                    remedy="Data Elements Signed (0400,0020) cannot list them.",
-                    code="too-many-elements",
-                )
         self._note_insertion_points(DATA_SET_TRAILING_PADDING, window.offset)
         return outline
 
@@ -297,7 +292,7 @@ class Scanner:
         last = -1
         while end is None or window.offset < end:
             start = window.offset
-            header = self._headers.element(scope)
+            header = self._headers.element(scope, first=last < 0)
             if header.tag == ITEM_DELIMITATION and end is None:
                 _check_delimiter(header.tag, header.length)
                 window.skip(header.size)
@@ -365,6 +360,15 @@ def _signable(tag: int) -> bool:
     if group < _FIRST_SIGNABLE_GROUP or group == _DIGITAL_SIGNATURES_GROUP:
         return False
     return bool(tag & 0xFFFF) and tag not in _NEVER_SIGNED
+
+
+def _check_count(covered: list[int]) -> None:
+    if len(covered) > MOST_COVERED:
+        raise DicomError(
+            f"More than {MOST_COVERED} elements would be signed.",
+            remedy="Data Elements Signed (0400,0020) cannot list them.",
+            code="too-many-elements",
+        )
 
 
 def _in_order(tag: int, last: int, offset: int) -> int:

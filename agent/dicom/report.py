@@ -15,6 +15,7 @@ class Verdict(StrEnum):
 
     BROKEN = "BROKEN"
     UNKNOWN_SIGNER = "VALID_UNKNOWN_SIGNER"
+    INDETERMINATE = "INDETERMINATE"
     PARTIAL_COVERAGE = "VALID_PARTIAL_COVERAGE"
     VALID = "VALID"
     UNSIGNED = "UNSIGNED"
@@ -28,8 +29,8 @@ class SignatureReport:
         uid: Digital Signature UID.
         signed_at: Digital Signature DateTime as written.
         algorithm: MAC Algorithm as written.
-        intact: Whether the covered bytes are those that were signed.
-        trusted: Whether the certificate leads to an anchor.
+        intact: Whether the covered bytes are those that were signed; None where that cannot be checked.
+        trusted: Whether the signer leads to an anchor, may sign, and was valid when it says it signed.
         reason: Why it is not intact, or not trusted; empty otherwise.
         covered: The covered tags.
         not_covered: Tags that are there and that the profile demands, but that are not covered.
@@ -39,7 +40,7 @@ class SignatureReport:
     uid: str
     signed_at: str
     algorithm: str
-    intact: bool
+    intact: bool | None
     trusted: bool
     reason: str
     covered: tuple[int, ...]
@@ -54,6 +55,8 @@ class SignatureReport:
     @property
     def verdict(self) -> Verdict:
         """This signature on its own."""
+        if self.intact is None:
+            return Verdict.INDETERMINATE
         if not self.intact:
             return Verdict.BROKEN
         if not self.trusted:
@@ -77,5 +80,5 @@ class VerificationReport:
         verdicts = [signature.verdict for signature in self.signatures]
         if Verdict.BROKEN in verdicts:
             return Verdict.BROKEN
-        ranking = (Verdict.VALID, Verdict.PARTIAL_COVERAGE, Verdict.UNKNOWN_SIGNER)
+        ranking = (Verdict.VALID, Verdict.PARTIAL_COVERAGE, Verdict.UNKNOWN_SIGNER, Verdict.INDETERMINATE)
         return next((verdict for verdict in ranking if verdict in verdicts), Verdict.UNSIGNED)

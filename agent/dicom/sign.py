@@ -2,7 +2,7 @@
 
     digest = digest_instance(window, plan)
     signature = ...                              # RSA PKCS#1 v1.5 over digest.digest, by whoever holds the key
-    signed = digest.pieces(signature, certificate)
+    edits = digest.edits(signature, certificate)
 
 The key, and the certificate that belongs to it, are needed only after the hash: the certificate is not part of it
 (PS3.3 C.12.1.1.3.1.1). Nothing here knows a key.
@@ -11,31 +11,29 @@ The key, and the certificate that belongs to it, are needed only after the hash:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from agent.dicom.deflate import Inflater, deflated_again
+from agent.dicom.deflate import deflated_again, inflated
 from agent.dicom.elements import SOP_INSTANCE_UID, tag_name
 from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
 from agent.dicom.profile import Profile
 from agent.dicom.reader import Outline, Scanner
 from agent.dicom.signature_items import (
+    MOST_SIGNATURES,
     MacParameters,
     NewSignature,
     read_digital_signature,
     read_mac_parameters,
 )
-from agent.dicom.splice import Edit, Splice, insertions, spliced
+from agent.dicom.splice import Edit, insertions
 from agent.dicom.stream import MacStream
 from agent.dicom.transfer_syntax import TransferSyntax, read_file_meta
 from agent.dicom.window import Window
 from agent.errors import DicomError
 
-# PS3.15 C.2 names older ones too; those are only ever verified.
+# PS3.15 C.2 names older ones too. There is no way to sign with those.
 MAC_ALGORITHMS = {"sha256": "SHA256", "sha384": "SHA384", "sha512": "SHA512"}
-INFLATED_BUFFER = 1 << 18  # bytes
-MOST_SIGNATURES = 1000  # in one instance
 
 
 @dataclass(frozen=True)
@@ -75,49 +73,24 @@ class InstanceDigest:
     _mac_parameters: MacParameters = field(repr=False)
     _new_signature: NewSignature = field(repr=False)
 
-    def splice(self, signature: bytes, certificate: bytes) -> Splice:
-        """What to insert into the original.
+    def edits(self, signature: bytes, certificate: bytes) -> tuple[Edit, ...]:
+        """What makes the signed instance of the original, in order of offsets.
 
         Args:
             signature: RSA PKCS#1 v1.5 signature of the digest.
             certificate: The signer's certificate, DER.
         """
-        edits = self._edits(signature, certificate)
-        if not self._syntax.deflated:
-            return Splice(edits)
-        body = b"".join(deflated_again(self._deflated_body(), edits))
-        start = self._data_set_offset
-        return Splice((Edit(start, self._window.offset - start, body),))
-
-    def pieces(self, signature: bytes, certificate: bytes) -> Iterator[bytes | memoryview]:
-        """The signed instance, in order.
-
-        Args:
-            signature: RSA PKCS#1 v1.5 signature of the digest.
-            certificate: The signer's certificate, DER.
-        """
-        edits = self._edits(signature, certificate)
-        if self._syntax.deflated:
-            yield from self._window.pieces(0, self._data_set_offset)
-            yield from deflated_again(self._deflated_body(), edits)
-            return
-        for piece in spliced(self._window.offset, edits):
-            if isinstance(piece, bytes):
-                yield piece
-            else:
-                yield from self._window.pieces(*piece)
-
-    def _edits(self, signature: bytes, certificate: bytes) -> tuple[Edit, ...]:
         encoding = self._syntax.encoding
-        return insertions(
+        edits = insertions(
             self._outline,
             encoding,
             self._mac_parameters.encoded(encoding),
             self._new_signature.encoded(signature, certificate, encoding),
         )
-
-    def _deflated_body(self) -> Iterable[bytes | memoryview]:
-        return self._window.pieces(self._data_set_offset, self._window.offset)
+        if not self._syntax.deflated:
+            return edits
+        start, end = self._data_set_offset, self._window.offset
+        return (Edit(start, end - start, b"".join(deflated_again(self._window.pieces(start, end), edits))),)
 
 
 def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
@@ -134,19 +107,20 @@ def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
     start = window.offset
     window.keep = window.keep or syntax.deflated
     state = hashlib.new(plan.hash_name)
-    data_set = Window(Inflater(window).read_into, bytearray(INFLATED_BUFFER)) if syntax.deflated else window
+    data_set, limits = inflated(window, syntax, plan.limits)
     mac = MacStream(data_set, state)
     scanner = Scanner(
         data_set,
         syntax.encoding,
         encapsulated=syntax.encapsulated,
         mac=mac,
-        covers=_coverage(plan.profile),
-        limits=plan.limits,
+        covers=plan.profile.selector(),
+        limits=limits,
         capture=plan.profile.mandatory,
     )
     outline = scanner.walk()
     mac.flush()
+    window.finish()
     _check_mandatory(outline, plan.profile)
     mac_id = _free_mac_id(outline, syntax)
     new_signature = NewSignature(mac_id, plan.signature_uid, plan.signed_at)
@@ -161,39 +135,6 @@ def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
         _mac_parameters=MacParameters(mac_id, syntax.for_mac, MAC_ALGORITHMS[plan.hash_name], tuple(outline.covered)),
         _new_signature=new_signature,
     )
-
-
-def sign_bytes(data: bytes, plan: SignaturePlan, sign: Callable[[bytes], bytes], certificate: bytes) -> bytes:
-    """Sign an instance in memory.
-
-    Args:
-        data: The instance, a DICOM file.
-        plan: What kind of signature is to be made.
-        sign: Makes the RSA PKCS#1 v1.5 signature of a digest.
-        certificate: The signer's certificate, DER.
-
-    Returns:
-        The signed instance.
-
-    Raises:
-        DicomError: It cannot be signed.
-    """
-    instance = digest_instance(Window.over(data), plan)
-    return b"".join(instance.pieces(sign(instance.digest), certificate))
-
-
-def _coverage(profile: Profile) -> Callable[[int], bool]:
-    tags, marker = profile.tags, profile.private_if_present
-    private_too = False
-
-    def covers(tag: int) -> bool:
-        nonlocal private_too
-        if tag in tags:
-            private_too = private_too or tag == marker
-            return True
-        return private_too and bool(tag >> 16 & 1)
-
-    return covers
 
 
 def _check_mandatory(outline: Outline, profile: Profile) -> None:

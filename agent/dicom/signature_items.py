@@ -14,6 +14,8 @@ from agent.dicom.reader import Scanner
 from agent.dicom.stream import Hash, MacStream
 from agent.dicom.window import Window
 
+MOST_SIGNATURES = 20  # in one instance; each one costs a verifier a walk through all of it
+
 MAC_ID_NUMBER = 0x04000005
 MAC_CALCULATION_TRANSFER_SYNTAX_UID = 0x04000010
 MAC_ALGORITHM = 0x04000015

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.dicom.elements import (
@@ -29,15 +29,8 @@ class Edit:
     insert: bytes = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Splice:
-    """Edits in order of their offsets, not overlapping."""
-
-    edits: tuple[Edit, ...]
-
-
 def insertions(outline: Outline, encoding: Encoding, mac_item: bytes, signature_item: bytes) -> tuple[Edit, ...]:
-    """The edits that add a signature.
+    """The edits that add a signature, in order of their offsets, not overlapping.
 
     Args:
         outline: Of the data set.
@@ -80,9 +73,3 @@ def spliced(size: int, edits: Sequence[Edit]) -> Iterator[tuple[int, int] | byte
         position = edit.offset + edit.remove
     if position < size:
         yield position, size
-
-
-def apply_edits(data: bytes | memoryview, edits: Sequence[Edit]) -> Iterable[bytes | memoryview]:
-    """The pieces of the signed instance, without a copy of the original."""
-    view = memoryview(data)
-    return (piece if isinstance(piece, bytes) else view[piece[0] : piece[1]] for piece in spliced(len(view), edits))

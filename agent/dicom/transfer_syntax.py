@@ -17,8 +17,9 @@ from agent.errors import DicomError
 
 PREAMBLE_SIZE = 128
 PREFIX = b"DICM"
+GROUP_LENGTH = 0x00020000
 TRANSFER_SYNTAX_UID = 0x00020010
-LAST_OF_FILE_META = 0x0002FFFF
+_VRS = {GROUP_LENGTH: b"UL", TRANSFER_SYNTAX_UID: b"UI"}
 FILE_META_LIMIT = 64 * 1024  # bytes
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -100,7 +101,9 @@ def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
     _read_prefix(window)
     headers = HeaderReader(window, limits, encapsulated=False)
     scope = Scope(EXPLICIT_LITTLE_ENDIAN)
+    start = window.offset
     uid: str | None = None
+    announced: int | None = None
     last = -1
     while not window.at_end():
         window.need(4)
@@ -108,14 +111,20 @@ def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
         if bytes(window.view[position : position + 2]) != b"\x02\x00":
             break
         header = headers.element(scope)
-        if header.tag <= last or window.offset > FILE_META_LIMIT:
-            raise malformed(
-                f"{tag_name(header.tag)} is not where the file meta information allows it.", "meta-malformed"
-            )
+        if header.tag <= last or window.offset - start > FILE_META_LIMIT:
+            raise malformed(f"{tag_name(header.tag)} has no place in the file meta information.", "meta-malformed")
+        if header.vr != _VRS.get(header.tag, header.vr):
+            raise malformed(f"{tag_name(header.tag)} has the VR {header.vr.decode()}.", "meta-malformed")
         last = header.tag
         if header.tag == TRANSFER_SYNTAX_UID:
             uid = headers.value_ahead(header).rstrip(b"\0 ").decode("ascii", "replace")
+        if header.tag == GROUP_LENGTH:
+            announced = window.offset + header.size + header.length
+            announced += int.from_bytes(headers.value_ahead(header), "little")
         window.skip(header.size + header.length)
+    if announced not in (None, window.offset):
+        # A reader that goes by the group length would begin the data set elsewhere.
+        raise malformed("The group length (0002,0000) is not that of the file meta information.", "meta-malformed")
     if uid is None:
         raise DicomError(
             "The file meta information names no transfer syntax.",

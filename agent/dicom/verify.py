@@ -8,14 +8,17 @@ For each signature the covered bytes are hashed anew, in these steps:
 4. Data Elements Signed lists elements that are all there, once, in the order of the data set.
 5. The signature is that of the hash, by the key in the certificate.
 6. Every element that the profile demands and that is there is covered.
-7. The certificate leads to an anchor, and the time of signing lies in its validity.
+7. The certificate leads to an anchor, may sign documents, and was valid at the time that the signature states. That
+   time is the signer's word; nothing proves it.
 
-A broken step is a finding of that signature; only step 1 is an error of the whole instance.
+What fails is a finding of that signature; only step 1 is an error of the whole instance. What cannot be checked, such
+as a signature over another transfer syntax than the stored one, is told apart from what was changed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,22 +30,28 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from agent.dicom.deflate import Inflater
+from agent.dicom.deflate import inflated
 from agent.dicom.elements import tag_name
-from agent.dicom.headers import DEFAULT_LIMITS, Limits
+from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
 from agent.dicom.profile import Profile
-from agent.dicom.reader import Scanner
+from agent.dicom.reader import Outline, Scanner
 from agent.dicom.report import SignatureReport, VerificationReport
-from agent.dicom.signature_items import DigitalSignature, MacParameters, read_digital_signature, read_mac_parameters
+from agent.dicom.signature_items import (
+    MOST_SIGNATURES,
+    DigitalSignature,
+    MacParameters,
+    read_digital_signature,
+    read_mac_parameters,
+)
 from agent.dicom.stream import Hash, MacStream
 from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax, read_file_meta
 from agent.dicom.window import Window
 from agent.errors import DicomError
 from enroll.certificates import PARSE_ERRORS
 from enroll.errors import CertificateRefused
-from enroll.trust import verify_chain
+from enroll.trust import CLOCK_SKEW, verify_signer
 
-INFLATED_BUFFER = 1 << 18  # bytes
+NOT_CHECKABLE = "signature-not-checkable"
 
 _HASHES: dict[str, tuple[str, hashes.HashAlgorithm]] = {
     "SHA256": ("sha256", hashes.SHA256()),
@@ -101,46 +110,54 @@ class _Instance:
         window = Window.over(data)
         self.syntax = read_file_meta(window, limits)
         self._start = window.offset
-        outline = self._scanner(window, hashlib.sha256(), note)[0].walk()
+        outline = self._walk(window, hashlib.sha256(), note)
         self.signature_items = outline.signatures.items if outline.signatures else ()
-        self.mac_parameters_items = outline.mac_parameters.items if outline.mac_parameters else ()
+        parameters_items = outline.mac_parameters.items if outline.mac_parameters else ()
+        if max(len(self.signature_items), len(parameters_items)) > MOST_SIGNATURES:
+            raise malformed(f"The instance has more than {MOST_SIGNATURES} signatures.", "too-many-signatures")
+        self._parameters = [read_mac_parameters(item, self.syntax.encoding) for item in parameters_items]
+
+    def parameters_of(self, signature: DigitalSignature) -> MacParameters:
+        """The MAC parameters that a signature names."""
+        matching = [parameters for parameters in self._parameters if parameters.mac_id == signature.mac_id]
+        if len(matching) != 1:
+            raise _broken(f"{len(matching)} items of MAC parameters have the number {signature.mac_id} instead of one.")
+        return matching[0]
 
     def hash_covered(self, tags: Sequence[int], state: Hash) -> None:
         """Hash the elements of the data set that a signature covers."""
         window = Window.over(self._data)
         window.skip(self._start)
-        scanner, mac = self._scanner(window, state, frozenset(tags).__contains__)
-        scanner.walk()
-        mac.flush()
+        self._walk(window, state, frozenset(tags).__contains__)
 
-    def _scanner(self, window: Window, state: Hash, covers: Callable[[int], bool]) -> tuple[Scanner, MacStream]:
-        if self.syntax.deflated:
-            window = Window(Inflater(window).read_into, bytearray(INFLATED_BUFFER))
-        mac = MacStream(window, state)
+    def _walk(self, window: Window, state: Hash, covers: Callable[[int], bool]) -> Outline:
+        data_set, limits = inflated(window, self.syntax, self._limits)
+        mac = MacStream(data_set, state)
         encoding, encapsulated = self.syntax.encoding, self.syntax.encapsulated
-        return Scanner(window, encoding, encapsulated=encapsulated, mac=mac, covers=covers, limits=self._limits), mac
+        outline = Scanner(data_set, encoding, encapsulated=encapsulated, mac=mac, covers=covers, limits=limits).walk()
+        mac.flush()
+        return outline
 
 
 def _signature_report(instance: _Instance, item: bytes, verification: Verification) -> SignatureReport:
     encoding = instance.syntax.encoding
     signature = parameters = certificate = None
-    reason = ""
+    intact: bool | None = True
     trusted = False
     try:
         signature = read_digital_signature(item, encoding, hashlib.sha256())
-        parameters = _parameters_of(signature, instance)
+        parameters = instance.parameters_of(signature)
         certificate = _certificate(signature.certificate)
-        _check_transfer_syntax(parameters, instance.syntax)
         _check_tag_list(parameters.signed_tags, instance.present)
+        _check_transfer_syntax(parameters, instance.syntax)
         _check_signature(instance, item, signature, parameters, certificate)
-    except DicomError as error:
-        reason = error.what
-    intact = not reason
-    if intact and certificate is not None:
-        reason = _distrust(certificate, verification)
+        reason = _distrust(certificate, signature.signed_at, verification)
         trusted = not reason
+    except DicomError as error:
+        intact = None if error.code == NOT_CHECKABLE else False
+        reason = error.what
     covered = parameters.signed_tags if parameters else ()
-    demanded = verification.profile.tags.intersection(instance.present).difference(covered)
+    demanded = set(filter(verification.profile.selector(), instance.present))
     return SignatureReport(
         uid=signature.uid if signature else "",
         signed_at=signature.signed_at if signature else "",
@@ -149,27 +166,17 @@ def _signature_report(instance: _Instance, item: bytes, verification: Verificati
         trusted=trusted,
         reason=reason,
         covered=covered,
-        not_covered=tuple(sorted(demanded)),
+        not_covered=tuple(sorted(demanded.difference(covered))),
         certificate=certificate,
     )
 
 
-def _parameters_of(signature: DigitalSignature, instance: _Instance) -> MacParameters:
-    candidates = [read_mac_parameters(item, instance.syntax.encoding) for item in instance.mac_parameters_items]
-    matching = [parameters for parameters in candidates if parameters.mac_id == signature.mac_id]
-    if len(matching) != 1:
-        raise _broken(f"{len(matching)} items of MAC parameters have the number {signature.mac_id} instead of one.")
-    return matching[0]
-
-
 def _certificate(stored: bytes) -> x509.Certificate:
-    length = der_length(stored)
-    if length is None or stored[length:] not in (b"", b"\0"):
-        raise _broken("Certificate of Signer (0400,0115) is not exactly one certificate.")
+    encoded = _unpadded(stored, der_length(stored))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
-            return x509.load_der_x509_certificate(stored[:length])
+            return x509.load_der_x509_certificate(encoded)
     except (*PARSE_ERRORS, Warning) as error:
         raise _broken("Certificate of Signer (0400,0115) cannot be read.") from error
 
@@ -181,7 +188,7 @@ def _check_transfer_syntax(parameters: MacParameters, stored: TransferSyntax) ->
     else:
         fits = parameters.transfer_syntax in MAC_NATIVE_SYNTAXES
     if not fits:
-        raise _broken(
+        raise _not_checkable(
             f"The signature was made over transfer syntax {parameters.transfer_syntax[:64]}, stored is {stored.uid}."
         )
 
@@ -201,7 +208,7 @@ def _check_signature(
     certificate: x509.Certificate,
 ) -> None:
     if parameters.algorithm not in _HASHES:
-        raise _broken(f"The MAC algorithm {parameters.algorithm[:16]} is not checked.")
+        raise _not_checkable(f"Signatures with {parameters.algorithm[:16]} are not checked by this version.")
     name, algorithm = _HASHES[parameters.algorithm]
     state = hashlib.new(name)
     instance.hash_covered(parameters.signed_tags, state)
@@ -210,28 +217,53 @@ def _check_signature(
     try:
         key = certificate.public_key()
         if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature.signature, state.digest(), padding.PKCS1v15(), hashed)
+            key.verify(_unpadded(signature.signature, key.key_size // 8), state.digest(), padding.PKCS1v15(), hashed)
         elif isinstance(key, ec.EllipticCurvePublicKey):
-            # Outside PS3.15 C, but made by some. DER may be of odd length and is padded then.
-            length = der_length(signature.signature)
-            key.verify(signature.signature[:length], state.digest(), ec.ECDSA(hashed))
+            # Outside PS3.15 C, but made by some.
+            value = _unpadded(signature.signature, der_length(signature.signature))
+            key.verify(value, state.digest(), ec.ECDSA(hashed))
         else:
-            raise _broken("The key of the certificate is neither RSA nor EC.")
+            raise _not_checkable("The key of the certificate is neither RSA nor EC.")
     except InvalidSignature as error:
         raise _broken("The covered bytes, or the signature, were changed after signing.") from error
     except PARSE_ERRORS as error:
         raise _broken("The key of the certificate cannot be used.") from error
 
 
-def _distrust(certificate: x509.Certificate, verification: Verification) -> str:
+def _distrust(certificate: x509.Certificate, signed_at: str, verification: Verification) -> str:
     """Why the signer is not trusted; empty if it is."""
     if not verification.anchors:
         return "No trust anchor was given."
+    moment = _time_of_signing(signed_at)
+    if moment is None:
+        return "Digital Signature DateTime (0400,0105) is no time with a UTC offset."
+    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
+        return f"The certificate was not valid at the time of signing, {moment:%Y-%m-%d %H:%M} UTC."
+    if moment > verification.now + CLOCK_SKEW:
+        return f"The time of signing, {moment:%Y-%m-%d %H:%M} UTC, lies in the future."
     try:
-        verify_chain(certificate, verification.intermediates, verification.anchors, verification.now)
+        verify_signer(certificate, verification.intermediates, verification.anchors, verification.now)
     except CertificateRefused as error:
         return error.what
     return ""
+
+
+def _time_of_signing(text: str) -> datetime | None:
+    """A DT value with seconds and UTC offset (PS3.5 6.2) as a time."""
+    parts = re.fullmatch(r"([0-9]{14})(?:\.([0-9]{1,6}))?([+-][0-9]{4})", text, re.ASCII)
+    if parts is None:
+        return None
+    try:
+        return datetime.strptime(f"{parts[1]}.{parts[2] or 0}{parts[3]}", "%Y%m%d%H%M%S.%f%z")
+    except ValueError:
+        return None
+
+
+def _unpadded(stored: bytes, length: int | None) -> bytes:
+    """A value of odd length is padded with one byte 00 (PS3.5 6.2, OB); nothing else may follow it."""
+    if length is None or stored[length:] not in (b"", b"\0"):
+        raise _broken("A certificate or signature is cut off, or something follows it.")
+    return stored[:length]
 
 
 def der_length(data: bytes) -> int | None:
@@ -245,6 +277,10 @@ def der_length(data: bytes) -> int | None:
     if not 1 <= size <= 4 or len(data) < 2 + size:
         return None
     return 2 + size + int.from_bytes(data[2 : 2 + size])
+
+
+def _not_checkable(what: str) -> DicomError:
+    return DicomError(what, code=NOT_CHECKABLE)
 
 
 def _broken(what: str) -> DicomError:

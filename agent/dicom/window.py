@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from io import FileIO
 
 from agent.errors import DicomError
 
@@ -23,7 +23,8 @@ class Window:
     `buffer[0]`.
 
     Args:
-        read_into: Puts more bytes into a buffer and returns their number; 0 at the end of the instance.
+        read_into: Puts more bytes into a buffer and returns their number; 0 at the end of the instance. None: the
+            buffer holds the whole instance.
         buffer: Working memory, reused as the instance streams through it.
         open_spool: Opens a private temporary file for an instance larger than the buffer.
         keep: Whether to use it; without it, what left the buffer is gone. May be set while the instance is read, as
@@ -32,36 +33,30 @@ class Window:
 
     def __init__(
         self,
-        read_into: ReadInto,
-        buffer: bytearray,
-        open_spool: Callable[[], BinaryIO] | None = None,
+        read_into: ReadInto | None,
+        buffer: bytearray | bytes | memoryview,
+        open_spool: Callable[[], FileIO] | None = None,
         *,
         keep: bool = True,
     ) -> None:
-        self.buffer: bytearray | memoryview = buffer
+        self.buffer = buffer
         self.view = memoryview(buffer)
         self.position = 0
-        self.filled = 0
+        self.filled = len(self.view) if read_into is None else 0
         self.origin = 0
         self.pinned: int | None = None
         self.before_discard: Callable[[], None] = _nothing
         self.keep = keep
         self._read_into = read_into
-        self._ended = False
+        self._ended = read_into is None
         self._open_spool = open_spool
-        self._spool: BinaryIO | None = None
+        self._spool: FileIO | None = None
         self._spooled = 0  # bytes of the buffer that are in the spool already
 
     @classmethod
     def over(cls, data: bytes | memoryview) -> Window:
         """A window over an instance that is all there: a file in memory or mapped."""
-        window = cls.__new__(cls)
-        Window.__init__(window, lambda _: 0, bytearray())
-        window.view = memoryview(data)
-        window.buffer = window.view
-        window.filled = len(window.view)
-        window._ended = True  # noqa: SLF001 - its own class
-        return window
+        return cls(None, data)
 
     @property
     def offset(self) -> int:
@@ -115,6 +110,11 @@ class Window:
         start, self.pinned = self.pinned, None
         return bytes(self.view[start : self.position])
 
+    def finish(self) -> None:
+        """Bring what was spooled to its end, so that giving it back cannot fail for want of room."""
+        if self._spool is not None:
+            self._spill()
+
     def drain(self) -> None:
         """Read to the end of the instance."""
         while not self.at_end():
@@ -123,7 +123,7 @@ class Window:
     def pieces(self, start: int, stop: int) -> Iterator[memoryview | bytes]:
         """The bytes from offset `start` to `stop`, from the buffer or the spool.
 
-        Only for an instance that was kept, after the end was reached.
+        Only for an instance that was kept, after `finish`.
         """
         if self._spool is None and self.origin:
             raise DicomError(
@@ -132,9 +132,8 @@ class Window:
                 code="instance-not-kept",
             )
         if self._spool is None:
-            yield self.view[start - self.origin : stop - self.origin]
+            yield self.view[start:stop]
             return
-        self._spill()
         descriptor = self._spool.fileno()
         while start < stop:
             piece = os.pread(descriptor, min(SPOOL_PIECE, stop - start), start)
@@ -149,7 +148,7 @@ class Window:
             self._spool.close()
 
     def _more(self) -> bool:
-        if self._ended:
+        if self._ended or self._read_into is None:
             return False
         if self.filled == len(self.view):
             self._make_room()
@@ -183,10 +182,10 @@ class Window:
     def _spill(self) -> None:
         if self._spool is None and self._open_spool is not None:
             self._spool = self._open_spool()
-        if self._spool is not None and self._spooled < self.filled:
-            self._spool.write(self.view[self._spooled : self.filled])
-            self._spool.flush()
-            self._spooled = self.filled
+        if self._spool is not None:
+            # A raw file may take less than it is given.
+            while self._spooled < self.filled:
+                self._spooled += self._spool.write(self.view[self._spooled : self.filled])
 
 
 def truncated(offset: int) -> DicomError:

@@ -38,11 +38,13 @@ from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
     EnrollmentError,
+    KeyDamaged,
     KeyNotFound,
     KeyStoreUnavailable,
     ProtocolViolation,
     ServerUnreachable,
     StateError,
+    StateUnreadable,
     UnsupportedKey,
 )
 from enroll.flows.base import LONGEST_WAIT, Enrollment, Issued, Pending, Refused
@@ -129,7 +131,9 @@ class EstFlow:
             device = _device_identity(identities, anchors, clock.now())
             client = ClientIdentity(identities.chain_file(device), stores.tls_key_file(device.key_uri))
             authentication = device.certificate
-        except (StateError, KeyNotFound, UnsupportedKey, CertificateRefused) as error:
+        except StateUnreadable:
+            raise  # it may be the best of all identities, seen by the wrong user
+        except (StateError, KeyNotFound, KeyDamaged, UnsupportedKey, CertificateRefused) as error:
             if identity is not IdentityName.DEVICE or not settings.est.username:
                 raise
             _LOG.info("The device proves itself with the password: %s", error.what)
@@ -223,6 +227,8 @@ def _certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
             sizes = [len(certificate.public_bytes(serialization.Encoding.DER)) for certificate in certificates]
     except (*PARSE_ERRORS, Warning) as error:
         raise _violation(f"a body that holds no certificates in DER ({printable(str(error))})") from error
+    if not sizes:
+        raise _violation("a message without a certificate")
     if len(sizes) > CERTIFICATES_LIMIT or max(sizes) > CERTIFICATE_LIMIT:
         raise _violation(f"more than {CERTIFICATES_LIMIT} certificates, or one of more than {CERTIFICATE_LIMIT} bytes")
     return certificates

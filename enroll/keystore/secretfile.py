@@ -29,7 +29,7 @@ def read_secret(path: Path | None, option: str, files: StateFiles) -> bytes:
     if path is None:
         raise KeyStoreUnavailable(f"{option} is not set.", remedy="Name a file that holds the secret.")
     try:
-        data = files.read(path, SECRET_LIMIT + len(b"\r\n"))
+        data = files.read(path, SECRET_LIMIT + len(b"\r\n"), follow=True)
         open_to_all = path.stat().st_mode & stat.S_IRWXO
     except StateError as error:
         raise KeyStoreUnavailable(error.what, remedy=f"Check {option}.") from error

@@ -9,21 +9,34 @@ The key is loaded into this process: what `load` returns is an ordinary `cryptog
 
 from __future__ import annotations
 
+import base64
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from enroll import der
 from enroll.algorithms import KeyAlgorithm
-from enroll.errors import KeyNotFound, KeyStoreError, PinRefused, StateError, UnsupportedKey
+from enroll.errors import (
+    KeyDamaged,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    PinRefused,
+    StateError,
+    StateUnreadable,
+    UnsupportedKey,
+)
 from enroll.keystore.base import KEY_NAME, PrivateKey, Protection, TlsKey, check_key_name
 from enroll.keystore.keys import CURVES, RSA_BITS, RSA_EXPONENT, check_supported
 from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
 
 KEY_FILE_LIMIT = 16 * 1024  # bytes; RSA-4096 takes 3.4 KiB
-_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+_BEGIN, _END = b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"-----END ENCRYPTED PRIVATE KEY-----"
 
 
 class SoftwareKeyStore:
@@ -48,7 +61,9 @@ class SoftwareKeyStore:
         """Make a key; see `KeyStore.generate`."""
         check_key_name(name)
         path = self._path(name)
-        if path.exists():
+        with _key_store_errors():
+            taken = self._files.exists(path)
+        if taken:
             raise KeyStoreError(f"There is a key {name} already.", remedy="Choose another name, or destroy that key.")
         passphrase = self._passphrase()
         key: PrivateKey
@@ -61,30 +76,26 @@ class SoftwareKeyStore:
             serialization.PrivateFormat.PKCS8,
             serialization.BestAvailableEncryption(passphrase),
         )
-        try:
+        with _key_store_errors():
             self._files.make_directory(self._directory)
             self._files.write(path, data)
-        except StateError as error:
-            raise KeyStoreError(error.what, remedy=error.remedy) from error
         return f"{self.scheme}:{name}"
 
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
         path = self._existing(uri)
-        try:
+        with _key_store_errors(KeyDamaged):
             data = self._files.read(path, KEY_FILE_LIMIT)
-        except StateError as error:
-            raise KeyStoreError(error.what, remedy=error.remedy) from error
-        if not data.startswith(_ENCRYPTED):
-            raise KeyStoreError(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
+        if not _is_whole(data):
+            raise KeyDamaged(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
         try:
             key = serialization.load_pem_private_key(data, self._passphrase())
         except (ValueError, UnsupportedAlgorithm) as error:
-            # A wrong passphrase decrypts to noise, which looks like a damaged file.
+            # A wrong passphrase decrypts to noise, which looks like a damaged key.
             raise PinRefused(
                 f"The passphrase does not open {path}.",
-                remedy="Check that passphrase_file holds the passphrase this key was made with; if so, the key file is "
-                "damaged: enroll again.",
+                remedy="Put the passphrase that this key was made with into passphrase_file. If it is lost, "
+                f"remove {path} and enroll again.",
             ) from error
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             raise UnsupportedKey(f"{path} holds neither an RSA nor an elliptic curve key.", remedy="Enroll again.")
@@ -98,18 +109,15 @@ class SoftwareKeyStore:
 
     def list(self) -> tuple[str, ...]:
         """The URIs of all keys, sorted."""
-        try:
-            names = sorted(path.stem for path in self._directory.glob("*.pem") if KEY_NAME.fullmatch(path.stem))
-        except OSError as error:
-            raise KeyStoreError(f"{self._directory} cannot be read: {error.strerror}.", remedy="Check it.") from error
-        return tuple(f"{self.scheme}:{name}" for name in names)
+        with _key_store_errors():
+            files = self._files.names(self._directory)
+        names = sorted(file.removesuffix(".pem") for file in files if file.endswith(".pem"))
+        return tuple(f"{self.scheme}:{name}" for name in names if KEY_NAME.fullmatch(name))
 
     def destroy(self, uri: str) -> None:
         """Remove the file; nothing happens where there is none."""
-        try:
+        with _key_store_errors():
             self._files.remove(self._path(_name(uri)))
-        except StateError as error:
-            raise KeyStoreError(error.what, remedy=error.remedy) from error
 
     def tls_key_file(self, uri: str) -> TlsKey:
         """The key that `uri` names, for TLS; see `TlsKeyFiles`."""
@@ -123,12 +131,35 @@ class SoftwareKeyStore:
 
     def _existing(self, uri: str) -> Path:
         path = self._path(_name(uri))
-        if not path.is_file():
+        with _key_store_errors():
+            found = self._files.exists(path)
+        if not found:
             raise KeyNotFound(f"There is no key file {path}.", remedy="Restore it from a backup, or enroll again.")
         return path
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.pem"
+
+
+@contextlib.contextmanager
+def _key_store_errors(kind: type[KeyStoreError] = KeyStoreError) -> Iterator[None]:
+    try:
+        yield
+    except StateUnreadable as error:
+        raise KeyStoreUnavailable(error.what, remedy="Run this as root or as the user scanseal.") from error
+    except StateError as error:
+        raise kind(error.what, remedy=error.remedy) from error
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether this is an encrypted key from its first byte to its last, so that only the passphrase may be wrong."""
+    text = data.strip()
+    if not (text.startswith(_BEGIN) and text.endswith(_END)):
+        return False
+    try:
+        return der.is_one_value(base64.b64decode(b"".join(text[len(_BEGIN) : -len(_END)].split()), validate=True))
+    except ValueError:
+        return False
 
 
 def _name(uri: str) -> str:

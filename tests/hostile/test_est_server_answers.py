@@ -190,11 +190,16 @@ def huge_headers(request: Request) -> bytes:
     return answer(b"", "200 OK", CERTS_ONLY, *(f"X-{number}: {'x' * 1000}" for number in range(50)))
 
 
-EMPTY_BAG = der.encode(
-    der.SEQUENCE,
-    der.object_identifier("1.2.840.113549.1.7.2")
-    + der.encode(0xA0, bytes.fromhex("30180201013100300b06092a864886f70d010701a0003100")),
-)
+def without_certificates(certificates: bytes) -> bytes:
+    """A certs-only message that holds none (RFC 5652 5.1)."""
+    data = der.encode(der.SEQUENCE, der.object_identifier("1.2.840.113549.1.7.1"))
+    signed_data = der.encode(der.SEQUENCE, b"\x02\x01\x01" + EMPTY_SET + data + certificates + EMPTY_SET)
+    return der.encode(der.SEQUENCE, der.object_identifier("1.2.840.113549.1.7.2") + der.encode(0xA0, signed_data))
+
+
+EMPTY_SET = der.encode(0x31, b"")
+EMPTY_BAG = without_certificates(der.encode(0xA0, b""))
+NO_BAG = without_certificates(b"")
 
 
 def inner_ber(data: bytes) -> bytes:
@@ -208,6 +213,7 @@ def inner_ber(data: bytes) -> bytes:
     "enroll",
     [
         pytest.param(lambda _: base64_of(EMPTY_BAG), id="empty bag"),
+        pytest.param(lambda _: base64_of(NO_BAG), id="no bag"),
         pytest.param(lambda r: base64_of(message(r) + b"\0"), id="trailing byte"),
         pytest.param(lambda r: base64_of(message(r)[:-1]), id="missing byte"),
         pytest.param(lambda r: base64_of(b"\x30\x80" + message(r)[4:] + b"\0\0"), id="BER outside"),
@@ -253,6 +259,7 @@ def chunked(*chunks: bytes) -> bytes:
         pytest.param(lambda _: answer(b"garbage"), id="garbage"),
         pytest.param(lambda _: answer(status="404 Not Found"), id="404"),
         pytest.param(lambda _: base64_of(EMPTY_BAG), id="empty bag"),
+        pytest.param(lambda _: base64_of(NO_BAG), id="no bag"),
     ],
 )
 def test_the_same_holds_for_the_ca_certificates(scanner: Scanner, script: Server, cacerts: Enroll) -> None:

@@ -7,9 +7,12 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from agent.cli import exits
 
 UNITS = Path(__file__).parents[2] / "systemd"
 UNIT_FILES = sorted(path.name for kind in ("service", "socket", "timer") for path in UNITS.glob(f"*.{kind}"))
@@ -65,6 +68,24 @@ def test_no_process_may_read_the_memory_of_another(name: str) -> None:
     assert {"process_vm_readv", "process_vm_writev"} <= set(" ".join(filters).split())
 
 
+@pytest.mark.parametrize("name", ["scanseal.service", "scanseal-renew.service"])
+def test_administrators_may_read_what_is_written_for_them(name: str) -> None:
+    """Directories are made with 0750 and files with 0640; a stricter mask would take that back."""
+    assert set_to(name, "UMask") == ["0027"]
+
+
+def test_a_first_request_that_waits_for_the_ca_is_gone_on_with() -> None:
+    """RFC 7030 4.2.3: after a 202 there is a request, and no `current` yet."""
+    conditions = re.findall(r"^Condition\w+=.*$", (UNITS / "scanseal-renew.service").read_text("utf-8"), re.MULTILINE)
+
+    assert conditions == ["ConditionPathExists=/var/lib/scanseal/identities"]
+
+
+def test_a_ca_that_has_not_decided_is_no_failure_of_the_timer() -> None:
+    assert set_to("scanseal-renew.service", "SuccessExitStatus") == [str(exits.TRY_LATER)]
+    assert set_to("scanseal.service", "RestartPreventExitStatus") == [str(exits.CONFIGURATION)]
+
+
 def test_callers_reach_the_socket_but_not_the_state(tmp_path: Path) -> None:
     sysusers, tmpfiles = tool("systemd-sysusers"), tool("systemd-tmpfiles")
     if os.geteuid() != 0:
@@ -77,7 +98,48 @@ def test_callers_reach_the_socket_but_not_the_state(tmp_path: Path) -> None:
     users = identifiers(tmp_path / "etc" / "passwd")
     groups = identifiers(tmp_path / "etc" / "group")
     assert owner(tmp_path / "run/scanseal") == (users["scanseal"], groups["scanseal"], 0o750)
-    assert owner(tmp_path / "var/lib/scanseal") == (users["scanseal"], groups["scanseal-admin"], 0o750)
+    assert owner(tmp_path / "var/lib/scanseal") == (users["scanseal"], groups["scanseal-admin"], 0o2750)
+
+
+def test_what_the_service_writes_is_for_the_group_of_the_administrators(tmp_path: Path) -> None:
+    sysusers, tmpfiles = tool("systemd-sysusers"), tool("systemd-tmpfiles")
+    if os.geteuid() != 0:
+        pytest.skip("giving directories to a user needs root: run the tests as root")
+    (tmp_path / "etc").mkdir()
+    run(sysusers, f"--root={tmp_path}", UNITS / "sysusers.d" / "scanseal.conf")
+    run(tmpfiles, f"--root={tmp_path}", "--create", UNITS / "tmpfiles.d" / "scanseal.conf")
+    user = identifiers(tmp_path / "etc" / "passwd")["scanseal"]
+    group = identifiers(tmp_path / "etc" / "group")["scanseal"]
+    administrators = identifiers(tmp_path / "etc" / "group")["scanseal-admin"]
+
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    program = (
+        "from pathlib import Path; from enroll.statefile import StateFiles; files = StateFiles();"
+        "files.make_directory(Path('identities/device'), 0o750); files.make_directory(Path('keys'));"
+        "files.write(Path('identities/device/meta.json'), b'', 0o640); files.write(Path('keys/k.pem'), b'')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path / "var/lib/scanseal",
+        env={**os.environ, "PYTHONPATH": str(UNITS.parent)},
+        user=user,
+        group=group,
+        extra_groups=[],
+        umask=0o027,
+        check=True,
+    )
+
+    state = tmp_path / "var/lib/scanseal"
+    assert owner(state / "identities" / "device") == (user, administrators, 0o2750)
+    assert owner(state / "identities" / "device" / "meta.json") == (user, administrators, 0o640)
+    assert stat.S_IMODE((state / "keys").stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE((state / "keys" / "k.pem").stat().st_mode) == 0o600
+
+
+def set_to(name: str, option: str) -> list[str]:
+    """Everything that a unit sets an option to."""
+    return re.findall(rf"^{option}=(.*)$", (UNITS / name).read_text("utf-8"), re.MULTILINE)
 
 
 def identifiers(database: Path) -> dict[str, int]:

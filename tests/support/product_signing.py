@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.dicom.profile import load_profile
 from agent.dicom.report import SignatureReport
-from agent.dicom.sign import SignaturePlan, sign_bytes
+from agent.dicom.sign import SignaturePlan, digest_instance
+from agent.dicom.splice import spliced
 from agent.dicom.verify import Verification, verify_instance
+from agent.dicom.window import Window
 from tests.support.certificates import Signer
 from tests.support.dicom_tree import DIGITAL_SIGNATURES, MAC_PARAMETERS, Instance, find, parse, without
 from tests.support.mac_oracle import Signature, signature_of
@@ -27,6 +30,13 @@ def plan(hash_name: str = "sha256", signed_at: datetime | None = None) -> Signat
     )
 
 
+def sign_bytes(data: bytes, plan: SignaturePlan, sign: Callable[[bytes], bytes], certificate: bytes) -> bytes:
+    """Sign an instance in memory; `sign` makes the signature of a digest."""
+    instance = digest_instance(Window.over(data), plan)
+    edits = instance.edits(sign(instance.digest), certificate)
+    return b"".join(part if isinstance(part, bytes) else data[slice(*part)] for part in spliced(len(data), edits))
+
+
 def sign(data: bytes, signer: Signer, hash_name: str = "sha256") -> bytes:
     """The signed instance."""
     return sign_bytes(data, plan(hash_name), signer.sign_digest(hash_name), signer.certificate_der)
@@ -37,7 +47,7 @@ def verify(data: bytes) -> tuple[SignatureReport, ...]:
     return verify_instance(data, Verification(load_profile("creator-rsa"), datetime.now(UTC))).signatures
 
 
-def intact(data: bytes) -> list[bool]:
+def intact(data: bytes) -> list[bool | None]:
     """The product's verdict on each signature."""
     return [report.intact for report in verify(data)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import CONFIGURATION_LIMIT, EnrollSettings, StoreName, read_settings, read_toml
-from enroll.errors import ConfigurationError, ScansealError
+from enroll.errors import ConfigurationError
 from enroll.statefile import StateFiles
+from tests.support.other_user import error_of
 
 LEAST = '[device]\nserial_number = "CT-000123"\n'
 
@@ -132,9 +134,45 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "scanseal.toml"
     path.write_bytes(content)
 
-    with pytest.raises(ScansealError) as error:
+    with pytest.raises(ConfigurationError) as error:
         read_toml(path, StateFiles())
     assert str(path) in error.value.what
+
+
+def test_a_link_to_a_configuration_is_one(tmp_path: Path) -> None:
+    (tmp_path / "real.toml").write_text(LEAST, encoding="utf-8")
+    (tmp_path / "scanseal.toml").symlink_to("real.toml")
+
+    assert "device" in read_toml(tmp_path / "scanseal.toml", StateFiles())
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo", "link to nowhere"])
+def test_without_a_configuration_the_option_and_the_example_are_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "scanseal.toml"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "link to nowhere":
+            path.symlink_to("nowhere")
+
+    with pytest.raises(ConfigurationError) as error:
+        read_toml(path, StateFiles())
+    assert str(path) in error.value.what
+    assert "--config" in error.value.remedy
+    assert "systemd/scanseal.toml" in error.value.remedy
+    assert "enroll again" not in str(error.value)
+
+
+def test_a_configuration_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "scanseal.toml"
+    path.write_text(LEAST, encoding="utf-8")
+    said = error_of("load(folder / 'scanseal.toml', StateFiles())", path, tmp_path)
+
+    assert said.startswith("ConfigurationError"), said
+    assert "Permission denied" in said
+    assert "as the user scanseal" in said
 
 
 def test_a_value_is_converted_for_the_type_that_is_declared(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore.base import PrivateKey, Protection
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
+from tests.support.other_user import error_of
 from tests.support.pki import NOW, HospitalCa, new_key
 
 CA = HospitalCa()
@@ -186,6 +187,35 @@ def test_a_lock_that_cannot_be_made_is_a_state_error(store: IdentityStore, tmp_p
 
     with pytest.raises(StateError), store.lock():
         pass
+
+
+def test_what_the_caller_may_not_read_is_not_called_damaged(store: IdentityStore, tmp_path: Path) -> None:
+    commit(store)
+    identity = store.directory(SIGNING)
+    of_this_store = "IdentityStore(folder, StateFiles()).{}(IdentityName.SIGNING)"
+
+    for call, forbidden in (
+        ("pointer", identity),
+        ("current", identity),
+        ("generations", identity / "generations"),
+        ("current", identity / "generations" / "0001" / "chain.pem"),
+    ):
+        said = error_of(of_this_store.format(call), forbidden, tmp_path)
+        assert said.startswith("StateUnreadable state-unreadable"), said
+        assert "cannot be read: Permission denied. Run this as root, as the user scanseal, or as a member" in said
+
+
+def test_a_request_under_way_that_the_caller_may_not_read_is_not_called_absent(tmp_path: Path) -> None:
+    pending = tmp_path / "identities" / "signing" / "pending"
+    pending.mkdir(parents=True)
+    said = error_of("IdentityStore(folder, StateFiles()).journal(IdentityName.SIGNING).read()", pending, tmp_path)
+
+    assert said.startswith("StateUnreadable state-unreadable"), said
+
+
+def test_what_runs_under_the_lock_is_not_taken_for_another_enroller(store: IdentityStore) -> None:
+    with pytest.raises(BlockingIOError), store.lock():
+        raise BlockingIOError
 
 
 @pytest.mark.parametrize("key", [P_256, RSA_2048], ids=["p-256", "rsa-2048"])

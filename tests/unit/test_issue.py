@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from enroll.algorithms import KeyAlgorithm
@@ -21,7 +21,9 @@ from enroll.errors import (
     EnrollerBusy,
     EnrollmentRefused,
     KeyMismatch,
+    PinRefused,
     ServerUnreachable,
+    StateUnreadable,
 )
 from enroll.flows.base import Enrollment, Issued, Pending, Refused
 from enroll.identity import Generation, IdentityName
@@ -259,7 +261,31 @@ def journal_damaged(scanner: Scanner) -> Scanner:
     return scanner.restarted()
 
 
-@pytest.mark.parametrize("change", [other_key_algorithm, other_names, a_month_later, key_lost])
+def key_file(scanner: Scanner) -> Path:
+    (path,) = (scanner.settings.state_directory / "keys").iterdir()
+    return path
+
+
+def key_damaged(scanner: Scanner) -> Scanner:
+    key_file(scanner).write_bytes(key_file(scanner).read_bytes()[:200])
+    return scanner.restarted()
+
+
+def key_of_another_kind(scanner: Scanner) -> Scanner:
+    password = scanner.settings.keystore.software.passphrase_file
+    assert password is not None
+    encryption = serialization.BestAvailableEncryption(password.read_bytes().strip())
+    key_file(scanner).write_bytes(
+        ed25519.Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    )
+    return scanner.restarted()
+
+
+@pytest.mark.parametrize(
+    "change", [other_key_algorithm, other_names, a_month_later, key_lost, key_damaged, key_of_another_kind]
+)
 def test_a_request_that_no_longer_fits_is_begun_anew(
     scanner: Scanner, flow: CaFlow, change: Callable[[Scanner], Scanner]
 ) -> None:
@@ -274,6 +300,71 @@ def test_a_request_that_no_longer_fits_is_begun_anew(
 
     assert generation.key_uri not in old
     assert later.stores.list() == (generation.key_uri,)
+
+
+def test_a_wrong_passphrase_costs_no_request(scanner: Scanner, flow: CaFlow) -> None:
+    """It may be put right, so the key is kept; and a token that is asked again and again locks itself."""
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow)
+    (uri,) = scanner.stores.list()
+    passphrase_file = scanner.settings.keystore.software.passphrase_file
+    assert passphrase_file is not None
+    right = passphrase_file.read_bytes()
+    flow.answer = None
+
+    passphrase_file.write_bytes(b"wrong")
+    with pytest.raises(PinRefused, match="passphrase"):
+        scanner.restarted().issue(flow)
+
+    passphrase_file.write_bytes(right)
+    assert enrolled(scanner.restarted(), flow).key_uri == uri
+
+
+def test_where_the_old_passphrase_is_lost_the_key_is_removed_and_the_request_begun_anew(
+    scanner: Scanner, flow: CaFlow
+) -> None:
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow)
+    key_file(scanner).unlink()
+    flow.answer = None
+
+    assert enrolled(scanner.restarted(), flow).number == 1
+
+
+def test_a_pending_key_is_loaded_once(scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a token each time is a login or a search."""
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow)
+    later, loaded = scanner.restarted(), []
+    load = later.stores.load
+
+    def noted(uri: str) -> PrivateKey:
+        loaded.append(uri)
+        return load(uri)
+
+    monkeypatch.setattr(later.stores, "load", noted)
+    flow.answer = None
+    enrolled(later, flow)
+
+    assert len(loaded) == 1
+
+
+def test_what_may_not_be_read_is_not_enrolled_anew(
+    scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = enrolled(scanner, flow)
+
+    def forbidden(*_: object) -> None:
+        raise StateUnreadable("current cannot be read: Permission denied.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanner.identities, "current", forbidden)
+        with pytest.raises(StateUnreadable):
+            scanner.issue(flow)
+    assert scanner.matching_pair() == before
 
 
 def test_a_damaged_journal_ends_nothing(scanner: Scanner, flow: CaFlow) -> None:

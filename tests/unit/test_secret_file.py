@@ -75,9 +75,20 @@ def test_an_option_that_is_not_set_is_named() -> None:
         read(None)
 
 
+def test_the_file_may_be_named_by_a_link(path: Path) -> None:
+    path.write_bytes(SECRET)
+    link = path.with_name("link")
+    link.symlink_to(path)
+
+    assert read(link) == SECRET
+    path.chmod(0o604)
+    with pytest.raises(KeyStoreUnavailable, match="Every local user"):
+        read(link)
+
+
 def test_only_a_regular_file_is_read(path: Path) -> None:
     missing, link, pipe = (path.with_name(name) for name in ("missing", "link", "pipe"))
-    link.symlink_to(path)
+    link.symlink_to(pipe)
     os.mkfifo(pipe)
 
     for wrong in (missing, link, pipe, path.parent):

@@ -15,9 +15,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, StateError, UnsupportedKey
+from enroll.errors import (
+    KeyDamaged,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    PinRefused,
+    StateError,
+    UnsupportedKey,
+)
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.statefile import StateFiles
+from tests.support.other_user import error_of
 
 PASSPHRASE = b"a passphrase"
 
@@ -105,21 +114,43 @@ def test_a_file_that_is_no_key_file_is_refused(store: SoftwareKeyStore, director
     directory.mkdir(parents=True)
     (directory / "k.pem").write_bytes(content)
 
-    with pytest.raises(KeyStoreError, match=r"k\.pem") as caught:
+    with pytest.raises(KeyDamaged, match=r"k\.pem") as caught:
         store.load("software:k")
-    assert not isinstance(caught.value, PinRefused)
+    assert caught.value.code == "key-damaged"
     assert caught.value.remedy
 
 
 @pytest.mark.parametrize("cut", [60, 200, -2])
-def test_a_damaged_file_may_look_like_a_wrong_passphrase(store: SoftwareKeyStore, directory: Path, cut: int) -> None:
+def test_a_file_that_was_cut_is_damaged(store: SoftwareKeyStore, directory: Path, cut: int) -> None:
     uri = store.generate("k", KeyAlgorithm.P_256)
     path = directory / "k.pem"
     path.write_bytes(path.read_bytes()[:cut] + b"\n")
 
+    with pytest.raises(KeyDamaged, match=r"k\.pem"):
+        store.load(uri)
+
+
+def test_a_key_of_another_passphrase_names_the_ways_out(
+    store: SoftwareKeyStore, directory: Path, passphrase_file: Path
+) -> None:
+    uri = store.generate("k", KeyAlgorithm.P_256)
+    passphrase_file.write_bytes(b"another passphrase")
+
     with pytest.raises(PinRefused, match="passphrase") as caught:
         store.load(uri)
-    assert "damaged" in caught.value.remedy
+    assert f"remove {directory / 'k.pem'}" in caught.value.remedy
+
+
+def test_what_the_caller_may_not_read_is_not_called_missing(
+    store: SoftwareKeyStore, directory: Path, tmp_path: Path
+) -> None:
+    store.generate("k", KeyAlgorithm.P_256)
+    of_this_store = "SoftwareKeyStore(folder / 'state' / 'keys', folder / 'passphrase', StateFiles())"
+
+    for call in ("load('software:k')", "protection('software:k')", "tls_key_file('software:k')", "list()"):
+        said = error_of(f"{of_this_store}.{call}", directory, tmp_path)
+        assert said.startswith("KeyStoreUnavailable key-store-unavailable"), said
+        assert "cannot be read: Permission denied." in said
 
 
 def test_keys_of_other_kinds_are_refused(store: SoftwareKeyStore, directory: Path) -> None:

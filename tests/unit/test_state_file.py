@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enroll.errors import StateError
+from enroll.errors import EnrollerBusy, StateError
 from enroll.statefile import STATE_FILE_LIMIT, StateFiles
 
 FILES = StateFiles()
@@ -100,6 +100,20 @@ def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
         FILES.read(path)
 
 
+def test_a_file_that_the_operator_names_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "fifo")
+    for target in ("file", "fifo", "missing"):
+        (tmp_path / f"to-{target}").symlink_to(target)
+
+    assert FILES.read(tmp_path / "to-file", follow=True) == b"content"
+    for wrong in (tmp_path / "to-fifo", tmp_path / "to-missing", tmp_path):
+        with pytest.raises(StateError):
+            FILES.read(wrong, follow=True)
+    with pytest.raises(StateError, match="larger"):
+        FILES.read(tmp_path / "to-file", 6, follow=True)
+
+
 def test_reading_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with path.open("wb") as file:
@@ -157,3 +171,24 @@ def test_removing_takes_everything_below_but_follows_no_link(tmp_path: Path) -> 
 
     assert entries(tmp_path) == ["outside"]
     assert entries(outside) == ["kept"]
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    busy = EnrollerBusy("Another one is at work.")
+    path = tmp_path / "lock"
+
+    with FILES.locked(path, busy), pytest.raises(EnrollerBusy, match="at work"), FILES.locked(path, busy):
+        pass
+    with pytest.raises(BlockingIOError), FILES.locked(path, busy):
+        raise BlockingIOError
+    with FILES.locked(path, busy):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_lock_file_that_cannot_be_opened_is_a_state_error(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("elsewhere")
+
+    with pytest.raises(StateError), FILES.locked(tmp_path / "lock", EnrollerBusy("")):
+        pass
+    with pytest.raises(StateError), FILES.locked(tmp_path / "missing" / "lock", EnrollerBusy("")):
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, CertificateRequest, 
 from enroll.errors import CertificateRefused, ConfigurationError
 from enroll.keystore.base import PublicKey
 from enroll.statefile import StateFiles
-from enroll.trust import VerifiedCertificate, check_issued, names_kept, read_anchors, verify_chain
+from enroll.trust import VerifiedCertificate, check_issued, names_kept, read_anchors, verify_chain, verify_signer
 from tests.support.pki import CA_KEY_USAGE, DEVICE, NOW, REQUEST, Content, HospitalCa, certify, name, new_key
 
 KEY = new_key()
@@ -328,6 +328,66 @@ def test_the_signature_on_an_anchor_is_of_no_interest() -> None:
     check(old.issue(KEY.public_key()), anchors=(old.certificate,))
 
 
+def test_every_chain_is_strong_whoever_asks() -> None:
+    weak = HospitalCa("Weak CA", CA, digest=hashes.SHA224())
+
+    with pytest.raises(CertificateRefused) as refusal:
+        verify_chain(weak.issue(KEY.public_key()), (weak.certificate,), (CA.certificate,), NOW)
+    assert refusal.value.code == "certificate-weak"
+
+
+# --- who signed an image
+
+
+def signer(certificate: x509.Certificate, at: datetime = NOW) -> tuple[x509.Certificate, ...]:
+    return verify_signer(certificate, (ISSUING_CA.certificate,), (CA.certificate,), at)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"usage": None},
+        {"usage": usage(content_commitment=True)},
+        {"extended_usage": []},
+        {"extended_usage": [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]},
+        {"extended_usage": [ExtendedKeyUsageOID.CLIENT_AUTH, DOCUMENT_SIGNING]},
+        {"ca": None, "subject": name(COMMON_NAME="A scanner of another vendor"), "alternative_names": ()},
+    ],
+)
+def test_the_signer_of_an_image_may_have_any_name_and_no_restriction(changes: dict[str, Any]) -> None:
+    """RFC 5280 4.2.1.12: without extendedKeyUsage a key is for everything; RFC 9336 for document signing."""
+    certificate = ISSUING_CA.issue(KEY.public_key(), **changes)
+
+    assert signer(certificate) == (certificate, ISSUING_CA.certificate, CA.certificate)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"usage": usage(digital_signature=False, content_commitment=True)}, "certificate-wrong-usage"),
+        ({"extended_usage": [ExtendedKeyUsageOID.CLIENT_AUTH]}, "certificate-wrong-usage"),
+        ({"ca": True}, "certificate-is-ca"),
+        ({"usage": usage(key_cert_sign=True)}, "certificate-is-ca"),
+        ({"digest": hashes.SHA224()}, "certificate-weak"),
+        ({"end": NOW - timedelta(seconds=1)}, "certificate-untrusted"),
+    ],
+)
+def test_a_certificate_that_is_not_for_signing_signs_no_image(changes: dict[str, Any], code: str) -> None:
+    with pytest.raises(CertificateRefused) as refusal:
+        signer(ISSUING_CA.issue(KEY.public_key(), **changes))
+    assert refusal.value.code == code
+    assert refusal.value.remedy
+
+
+def test_the_signer_of_an_image_is_judged_at_the_time_of_the_signature() -> None:
+    certificate = ISSUING_CA.issue(KEY.public_key(), end=NOW + timedelta(days=1))
+
+    signer(certificate, NOW + timedelta(hours=23))
+    with pytest.raises(CertificateRefused):
+        signer(certificate, NOW + timedelta(hours=25))
+
+
 # --- the rest
 
 
@@ -364,6 +424,13 @@ def test_anchors_come_from_a_pem_file(tmp_path: Path) -> None:
     path.write_bytes(CA.certificate.public_bytes(serialization.Encoding.PEM))
 
     assert read_anchors(path, StateFiles()) == (CA.certificate,)
+
+
+def test_an_anchor_file_may_be_a_link_as_in_etc_ssl_certs(tmp_path: Path) -> None:
+    (tmp_path / "real.pem").write_bytes(CA.certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "anchor.pem").symlink_to("real.pem")
+
+    assert read_anchors(tmp_path / "anchor.pem", StateFiles()) == (CA.certificate,)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate", b"-----BEGIN CERTIFICATE-----\nAA==\n"])

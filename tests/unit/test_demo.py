@@ -1,0 +1,24 @@
+"""The demonstration without what only it needs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from agent.cli.demo import DemoError, sample
+
+
+@pytest.mark.parametrize("missing", ["pydicom", "pydicom.data"])
+def test_without_its_samples_the_demonstration_names_the_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    with pytest.raises(DemoError) as error:
+        sample("CT_small.dcm")
+    assert error.value.remedy == "Run: pip install 'scanseal[demo]'"
+
+
+def test_a_sample_that_is_not_there_names_the_extra() -> None:
+    with pytest.raises(DemoError, match=r"no-such-sample\.dcm") as error:
+        sample("no-such-sample.dcm")
+    assert "scanseal[demo]" in error.value.remedy

@@ -1,0 +1,155 @@
+"""Who counts as the signer of an image, and what a signature is worth (PS3.15 C.2, RFC 9336)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from agent.dicom.profile import load_profile
+from agent.dicom.report import SignatureReport, Verdict
+from agent.dicom.sign import SignaturePlan
+from agent.dicom.signature_items import MOST_SIGNATURES
+from agent.dicom.verify import Verification, verify_instance
+from agent.errors import DicomError
+from tests.support.dicom_samples import small_instance
+from tests.support.pki import NOW, HospitalCa
+from tests.support.product_signing import sign_bytes, sign_without_key
+from tests.support.raw_dicom import Node, instance, part10
+
+PROFILE = load_profile("creator-rsa")
+CA = HospitalCa()
+YEAR = timedelta(days=365)
+
+
+@cache
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+def signed(
+    data: bytes | None = None, at: datetime = NOW, issuer: HospitalCa = CA, *, is_ca: bool = False, **certificate: Any
+) -> bytes:
+    """An instance signed by a scanner of the hospital; `certificate` says what is odd about its certificate."""
+    content = {"begin": NOW - timedelta(days=1), "end": NOW + YEAR, "ca": is_ca, **certificate}
+    issued = issuer.issue(rsa_key().public_key(), **content).public_bytes(serialization.Encoding.DER)
+
+    def sign(digest: bytes) -> bytes:
+        return rsa_key().sign(digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
+
+    return sign_bytes(data or small_instance(), SignaturePlan(PROFILE, "sha256", "2.25.7", at), sign, issued)
+
+
+def verified(data: bytes, now: datetime = NOW) -> SignatureReport:
+    (report,) = verify_instance(data, Verification(PROFILE, now, anchors=(CA.certificate,))).signatures
+    return report
+
+
+def test_a_signer_with_document_signing_below_the_anchor_is_valid() -> None:
+    assert verified(signed()).verdict is Verdict.VALID
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        signed(extended_usage=(ExtendedKeyUsageOID.SERVER_AUTH,)),
+        signed(extended_usage=(ExtendedKeyUsageOID.CLIENT_AUTH,)),
+        signed(is_ca=True),
+        signed(issuer=HospitalCa("Another CA")),
+    ],
+    ids=["TLS server", "device identity", "CA", "below a foreign CA"],
+)
+def test_not_every_certificate_below_the_anchor_makes_a_signer(data: bytes) -> None:
+    report = verified(data)
+    assert (report.intact, report.trusted, report.verdict) == (True, False, Verdict.UNKNOWN_SIGNER)
+    assert report.reason
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        (datetime(1999, 1, 1, tzinfo=UTC), "not valid at the time of signing"),
+        (NOW + 2 * YEAR, "not valid at the time of signing"),
+        (NOW + timedelta(days=1), "lies in the future"),
+    ],
+)
+def test_the_stated_time_of_signing_must_be_possible(at: datetime, reason: str) -> None:
+    report = verified(signed(at=at))
+    assert report.verdict is Verdict.UNKNOWN_SIGNER
+    assert reason in report.reason
+
+
+def test_a_certificate_that_has_expired_since_is_no_longer_trusted() -> None:
+    assert verified(signed(), now=NOW + 2 * YEAR).verdict is Verdict.UNKNOWN_SIGNER
+
+
+def test_the_time_of_signing_is_written_in_utc_with_its_offset() -> None:
+    """DCMTK compares it with the certificate's validity as if it were UTC."""
+    new_york = timezone(timedelta(hours=-5))
+    report = verified(signed(at=NOW.astimezone(new_york)))
+    assert report.signed_at == f"{NOW:%Y%m%d%H%M%S}.000000+0000"
+
+
+@pytest.mark.parametrize("algorithm", [b"SHA1  ", b"MD5   "])
+def test_what_is_not_checked_is_not_called_broken(algorithm: bytes) -> None:
+    report = verified(signed().replace(b"SHA256", algorithm))
+    assert report.intact is None
+    assert report.verdict is Verdict.INDETERMINATE
+
+
+def test_another_mac_transfer_syntax_is_not_called_broken() -> None:
+    """A recompressed image cannot be checked while it is stored so, which is not the same as a changed one."""
+    data = signed()
+    at = data.index(b"\x00\x04\x10\x00UI") + 8
+    other = data[:at] + b"1.2.840.10008.1.2.4.70"[: data[at - 2]].ljust(data[at - 2], b"\0") + data[at + data[at - 2] :]
+    assert verified(other).verdict is Verdict.INDETERMINATE
+
+
+def test_private_elements_of_raw_data_belong_to_the_content() -> None:
+    """PS3.3 C.19.1: in an instance with Creator-Version UID the private elements are the data."""
+    creator = Node(0x00290010, "LO", b"SOMEONE ")
+    raw_data = part10(in_order(Node(0x00089123, "UI", b"2.25.9"), creator))
+    assert creator.tag in verified(signed(raw_data)).covered
+    extended = signed(raw_data).replace(b"SOMEONE ", b"SOMEONE " + b"\x29\x00\x01\x10LO\x08\x00the data")
+    report = verified(extended)
+    assert (report.verdict, report.not_covered) == (Verdict.PARTIAL_COVERAGE, (0x00291001,))
+
+
+def test_more_private_elements_than_can_be_listed_are_refused() -> None:
+    """Data Elements Signed (0400,0020) holds at most 16,383 tags."""
+    many = [Node(0x00290010, "LO", b"SOMEONE ")] + [Node(0x00291000 + number, "LO", b"") for number in range(20_000)]
+    data = part10(in_order(Node(0x00089123, "UI", b"2.25.9"), *many))
+    with pytest.raises(DicomError) as refused:
+        sign_without_key(data)
+    assert refused.value.code == "too-many-elements"
+
+
+def test_an_instance_with_very_many_signatures_is_refused_at_once() -> None:
+    data = signed()
+    for _ in range(MOST_SIGNATURES - 1):
+        data = signed(data)
+    assert len(verify_instance(data, Verification(PROFILE, NOW)).signatures) == MOST_SIGNATURES
+    with pytest.raises(DicomError) as refused:
+        signed(data)
+    assert refused.value.code == "too-many-signatures"
+
+
+def test_nothing_may_follow_a_signature() -> None:
+    data = signed()
+    at = data.rindex(b"\x00\x04\x20\x01OB\0\0") + 8
+    length = int.from_bytes(data[at : at + 4], "little")
+    longer = data[:at] + (length + 2).to_bytes(4, "little") + data[at + 4 :] + bytes(2)
+    for sequence in (b"\xfa\xff\xfa\xffSQ\0\0", b"\xfe\xff\x00\xe0"):
+        size = longer.rindex(sequence) + len(sequence)
+        grown = int.from_bytes(longer[size : size + 4], "little") + 2
+        longer = longer[:size] + grown.to_bytes(4, "little") + longer[size + 4 :]
+    assert verified(longer).verdict is Verdict.BROKEN
+
+
+def in_order(*nodes: Node) -> tuple[Node, ...]:
+    return tuple(sorted((*instance(), *nodes), key=lambda node: node.tag))
