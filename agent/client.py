@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -67,10 +67,11 @@ class SigningClient:
     Args:
         path: The socket.
         timeout: Longest wait for progress, in seconds.
+        on_sent: Hears how many more bytes of a file have been sent, for a progress bar.
     """
 
-    def __init__(self, path: Path, timeout: int = 30) -> None:
-        self._transport = Transport(path, timeout)
+    def __init__(self, path: Path, timeout: int = 30, on_sent: Callable[[int], None] = lambda _: None) -> None:
+        self._transport = Transport(path, timeout, on_sent)
 
     def __enter__(self) -> Self:
         return self

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from agent.errors import AgentAnswerInvalid, AgentError, AgentUnreachable
 
 HEAD_LIMIT = 16 * 1024  # bytes
 PIECE = 1 << 20  # bytes that are received at a time
+SENT_AT_ONCE = 16 << 20  # bytes of a file that are sent between two signs of progress
 SEND_BUFFER = 1 << 20  # bytes, as far as the system allows it: sender and hash work at the same time
 
 _STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9]{2}) [ -~]*")
@@ -47,9 +49,11 @@ class Transport:
     Args:
         path: The socket.
         timeout: Longest wait for progress, in seconds.
+        on_sent: Hears how many bytes of a file have been sent.
     """
 
-    def __init__(self, path: Path, timeout: int) -> None:
+    def __init__(self, path: Path, timeout: int, on_sent: Callable[[int], None]) -> None:
+        self._on_sent = on_sent
         self._path = path
         self._timeout = timeout
         self._connection: socket.socket | None = None
@@ -76,13 +80,12 @@ class Transport:
         ).encode("ascii")
         if self._under_way:
             self.close()
-        reused, self._under_way = self._connection is not None, True
+        self._under_way = True
         try:
-            head = self._exchange(request, body, size)
-            if head is None and reused:
-                # The agent closes a connection that was idle for long; a new one tells that from a dead agent.
+            if self._connection is not None and _is_closed(self._connection):
+                # The agent closes a connection that was idle for long. Nothing is ever sent twice.
                 self.close()
-                head = self._exchange(request, body, size)
+            head = self._exchange(request, body, size)
         except OSError as error:
             raise self._unreachable(error) from error
         if head is None:
@@ -96,7 +99,7 @@ class Transport:
                 _send(connection, [request, body])
             else:
                 _send(connection, [request])
-                _send_file(connection, body, size)
+                _send_file(connection, body, size, self._on_sent)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the agent may have answered before the end of the body
         return self._read_head(connection)
@@ -192,13 +195,21 @@ def _send(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> Non
             views[0] = views[0][sent:]
 
 
-def _send_file(connection: socket.socket, file: BinaryIO, size: int) -> None:
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed; an answer cannot be there, because none is waited for."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _send_file(connection: socket.socket, file: BinaryIO, size: int, on_sent: Callable[[int], None]) -> None:
     sent = 0
     while sent < size:
-        count = os.sendfile(connection.fileno(), file.fileno(), sent, size - sent)
+        count = os.sendfile(connection.fileno(), file.fileno(), sent, min(size - sent, SENT_AT_ONCE))
         if not count:
             raise AgentError("The instance became shorter while it was sent.", remedy="Sign it again.")
         sent += count
+        on_sent(count)
 
 
 def _parse_head(data: bytes) -> AnswerHead:

@@ -37,11 +37,11 @@ def command() -> None:
 @config_option
 @click.option(
     "--identity",
-    type=click.Choice(OWNER_IDENTITIES),
+    type=click.Choice([identity.value for identity in OWNER_IDENTITIES]),
     help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs images.",
 )
 @json_option
-def est(config: Path, identity: IdentityName | None, *, as_json: bool) -> int:
+def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     """Get new keys and certificates from the CA in [est].
 
     \b
@@ -54,7 +54,7 @@ def est(config: Path, identity: IdentityName | None, *, as_json: bool) -> int:
     settings = configuration(config).enroll
     clock = SystemClock()
     answers: dict[IdentityName, Generation | Pending] = {}
-    for name in (identity,) if identity else OWNER_IDENTITIES:
+    for name in (IdentityName(identity),) if identity else OWNER_IDENTITIES:
         answers[name] = enroll_by_est(name, settings, clock)
         if isinstance(answers[name], Pending):
             break

@@ -25,12 +25,18 @@ from enroll.errors import ScansealError
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where the signed instances go, under the names of the FILEs.",
 )
-@click.option("--role", type=click.Choice(Role), default=Role.ACQUISITION, show_default=True, help="What is signed.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role if role is not Role.TLS]),
+    default="acquisition",
+    show_default=True,
+    help="What is signed.",
+)
 @click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True, help="What is covered.")
 @click.option(
     "--algorithm",
-    type=click.Choice(HashName),
-    default=HashName.SHA256,
+    type=click.Choice([name.value for name in HashName]),
+    default="sha256",
     show_default=True,
     help="Hash of the signature.",
 )
@@ -42,9 +48,9 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     files: tuple[Path, ...],
     output: Path | None,
     output_directory: Path | None,
-    role: Role,
+    role: str,
     profile: str,
-    algorithm: HashName,
+    algorithm: str,
     socket: Path | None,
     config: Path,
     *,

@@ -15,7 +15,7 @@ from agent.errors import AgentError
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
-from enroll.errors import StateError
+from enroll.errors import StateError, StateUnreadable
 from enroll.identity import IdentityName, IdentityStore
 from enroll.rotation import renewal_time
 from enroll.statefile import StateFiles
@@ -45,7 +45,7 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
     try:
         current = IdentityStore(settings.state_directory, StateFiles()).current(name)
     except StateError as error:
-        state = "hidden" if error.code == "state-unreadable" else "damaged"
+        state = "hidden" if isinstance(error, StateUnreadable) else "damaged"
         return {"state": state, "error": exits.described(error)}
     if current is None:
         return {"state": "absent"}

@@ -17,8 +17,10 @@ from agent.daemon.wire import (
     decode_answer,
     decode_signature,
 )
+from agent.errors import SigningError
 
-_LONGEST_SIGNATURE = struct.pack("ll", 60, 0)  # struct timeval; slow tokens need seconds when many callers wait
+LONGEST_SIGNATURE = 60  # seconds; slow tokens need some when many callers wait
+SHORT_REPLY = 32 * 1024  # bytes; all but certificate chains
 
 
 class SigningChannel:
@@ -26,9 +28,10 @@ class SigningChannel:
 
     def __init__(self, channel: socket.socket) -> None:
         channel.settimeout(None)
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LONGEST_SIGNATURE)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", LONGEST_SIGNATURE, 0))
         self._channel = channel
         self._allowed: set[Role] = set()
+        self._late = False  # a reply may still come, which must not be taken for the next one
 
     def authorize(self, role: Role) -> None:
         """Find out early whether the caller may use `role`; the keyholder checks again when it signs.
@@ -61,18 +64,27 @@ class SigningChannel:
         Raises:
             SigningError: It has none.
         """
-        return decode_answer(self._ask(Request(Operation.CERTIFICATES, identity=identity)))
+        return decode_answer(self._ask(Request(Operation.CERTIFICATES, identity=identity), REPLY_LIMIT))
 
     def status(self) -> bytes:
         """The state of the agent, in JSON."""
         return decode_answer(self._ask(Request(Operation.STATUS)))
 
-    def _ask(self, request: Request) -> bytes:
+    def _ask(self, request: Request, limit: int = SHORT_REPLY) -> bytes:
+        if self._late:
+            raise ConnectionLost
         try:
             self._channel.send(request.encode())
-            reply = self._channel.recv(REPLY_LIMIT)
+            reply, _, flags, _ = self._channel.recvmsg(limit)
+        except BlockingIOError as error:
+            self._late = True
+            raise SigningError(
+                f"The key store did not answer within {LONGEST_SIGNATURE} seconds.",
+                remedy="Look after the token; acquisition goes on without signatures.",
+                code="signing-timeout",
+            ) from error
         except OSError as error:
             raise ConnectionLost from error
-        if not reply:
+        if not reply or flags & socket.MSG_TRUNC:
             raise ConnectionLost
         return reply

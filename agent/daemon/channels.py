@@ -12,12 +12,12 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from agent.audit import AuditTrail
 from agent.daemon.peer import Caller
-from agent.daemon.wire import REQUEST_SIZE, Role, WireError
+from agent.daemon.wire import REPLY_LIMIT, REQUEST_SIZE, Role, WireError
 from enroll.errors import ScansealError
 
 _ARMED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
@@ -32,16 +32,29 @@ class Channel:
     """One connection as the keyholder knows it.
 
     Args:
-        socket: The keyholder's end.
+        end: The keyholder's end.
         caller: Who connected.
         roles: What the caller may use.
         worker: Process number of the worker that serves the connection.
+        connection: The connection itself, to see whether the caller is still there.
     """
 
-    socket: socket.socket
+    end: socket.socket
+    connection: socket.socket
     caller: Caller
     roles: frozenset[Role]
     worker: int
+
+    def is_abandoned(self) -> bool:
+        """Whether the caller has gone: then nobody may sign in its name any more."""
+        poll = select.poll()
+        poll.register(self.connection, 0)  # POLLHUP and POLLERR are always reported
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.end.close()
+        self.connection.close()
 
 
 class SigningChannels:
@@ -64,17 +77,25 @@ class SigningChannels:
         for thread in self._threads:
             thread.start()
 
-    def open(self, caller: Caller, roles: frozenset[Role], worker: int) -> socket.socket:
-        """Make a channel that is bound to a caller.
+    def open(self, connection: socket.socket, caller: Caller, roles: frozenset[Role], worker: int) -> socket.socket:
+        """Make a channel that is bound to a caller and ends with the caller's connection.
 
         Returns:
             The worker's end.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(0)
-        self._channels[ours.fileno()] = Channel(ours, caller, roles, worker)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REPLY_LIMIT)
+        self._channels[ours.fileno()] = Channel(ours, connection.dup(), caller, roles, worker)
         self._epoll.register(ours, _ARMED)
         return theirs
+
+    def keep_only_of(self, workers: Collection[int]) -> None:
+        """Make the channels of all other workers useless, wherever their other ends may be by now."""
+        for channel in self.open_channels():
+            if channel.worker not in workers:
+                # The thread that serves it sees the end, and closes it.
+                channel.end.shutdown(socket.SHUT_RDWR)
 
     def open_channels(self) -> list[Channel]:
         """The channels that are open now."""
@@ -86,7 +107,7 @@ class SigningChannels:
         for thread in self._threads:
             thread.join()
         for channel in self.open_channels():
-            channel.socket.close()
+            channel.close()
         self._epoll.close()
         os.close(self._stop)
 
@@ -101,9 +122,9 @@ class SigningChannels:
         channel = self._channels[descriptor]
         try:
             # One byte more than a request has, so that a longer frame is seen to be longer.
-            frame = channel.socket.recv(REQUEST_SIZE + 1)
-            if frame:
-                channel.socket.send(self._reply(frame, channel.caller, channel.roles))
+            frame = channel.end.recv(REQUEST_SIZE + 1)
+            if frame and not channel.is_abandoned():
+                channel.end.send(self._reply(frame, channel.caller, channel.roles))
                 self._epoll.modify(descriptor, _ARMED)
                 return
         except OSError:
@@ -113,7 +134,7 @@ class SigningChannels:
         except Exception:  # the top of a thread: a defect closes this channel and no other
             logger.exception("A signing channel was closed because of a defect.")
         del self._channels[descriptor]
-        channel.socket.close()
+        channel.close()
 
     def _report(self, channel: Channel, error: WireError) -> None:
         logger.error("Worker %d sent what no worker sends: %s.", channel.worker, error)

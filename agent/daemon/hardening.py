@@ -21,10 +21,19 @@ def harden() -> None:
     Raises:
         ConfigurationError: The kernel refused.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
+    protect_memory()
     # Inherited by the workers.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def protect_memory() -> None:
+    """No core dump, and no reading of the memory by other processes of the user. A new program has to ask again.
+
+    Raises:
+        ConfigurationError: The kernel refused.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def reserve_descriptors(connections: int) -> None:
@@ -33,7 +42,7 @@ def reserve_descriptors(connections: int) -> None:
     Raises:
         ConfigurationError: The hard limit is too low.
     """
-    needed = connections + RESERVED_DESCRIPTORS
+    needed = 2 * connections + RESERVED_DESCRIPTORS  # each has its signing channel
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigurationError(

@@ -68,6 +68,7 @@ class Keyholder:
         while not self._stopping:
             self._wait(parts.listener.socket)
             parts.workers.tend()
+            parts.channels.keep_only_of({worker.process.pid for worker in parts.workers.running()})
             self._look_around()
         self._stop()
 
@@ -120,12 +121,15 @@ class Keyholder:
                     self._hand_over(connection)
                 except RequestRefused as error:
                     self._refuse(connection, error)
+                except OSError as error:
+                    logger.error("A connection cannot be handed over: %s", error.strerror)  # noqa: TRY400
+                    self._refuse(connection, _busy())
 
     def _hand_over(self, connection: socket.socket) -> None:
         caller = caller_of(connection)
         worker = self._admit(caller)
         roles = self._parts.roles.of(caller)
-        with self._parts.channels.open(caller, roles, worker.process.pid) as channel:
+        with self._parts.channels.open(connection, caller, roles, worker.process.pid) as channel:
             if not self._parts.workers.hand_over(worker, connection, channel):
                 raise _busy()
 

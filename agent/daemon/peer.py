@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.errors import RequestRefused
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("iII")  # struct ucred
 _SO_PEERGROUPS = 59  # Linux; Python's socket has no name for it
 _GROUPS_SIZE = 1024  # bytes; the most that Python's getsockopt takes: 256 groups
 

@@ -44,6 +44,7 @@ PROBLEMS = {
     "signing-failed": Problem(503, "The key store did not make the signature"),
     "audit-unavailable": Problem(503, "The signature could not be recorded"),
     "audit-damaged": Problem(503, "The signature could not be recorded"),
+    "signing-timeout": Problem(503, "The key store does not answer"),
     "not-enrolled": Problem(503, "There is no certificate yet"),
     "certificate-expired": Problem(503, "The certificate has expired"),
     "certificate-not-yet-valid": Problem(503, "The certificate is not valid yet"),

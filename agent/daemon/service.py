@@ -14,6 +14,7 @@ from agent.daemon.peer import Caller
 from agent.daemon.signer import ActiveKey, Identities
 from agent.daemon.wire import Operation, Request, Role, Signature, encode_answer, encode_refusal, encode_signature
 from agent.errors import NotEnrolled, RoleNotAllowed
+from enroll.certificates import name_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 from enroll.identity import Generation, IdentityName
@@ -57,7 +58,9 @@ class SigningService:
                 return self._sign(request, caller, roles)
             if request.operation is Operation.AUTHORIZE:
                 self._authorize(request.role, caller, roles)
-                self._active_key()
+                refusal = self._active_key().refusal(self._clock.now())
+                if refusal is not None:
+                    raise refusal
                 return encode_answer(b"")
             if request.operation is Operation.CERTIFICATES:
                 return encode_answer(self._certificates(IdentityName(request.identity)))
@@ -157,8 +160,8 @@ def _describe(generation: Generation) -> dict[str, Any]:
         "generation": generation.number,
         "protection": generation.protection,
         "flow": generation.flow,
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": name_text(certificate.subject),
+        "issuer": name_text(certificate.issuer),
         "serial_number": f"{certificate.serial_number:x}",
         "not_before": _text(certificate.not_valid_before_utc),
         "not_after": _text(certificate.not_valid_after_utc),

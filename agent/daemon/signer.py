@@ -140,6 +140,7 @@ class Identities:
                 return
             self._pointers = pointers
             view = self._load()
+            self._check_usable(view.signing)
         except ScansealError as error:
             self._refuse(error)
             return
@@ -164,6 +165,12 @@ class Identities:
             signing=ActiveKey.load(generation, self._keys) if generation else None,
             device=self._store.current(IdentityName.DEVICE),
         )
+
+    def _check_usable(self, new: ActiveKey | None) -> None:
+        """A certificate that is not valid yet must not replace one that is: clocks differ."""
+        now, old = self._clock.now(), self.view.signing
+        if new and old and not old.refusal(now) and (refusal := new.refusal(now)):
+            raise refusal
 
     def _retry_is_due(self) -> bool:
         # A PIN that was refused is not tried again: tokens lock after a few wrong ones.

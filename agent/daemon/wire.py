@@ -29,7 +29,7 @@ _OK = b"\x00"
 _REFUSED = b"\x01"
 
 REQUEST_SIZE = _REQUEST.size
-REPLY_LIMIT = 64 * 1024  # bytes; the longest is a certificate chain
+REPLY_LIMIT = 256 * 1024  # bytes; the longest is a chain of as many and as large certificates as are accepted
 
 
 class WireError(Exception):
@@ -118,8 +118,8 @@ class Request:
         if len(frame) != REQUEST_SIZE:
             raise WireError(f"frame of {len(frame)} bytes")
         version, operation, role, identity, hash_number, digest, reference = _REQUEST.unpack(frame)
-        if version != _VERSION or max(role, identity, hash_number) >= len(_ROLES):
-            raise WireError("unknown version or number")
+        if version != _VERSION:
+            raise WireError("unknown version")
         try:
             hash_name = _HASHES[hash_number]
             request = cls(
@@ -131,7 +131,7 @@ class Request:
                 reference=reference.rstrip(b"\0").decode("ascii"),
             )
         except (ValueError, IndexError) as error:
-            raise WireError("unknown operation, identity or hash") from error
+            raise WireError("unknown operation, role, identity or hash") from error
         if re.search(r"[^0-9.]", request.reference) or any(digest[DIGEST_SIZES[hash_name] :]):
             raise WireError("digest or reference of the wrong form")
         return request

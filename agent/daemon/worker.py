@@ -19,15 +19,19 @@ import sys
 import threading
 
 from agent.daemon.api import Api, refusal
-from agent.daemon.channel import SigningChannel
+from agent.daemon.channel import LONGEST_SIGNATURE, SigningChannel
 from agent.daemon.connection import Body, Connection, ConnectionLost
+from agent.daemon.hardening import protect_memory
 from agent.daemon.options import WorkerOptions
+from agent.daemon.sandbox import confine
 from agent.daemon.wire import ALIVE, CONNECTION, DRAIN
+from agent.dicom.elements import SOP_INSTANCE_UID, dictionary_vr
+from agent.dicom.profile import PROFILES, load_profile
 from enroll.clock import Clock, SystemClock
 from enroll.errors import ScansealError
 
 HEARTBEAT = 1.0  # seconds
-GRACE = 30.0  # seconds that a request may take on top of its transfers
+GRACE = LONGEST_SIGNATURE + 30.0  # seconds that a request may take on top of its transfers
 THREAD_STACK = 512 * 1024  # bytes; the address space is limited
 
 _DESCRIPTORS = 2  # the connection and its signing channel
@@ -152,10 +156,16 @@ def _defect() -> ScansealError:
     return ScansealError("The agent made a mistake.", remedy="See its log, and report it.", code="internal-error")
 
 
+def load_tables() -> None:
+    """Read the files that are read when they are first needed, as long as files can be read."""
+    for name in PROFILES:
+        load_profile(name)
+    dictionary_vr(SOP_INSTANCE_UID)
+
+
 def limit_resources(options: WorkerOptions) -> None:
     """Bound what a request can cost the machine, whatever it does to this process."""
     descriptors = 4 * options.connections + 64
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (options.memory_bytes, options.memory_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
@@ -169,11 +179,15 @@ def main(arguments: list[str]) -> int:
     descriptor, options_text = arguments
     options = WorkerOptions.decode(options_text)
     limit_resources(options)
+    protect_memory()
     logging.basicConfig(format="%(name)s: %(levelname)s: %(message)s", level=logging.INFO)
     # Whoever stops the service stops the keyholder; a worker ends when it is told to, with its requests answered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.stack_size(THREAD_STACK)
+    load_tables()
+    if not confine(options.spool_directory):
+        logger.warning("This kernel has no Landlock: a worker that is broken into could read files of the service.")
     return Worker(socket.socket(fileno=int(descriptor)), options, SystemClock()).run()
 
 

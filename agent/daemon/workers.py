@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import logging
 import socket
 import subprocess
@@ -77,7 +78,11 @@ class Workers:
                 logger.error("Worker %d gives no sign of life and is killed.", slot.worker.process.pid)
                 slot.worker.process.kill()
             if slot.worker is None and now >= slot.start_at and not self._draining:
-                slot.worker = self._start(now)
+                try:
+                    slot.worker = self._start(now)
+                except OSError as error:  # no process, memory or descriptor to be had: others have to end first
+                    logger.error("A worker cannot be started: %s", error.strerror)  # noqa: TRY400
+                    self._delay(slot, now)
 
     def hand_over(self, worker: Worker, connection: socket.socket, channel: socket.socket) -> bool:
         """Give a connection and its signing channel to a worker.
@@ -122,7 +127,8 @@ class Workers:
 
     def _start(self, now: float) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with contextlib.ExitStack() as unless_started, theirs:
+            unless_started.enter_context(ours)
             descriptor = theirs.fileno()
             process = subprocess.Popen(  # noqa: S603 - this interpreter, arguments of our own
                 [sys.executable, "-P", "-m", "agent.daemon.worker", str(descriptor), self._options.encode()],
@@ -131,6 +137,7 @@ class Workers:
                 cwd="/",
                 env=worker_environment(),
             )
+            unless_started.pop_all()
         ours.settimeout(0)
         return Worker(process, ours, started=now, heard=now)
 
@@ -147,9 +154,12 @@ class Workers:
         now = self._clock.monotonic()
         if now - worker.started > GOOD_LIFE:
             slot.delay = 0.0
+        self._delay(slot, now)
+        self.tend()
+
+    def _delay(self, slot: _Slot, now: float) -> None:
         slot.start_at = now + slot.delay
         slot.delay = min(max(FIRST_DELAY, 2 * slot.delay), LONGEST_DELAY)
-        self.tend()
 
 
 def worker_environment() -> Mapping[str, str]:

@@ -31,7 +31,7 @@ class Limits:
     """What an instance may demand of the scanner."""
 
     depth: int = 32  # sequences inside each other
-    elements: int = 2_000_000  # elements, items and fragments
+    elements: int = 1_000_000  # elements, items and fragments
     captured: int = 65_536  # bytes of a value that is looked at
 
 

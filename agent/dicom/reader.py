@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from agent.dicom.elements import (
     DATA_SET_TRAILING_PADDING,
@@ -32,6 +31,7 @@ from agent.dicom.elements import (
     tag_name,
 )
 from agent.dicom.headers import Header, HeaderReader, Limits, Scope, malformed
+from agent.dicom.outline import Outline, SequenceSpan
 from agent.dicom.stream import MacStream
 from agent.dicom.window import Window
 from agent.errors import DicomError
@@ -49,46 +49,6 @@ _NEVER_SIGNED = frozenset((0x00080001, MAC_PARAMETERS_SEQUENCE, DATA_SET_TRAILIN
 _DIGITAL_SIGNATURES_GROUP = 0xFFFA
 _FIRST_SIGNABLE_GROUP = 0x0008
 _GROUPS_OF_OTHERS = frozenset((0x0000, 0x0002))  # of commands (PS3.7) and of the file meta information (PS3.10)
-
-
-@dataclass(frozen=True)
-class SequenceSpan:
-    """A top-level sequence as it stands in the instance.
-
-    Args:
-        start: Offset of its tag.
-        end: Offset behind its last byte.
-        header_size: Bytes of tag, VR and length.
-        length: Its length field, possibly undefined.
-        items: The content of each item, without its header and delimiter.
-    """
-
-    start: int
-    end: int
-    header_size: int
-    length: int
-    items: tuple[bytes, ...] = field(repr=False)
-
-
-@dataclass
-class Outline:
-    """What the walk over a data set found out.
-
-    Args:
-        covered: The covered tags, in order.
-        values: The captured values.
-        mac_parameters: The MAC Parameters Sequence, where there is one.
-        signatures: The Digital Signatures Sequence, where there is one.
-        mac_parameters_offset: Where a MAC Parameters Sequence belongs (or ends, where there is one).
-        signatures_offset: The same for a Digital Signatures Sequence.
-    """
-
-    covered: list[int] = field(default_factory=list)
-    values: dict[int, bytes] = field(default_factory=dict)
-    mac_parameters: SequenceSpan | None = None
-    signatures: SequenceSpan | None = None
-    mac_parameters_offset: int = -1
-    signatures_offset: int = -1
 
 
 class Scanner:

@@ -17,8 +17,9 @@ from datetime import datetime
 from agent.dicom.deflate import deflated_again, inflated
 from agent.dicom.elements import SOP_INSTANCE_UID, tag_name
 from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
+from agent.dicom.outline import Outline
 from agent.dicom.profile import Profile
-from agent.dicom.reader import Outline, Scanner
+from agent.dicom.reader import Scanner
 from agent.dicom.signature_items import (
     MOST_SIGNATURES,
     MacParameters,

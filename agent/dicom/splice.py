@@ -13,7 +13,7 @@ from agent.dicom.elements import (
     UNDEFINED_LENGTH,
     Encoding,
 )
-from agent.dicom.reader import Outline, SequenceSpan
+from agent.dicom.outline import Outline, SequenceSpan
 
 
 @dataclass(frozen=True)

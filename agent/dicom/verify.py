@@ -33,8 +33,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from agent.dicom.deflate import inflated
 from agent.dicom.elements import tag_name
 from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
+from agent.dicom.outline import Outline
 from agent.dicom.profile import Profile
-from agent.dicom.reader import Outline, Scanner
+from agent.dicom.reader import Scanner
 from agent.dicom.report import SignatureReport, VerificationReport
 from agent.dicom.signature_items import (
     MOST_SIGNATURES,

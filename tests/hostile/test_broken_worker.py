@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from agent.daemon.peer import Caller
 from agent.daemon.service import SigningService
 from agent.daemon.signer import Identities
 from agent.daemon.wire import (
+    REPLY_LIMIT,
     REQUEST_SIZE,
     HashName,
     Operation,
@@ -29,6 +30,7 @@ from agent.errors import SigningError
 from enroll.clock import SystemClock
 from tests.support.agent_process import Scanner, new_scanner, wait_until
 
+WORKER = 4711
 CALLER = Caller(pid=77, uid=1001, groups=(1001,))
 SIGN = Request(Operation.SIGN, role=Role.ACQUISITION, hash_name=HashName.SHA256, digest=bytes(range(32)))
 
@@ -39,10 +41,14 @@ class Keyholder:
 
     channels: SigningChannels
     scanner: Scanner
+    callers: list[socket.socket] = field(default_factory=list)
 
     def channel(self, *roles: Role) -> socket.socket:
-        """The worker's end of a new channel."""
-        channel = self.channels.open(CALLER, frozenset(roles), worker=4711)
+        """The worker's end of a new channel, for a caller of its own."""
+        caller, connection = socket.socketpair()
+        self.callers.append(caller)
+        with connection:
+            channel = self.channels.open(connection, CALLER, frozenset(roles), worker=WORKER)
         channel.settimeout(10)
         return channel
 
@@ -56,8 +62,11 @@ def keyholder(tmp_path: Path) -> Iterator[Keyholder]:
         audit = AuditTrail(scanner.audit_file, clock)
         identities = Identities(scanner.identities, scanner.keys, audit, clock)
         channels = SigningChannels(SigningService(identities, audit, clock, dict).reply, audit, threads=2)
-        yield Keyholder(channels, scanner)
+        keyholder = Keyholder(channels, scanner)
+        yield keyholder
         channels.close()
+        for caller in keyholder.callers:
+            caller.close()
         audit.close()
 
 
@@ -127,3 +136,30 @@ def test_a_channel_that_the_worker_closes_is_forgotten(keyholder: Keyholder) -> 
         channel.send(SIGN.encode())
 
     wait_until(lambda: not keyholder.channels.open_channels(), 5)
+
+
+def test_nobody_signs_in_the_name_of_a_caller_who_has_left(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.ACQUISITION) as channel:
+        assert signature(channel).value
+        keyholder.callers[-1].close()
+        assert ask(channel, SIGN.encode()) == b""
+    assert len(keyholder.scanner.audit("signature")) == 1
+
+
+def test_a_channel_is_of_no_use_once_its_worker_has_ended(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.ACQUISITION) as channel:
+        keyholder.channels.keep_only_of({WORKER})
+        assert signature(channel).value
+        keyholder.channels.keep_only_of({WORKER + 1})
+        wait_until(lambda: not keyholder.channels.open_channels())
+        with pytest.raises(BrokenPipeError):
+            channel.send(SIGN.encode())
+
+
+def test_the_largest_accepted_chain_passes_whole(keyholder: Keyholder) -> None:
+    """Ten certificates of 16 KiB each (`enroll.trust`) are about 220 KiB of PEM."""
+    chain = b"x" * (220 * 1024)
+    with keyholder.channel(Role.ACQUISITION) as channel:
+        (ours,) = keyholder.channels.open_channels()
+        ours.end.send(chain)
+        assert channel.recv(REPLY_LIMIT) == chain

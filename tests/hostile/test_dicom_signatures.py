@@ -137,7 +137,7 @@ FORGERIES: Final[dict[str, Callable[[Nodes], Nodes]]] = {
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_is_not_intact(name: str, signed: bytes) -> None:
     with contextlib.suppress(DicomError):
-        assert intact(rewritten(signed, FORGERIES[name])) == [False]
+        assert True not in intact(rewritten(signed, FORGERIES[name]))
 
 
 def test_writing_it_again_is_no_forgery(signed: bytes) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from agent.cli import exits
 from agent.cli.main import run
-from tests.support.agent_process import Agent, Scanner, new_scanner, running_agent
+from tests.support.agent_process import ROOT, Agent, Scanner, new_scanner, running_agent
 from tests.support.dicom_samples import ct_slice, deflate_bomb, nested_sequences
 
 
@@ -127,6 +130,52 @@ def test_what_cannot_be_judged_is_indeterminate(tmp_path: Path, kind: str, capsy
     assert verdict(capsys, odd_files(tmp_path)[kind]) == (exits.INDETERMINATE, "INDETERMINATE")
 
 
+def test_nothing_that_is_there_is_replaced_without_force(agent: Agent, image: Path, tmp_path: Path) -> None:
+    original, other = image.read_bytes(), tmp_path / "other.dcm"
+    other.write_bytes(b"something")
+    arguments = ["sign", "--socket", str(agent.socket), str(image), "-o"]
+    assert run([*arguments, str(image)]) == exits.OUTPUT
+    assert run([*arguments, str(image), "--force"]) == exits.OUTPUT
+    assert run([*arguments, str(other)]) == exits.OUTPUT
+    assert (image.read_bytes(), other.read_bytes()) == (original, b"something")
+    assert run([*arguments, str(other), "--force"]) == exits.OK
+    assert other.read_bytes().startswith(original[:300])
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_the_hash_of_a_signature_can_be_chosen(
+    agent: Agent, image: Path, scanner: Scanner, capsys: pytest.CaptureFixture[str], algorithm: str
+) -> None:
+    target = image.with_name(algorithm)
+    assert run(["sign", "--algorithm", algorithm, "--socket", str(agent.socket), str(image), "-o", str(target)]) == 0
+    capsys.readouterr()
+    assert run(["verify", "--json", "--anchor", anchor(scanner), str(target)]) == exits.OK
+    (signature,) = json.loads(capsys.readouterr().out)["files"][0]["signatures"]
+    assert signature["mac_algorithm"] == algorithm.upper()
+
+
+def test_long_work_shows_progress_on_a_terminal(agent: Agent, image: Path, tmp_path: Path) -> None:
+    """A progress bar goes to the terminal, and never into output that a program reads."""
+    for number in range(3):
+        (tmp_path / f"{number}.dcm").write_bytes(image.read_bytes())
+    files = [str(tmp_path / f"{number}.dcm") for number in range(3)]
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-m", "agent.cli.main", "sign", "--json", "--socket", str(agent.socket)]
+    ours, theirs = pty.openpty()
+    ran = subprocess.run(
+        [*command, "--output-directory", str(tmp_path / "out"), *files],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=False,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "100%" in shown
+    assert len(json.loads(ran.stdout)["files"]) == 3
+
+
 def test_without_an_agent_the_error_names_the_remedy(
     tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,12 +191,9 @@ def test_status_shows_the_identities_and_the_agent(
     assert run(["status", "--json", "--config", configuration]) == exits.OK
     status = json.loads(capsys.readouterr().out)
     assert status["agent"]["state"] == "ready"
-    assert [(entry["identity"], entry["state"]) for entry in status["identities"]] == [
-        ("idevid", "absent"),
-        ("device", "absent"),
-        ("signing", "valid"),
-    ]
-    assert status["identities"][2]["protection"] == "software"
+    states = {name: record["state"] for name, record in status["identities"].items()}
+    assert states == {"idevid": "absent", "device": "absent", "signing": "valid"}
+    assert status["identities"]["signing"]["protection"] == "software"
 
 
 def test_nothing_is_renewed_before_it_is_due(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,12 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agent.cli import exits
+from tests.support.other_user import run_as
 
 UNITS = Path(__file__).parents[2] / "systemd"
 UNIT_FILES = sorted(path.name for kind in ("service", "socket", "timer") for path in UNITS.glob(f"*.{kind}"))
@@ -112,25 +112,15 @@ def test_what_the_service_writes_is_for_the_group_of_the_administrators(tmp_path
     group = identifiers(tmp_path / "etc" / "group")["scanseal"]
     administrators = identifiers(tmp_path / "etc" / "group")["scanseal-admin"]
 
-    for folder in (tmp_path, *tmp_path.parents):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    program = (
-        "from pathlib import Path; from enroll.statefile import StateFiles; files = StateFiles();"
-        "files.make_directory(Path('identities/device'), 0o750); files.make_directory(Path('keys'));"
-        "files.write(Path('identities/device/meta.json'), b'', 0o640); files.write(Path('keys/k.pem'), b'')"
-    )
-    subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path / "var/lib/scanseal",
-        env={**os.environ, "PYTHONPATH": str(UNITS.parent)},
-        user=user,
-        group=group,
-        extra_groups=[],
-        umask=0o027,
-        check=True,
-    )
-
     state = tmp_path / "var/lib/scanseal"
+    statements = """
+files.make_directory(folder / "identities" / "device", 0o750)
+files.write(folder / "identities" / "device" / "meta.json", b"", 0o640)
+files.make_directory(folder / "keys")
+files.write(folder / "keys" / "k.pem", b"")
+"""
+    assert run_as(user, group, statements, state) == ""
+
     assert owner(state / "identities" / "device") == (user, administrators, 0o2750)
     assert owner(state / "identities" / "device" / "meta.json") == (user, administrators, 0o640)
     assert stat.S_IMODE((state / "keys").stat().st_mode) & 0o077 == 0

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import KeyStoreSettings, SoftwareStoreSettings, StoreName
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -28,6 +30,10 @@ from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
+
+needs_root_to_look_inside = pytest.mark.skipif(
+    os.getuid() != 0, reason="keyholder and workers hide their /proc entries from their own user: run as root"
+)
 
 _PROGRAM = """
 import sys

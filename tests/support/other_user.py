@@ -1,4 +1,8 @@
-"""Code that runs as a user without any right: file permissions mean nothing to root, as whom tests often run."""
+"""Code that runs as another user: permissions mean nothing to root, as whom tests often run.
+
+It is started as ourselves, imports what it needs and then becomes the other user, who may not be able to read the
+interpreter. It works in the current directory, so that the folders above need not be opened to that user.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
-
-def error_of(expression: str, forbidden: Path, folder: Path) -> str:
-    """What an expression raises while `forbidden` is closed to us: class, code and text, or "nothing".
-
-    Args:
-        expression: Sees `folder`, `StateFiles`, `IdentityStore`, `IdentityName`, `SoftwareKeyStore` and `issue_again`.
-        forbidden: A file or directory, mode 000 meanwhile.
-        folder: The folder of the test.
-    """
-    program = f"""
+_PROGRAM = """
 import os, sys
 from pathlib import Path
 from agent.config import load
@@ -27,29 +22,48 @@ from enroll.errors import ScansealError
 from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.statefile import StateFiles
-folder = Path({str(folder)!r})
+folder, files = Path(), StateFiles()
+user, group = map(int, sys.argv[2:])
+os.umask(0o027)
 if os.geteuid() == 0:
     os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
+    os.setgid(group)
+    os.setuid(user)
 try:
-    {expression}
-    print("nothing")
+    exec(sys.argv[1])
 except ScansealError as error:
     print(type(error).__name__, error.code, error)
 """
-    opened = [
-        parent for parent in (folder, *folder.parents) if os.geteuid() == 0 and parent.stat().st_mode & 0o005 != 5
-    ]
-    modes = {path: path.stat().st_mode for path in (*opened, forbidden)}
-    for path in opened:
-        path.chmod(0o755)
+
+
+def run_as(user: int, group: int, statements: str, folder: Path) -> str:
+    """What statements print, and the class, code and text of the error that ends them.
+
+    Args:
+        user: Who runs them, if we are root; otherwise ourselves.
+        group: Of that user, the only one.
+        statements: See `folder`, `files`, and what the program above imports.
+        folder: Where they run.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, statements, str(user), str(group)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ran.stdout.strip() + ran.stderr
+
+
+def error_of(expression: str, forbidden: Path, folder: Path) -> str:
+    """What an expression raises for a user without any right while `forbidden` is closed (mode 000)."""
+    modes = {path: path.stat().st_mode for path in (folder, forbidden)}
+    folder.chmod(0o755)
     forbidden.chmod(0)
     try:
-        ran = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
-        )
+        return run_as(NOBODY, NOBODY, expression, folder)
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
-    return ran.stdout.strip() or ran.stderr

@@ -1,0 +1,109 @@
+"""An agent whose signing key never leaves a token: SoftHSM, reached through p11-kit as a hardware token would be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli import exits
+from agent.cli.main import run
+from agent.client import SigningClient
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings
+from enroll.identity import IdentityName
+from enroll.keystore import KeyStores
+from tests.support.agent_process import Agent, Scanner, new_scanner, running_agent
+from tests.support.dicom_samples import ct_slice
+from tests.support.hospital import Hospital
+from tests.support.softhsm import SoftHsm, softhsm_of_this_process
+
+CONNECTIONS = 4
+INSTANCES = 50
+
+
+@pytest.fixture(scope="module")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    return softhsm_of_this_process(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def token(softhsm: SoftHsm) -> Pkcs11StoreSettings:
+    return Pkcs11StoreSettings(softhsm.proxy, "through-proxy", softhsm.pin_file, sessions=CONNECTIONS)
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Hospital:
+    return Hospital(tmp_path / "ca")
+
+
+@pytest.fixture
+def tables(token: Pkcs11StoreSettings, hospital: Hospital) -> dict[str, dict[str, Any]]:
+    return {
+        **hospital.tables(),
+        "identity.signing": {"key_store": "pkcs11", "key_algorithm": "rsa-2048"},
+        "keystore.pkcs11": {
+            "module": str(token.module),
+            "token": token.token,
+            "pin_file": str(token.pin_file),
+            "sessions": token.sessions,
+        },
+    }
+
+
+@pytest.fixture
+def scanner(
+    tmp_path: Path, token: Pkcs11StoreSettings, hospital: Hospital, tables: dict[str, dict[str, Any]]
+) -> Iterator[Scanner]:
+    with new_scanner(tmp_path) as scanner:
+        with hospital.answers():
+            assert run(["enroll", "est", "--config", str(scanner.configure(**tables))]) == exits.OK
+        yield scanner
+        signing = scanner.identities.current(IdentityName.SIGNING)
+        assert signing is not None
+        stores = KeyStores(KeyStoreSettings(pkcs11=token), scanner.state, scanner.files)
+        stores.destroy(signing.key_uri)
+        stores.close()
+
+
+@pytest.fixture
+def agent(scanner: Scanner, tables: dict[str, dict[str, Any]]) -> Iterator[Agent]:
+    with running_agent(scanner, **tables) as agent:
+        yield agent
+
+
+def test_every_image_that_several_connections_have_signed_by_a_token_is_valid(
+    agent: Agent, hospital: Hospital, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [ct_slice(16, 16 + number) for number in range(INSTANCES)]
+    files = [tmp_path / f"{number}.dcm" for number in range(INSTANCES)]
+
+    def sign(mine: range) -> None:
+        with SigningClient(agent.socket) as client:
+            for number in mine:
+                signed = BytesIO()
+                client.sign_instance(images[number], signed, role="acquisition", profile="creator-rsa")
+                files[number].write_bytes(signed.getvalue())
+
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        list(threads.map(sign, (range(first, INSTANCES, CONNECTIONS) for first in range(CONNECTIONS))))
+
+    capsys.readouterr()
+    assert run(["verify", "--json", "--anchor", str(hospital.ca.anchor_file), *map(str, files)]) == exits.OK
+    assert [file["verdict"] for file in json.loads(capsys.readouterr().out)["files"]] == ["VALID"] * INSTANCES
+
+
+def test_a_token_in_software_is_not_called_hardware(
+    agent: Agent, scanner: Scanner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["status", "--json", "--config", str(scanner.directory / "scanseal.toml")]) == exits.OK
+
+    assert json.loads(capsys.readouterr().out)["identities"]["signing"]["protection"] == "software"
+    signing = scanner.identities.current(IdentityName.SIGNING)
+    assert signing is not None
+    assert signing.key_uri.startswith("pkcs11:")
