@@ -1,4 +1,4 @@
-# Shared by scripts/demo and scripts/test: a Python environment with exactly what a lock file names.
+# Shared by scripts/demo, scripts/test and scripts/bench: a Python environment with exactly what a lock file names.
 # Sourced by bash from the top of the repository.
 
 say() {

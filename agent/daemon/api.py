@@ -98,21 +98,21 @@ class Api:
     def status(self, head: Head, body: Body) -> Answer:
         """`GET /v1/status`."""
         _parameters(head.query, ())
-        _limit(body, 0)
+        _limit(body, 0, "Send this request without a body.")
         return Answer.of(200, JSON, self._keyholder.status())
 
     def certificates(self, head: Head, body: Body) -> Answer:
         """`GET /v1/certificates`."""
         parameters = _parameters(head.query, ("identity",))
         identity = _choice(Identity, parameters.get("identity", Identity.SIGNING), "identity")
-        _limit(body, 0)
+        _limit(body, 0, "Send this request without a body.")
         return Answer.of(200, PEM, self._keyholder.certificates(identity))
 
     def sign_digest(self, head: Head, body: Body) -> Answer:
         """`POST /v1/sign/digest`."""
         _parameters(head.query, ())
         _demand_length(head)
-        _limit(body, JSON_BODY_LIMIT)
+        _limit(body, JSON_BODY_LIMIT, "Send only the members of this call.")
         members = _json_object(body.read(), ("role", "algorithm", "digest"))
         role = _choice(Role, members["role"], "role")
         algorithm = _choice(HashName, members["algorithm"], "algorithm")
@@ -140,7 +140,7 @@ class Api:
             limits=Limits(),
         )
         _demand_length(head)
-        _limit(body, self._options.instance_bytes)
+        _limit(body, self._options.instance_bytes, "Raise limits.instance_bytes in scanseal.toml.")
         self._keyholder.authorize(role)
         window = Window(body.read_into, self._instance_buffer(), self._open_spool, keep=whole)
         self._window = window
@@ -292,11 +292,11 @@ def _demand_length(head: Head) -> None:
         )
 
 
-def _limit(body: Body, limit: int) -> None:
+def _limit(body: Body, limit: int, remedy: str) -> None:
     if body.length > limit:
         raise RequestRefused(
             f"The body has {body.length} bytes; this call takes {limit}.",
-            remedy="Send less, or raise limits.instance_bytes in scanseal.toml.",
+            remedy=remedy,
             code="body-too-large",
         )
 

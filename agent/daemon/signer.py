@@ -127,7 +127,7 @@ class Identities:
         self.view = self._load()
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Take up a new generation, if there is one; called about once a second.
+        """Take up a new generation, if there is one; to be called at least once a second.
 
         A generation that cannot be used changes nothing but the status: what signed before goes on signing.
 

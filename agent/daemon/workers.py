@@ -71,7 +71,7 @@ class Workers:
         return [slot.worker for slot in self._slots if slot.worker is not None]
 
     def tend(self) -> None:
-        """Start workers that are missing and due; kill those that give no sign of life. Called about once a second."""
+        """Start workers that are missing and due; kill those that give no sign of life. For every second at least."""
         now = self._clock.monotonic()
         for slot in self._slots:
             if slot.worker is not None and now - slot.worker.heard > SILENCE:

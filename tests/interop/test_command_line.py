@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,3 +202,22 @@ def test_nothing_is_renewed_before_it_is_due(scanner: Scanner, capsys: pytest.Ca
     assert run(["renew", "--json", "--config", configuration]) == exits.OK
     states = {entry["identity"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["identities"]}
     assert states == {"device": "absent", "signing": "not-due"}
+
+
+def test_the_audit_trail_is_checked_from_the_command_line(
+    agent: Agent, signed: Path, scanner: Scanner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = str(scanner.directory / "scanseal.toml")
+    assert run(["audit", "verify", "--json", "--config", configuration]) == exits.OK
+    assert json.loads(capsys.readouterr().out)["records"] >= len(scanner.audit("signature"))
+    forged = scanner.directory / "forged.jsonl"
+    forged.write_bytes(scanner.audit_file.read_bytes().replace(b'"role":"acquisition"', b'"role":"synthesis"', 1))
+    assert run(["audit", "verify", str(forged)]) == exits.CONFIGURATION
+    assert "line" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_the_users_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert run(["evaluation-ca", "--directory", str(tmp_path), "--port", port]) == exits.CONFIGURATION
+    assert "--port" in capsys.readouterr().err

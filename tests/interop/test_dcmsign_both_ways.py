@@ -59,7 +59,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def signers(authority: Authority) -> dict[int, Signer]:
-    return {bits: authority.issue(f"rsa-{bits}", rsa_key(bits)) for bits in (2048, 3072)}
+    return {bits: authority.issue(f"rsa-{bits}", rsa_key(bits)) for bits in (2048, 3072, 4096)}
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def dcmsign_verdict(tmp_path: Path, authority: Authority) -> Callable[[bytes], E
 
 
 @pytest.mark.parametrize("options", [(), dcmsign.CREATOR], ids=["no-profile", "creator"])
-@pytest.mark.parametrize("bits", [2048, 3072])
+@pytest.mark.parametrize("bits", [2048, 3072, 4096])
 @pytest.mark.parametrize("hash_name", HASHES)
 def test_dcmsigns_signature_verifies_here(
     hash_name: str, bits: int, options: tuple[str, ...], by_dcmsign: Callable[..., bytes], signers: dict[int, Signer]
@@ -127,7 +127,7 @@ def test_a_signature_that_covers_nothing_is_not_intact(one: Sample, by_dcmsign: 
 # --- we sign, dcmsign verifies ---
 
 
-@pytest.mark.parametrize("bits", [2048, 3072])
+@pytest.mark.parametrize("bits", [2048, 3072, 4096])
 @pytest.mark.parametrize("hash_name", HASHES)
 def test_our_signature_verifies_in_dcmsign(
     hash_name: str, bits: int, dcmsign_verdict: Callable[[bytes], Exit], signers: dict[int, Signer]
