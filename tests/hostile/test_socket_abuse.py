@@ -21,7 +21,6 @@ from tests.support.agent_process import (
     Agent,
     Scanner,
     needs_root_to_look_inside,
-    new_scanner,
     running_agent,
     wait_until,
 )
@@ -37,13 +36,6 @@ LIMITS = {
     "instance_bytes": 8 << 20,
 }
 STATUS = request("GET", "/v1/status")
-
-
-@pytest.fixture(scope="module")
-def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanner]:
-    with new_scanner(tmp_path_factory.mktemp("scanner")) as scanner:
-        scanner.enroll()
-        yield scanner
 
 
 @pytest.fixture(scope="module")

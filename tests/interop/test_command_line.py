@@ -8,28 +8,14 @@ import pty
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.cli import exits
 from agent.cli.main import run
-from tests.support.agent_process import ROOT, Agent, Scanner, new_scanner, running_agent
+from tests.support.agent_process import ROOT, Agent, Scanner
 from tests.support.dicom_samples import ct_slice, deflate_bomb, nested_sequences
-
-
-@pytest.fixture(scope="module")
-def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanner]:
-    with new_scanner(tmp_path_factory.mktemp("scanner")) as scanner:
-        scanner.enroll()
-        yield scanner
-
-
-@pytest.fixture(scope="module")
-def agent(scanner: Scanner) -> Iterator[Agent]:
-    with running_agent(scanner) as agent:
-        yield agent
 
 
 @pytest.fixture

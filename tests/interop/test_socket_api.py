@@ -35,19 +35,6 @@ SPLICE = "application/vnd.scanseal.splice+json"
 OPENAPI = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
 
 
-@pytest.fixture(scope="module")
-def scanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanner]:
-    with new_scanner(tmp_path_factory.mktemp("scanner")) as scanner:
-        scanner.enroll()
-        yield scanner
-
-
-@pytest.fixture(scope="module")
-def agent(scanner: Scanner) -> Iterator[Agent]:
-    with running_agent(scanner) as agent:
-        yield agent
-
-
 @pytest.fixture
 def client(agent: Agent) -> Iterator[SigningClient]:
     with SigningClient(agent.socket) as client:
