@@ -110,8 +110,15 @@ class IdentitySettings:
     """`[identity.NAME]`: how the next key of an identity is made."""
 
     key_store: StoreName = option("Store of new keys.", default=StoreName.SOFTWARE)
+    key_algorithm: KeyAlgorithm = option("Kind of new keys.", default=KeyAlgorithm.P_256)
+
+
+@dataclass(frozen=True)
+class SigningIdentitySettings(IdentitySettings):
+    """`[identity.NAME]`: how the next key of the identity that signs images is made."""
+
     key_algorithm: KeyAlgorithm = option(
-        "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072
+        "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072, pattern=r"rsa-.*"
     )
 
 
@@ -119,8 +126,8 @@ class IdentitySettings:
 class IdentitiesSettings:
     """`[identity]`: the device identity says "I am this scanner"; the signing identity signs images."""
 
-    device: IdentitySettings = field(default_factory=lambda: IdentitySettings(key_algorithm=KeyAlgorithm.P_256))
-    signing: IdentitySettings = field(default_factory=IdentitySettings)
+    device: IdentitySettings = field(default_factory=IdentitySettings)
+    signing: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,16 @@ def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str
     return settings(**values)
 
 
+def choices_of(kind: type[StrEnum], declared: Mapping[str, Any]) -> list[str]:
+    """The values that an option takes.
+
+    Args:
+        kind: Its type.
+        declared: The metadata of its field, as `option` makes it; a pattern narrows the choice.
+    """
+    return [member.value for member in kind if re.fullmatch(declared["pattern"] or ".*", member.value)]
+
+
 def _unknown(name: str, known: Mapping[str, Any], where: str) -> ConfigurationError:
     near = difflib.get_close_matches(name, known, n=1)
     remedy = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
@@ -231,12 +248,17 @@ def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str
             )
         return tuple(value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        choices = [member.value for member in hint]
+        choices = choices_of(hint, declared.metadata)
         if value not in choices:
             raise ConfigurationError(f"{where} is {value!r}.", remedy=f"Use one of: {', '.join(choices)}.")
         return hint(value)
     if hint is Path:
-        return Path(_checked(str, value, declared, where))
+        path = Path(_checked(str, value, declared, where))
+        if not path.is_absolute():
+            raise ConfigurationError(
+                f"{where} is {value!r}.", remedy="Give an absolute path: commands and services start in other folders."
+            )
+        return path
     return _checked(hint, value, declared, where)
 
 

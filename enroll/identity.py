@@ -27,12 +27,11 @@ from enroll.errors import EnrollerBusy
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
 from enroll.record import damaged, read_record, read_time, write_record
-from enroll.statefile import StateFiles, unreadable
+from enroll.statefile import GROUP_DIRECTORY, StateFiles, unreadable
 from enroll.trust import VerifiedCertificate
 
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
-_DIRECTORY_MODE = 0o750
 _FILE_MODE = 0o640
 
 
@@ -162,7 +161,7 @@ class IdentityStore:
         final = self._generation_directory(name, number)
         draft = final.with_name(".draft")
         self._files.remove(draft)
-        self._files.make_directory(draft, _DIRECTORY_MODE)
+        self._files.make_directory(draft, GROUP_DIRECTORY)
         chain = (verified.certificate, *verified.chain)
         self._files.write(draft / "certificate.pem", pem(chain[:1]), _FILE_MODE)
         self._files.write(draft / "chain.pem", pem(chain), _FILE_MODE)
@@ -179,9 +178,10 @@ class IdentityStore:
 
         Raises:
             EnrollerBusy: There is one at work.
-            StateError: The lock file cannot be made.
+            StateError: The lock file cannot be made, or the state directory belongs to another user.
         """
-        self._files.make_directory(self._root, _DIRECTORY_MODE)
+        self._files.check_owner(self._root)
+        self._files.make_directory(self._root, GROUP_DIRECTORY)
         busy = EnrollerBusy("Another enrollment is running.", remedy="Try again when it is over.")
         return self._files.locked(self._root / "enroll.lock", busy)
 

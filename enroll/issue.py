@@ -153,7 +153,8 @@ class _Transaction:
         if isinstance(answer, Refused):
             self._abandon(sent)
             raise EnrollmentRefused(
-                f"The CA refused: {answer.reason}.", remedy=f"Nothing was changed. To act: {answer.who_must_act}."
+                f"The CA refused: {answer.reason}.",
+                remedy=f"Nothing was changed. To act: {answer.who_must_act}. {answer.advice}".rstrip(),
             )
         if isinstance(answer, Pending):
             self.journal.write(replace(sent, until=answer.until, reason=answer.reason))
@@ -228,6 +229,7 @@ class _Transaction:
             return None
 
     def _generate(self, now: datetime) -> PendingRequest:
+        self.stores.check(self.wanted.key_store)  # without a store there is no request, so none is written down
         name = f"{self.identity}-{secrets.token_hex(8)}"
         planned = self.journal.write(PendingRequest(Step.PLANNED, name, "", self._asked, now))
         uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
+import pwd
 import secrets
 import stat
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from pathlib import Path
 from enroll.errors import ScansealError, StateError, StateUnreadable
 
 STATE_FILE_LIMIT = 1 << 20  # bytes; certificates, chains and records are far smaller
+GROUP_DIRECTORY = 0o750  # for directories on the way to what administrators may read
 
 
 class StateFiles:
@@ -67,6 +70,7 @@ class StateFiles:
         with self._replacement(path) as temporary:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)  # the umask is that of whoever runs a command
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -136,14 +140,40 @@ class StateFiles:
             os.close(descriptor)
 
     def make_directory(self, path: Path, mode: int = 0o700) -> None:
-        """Make `path` and its parents where they are missing."""
+        """Make `path` where it is missing, and its parents, which the group may always enter.
+
+        What is there already keeps its mode.
+
+        Args:
+            path: The directory.
+            mode: Of `path` alone, whatever the umask; the parents that are made get `GROUP_DIRECTORY`.
+
+        Raises:
+            StateError: The disk refused.
+        """
         try:
             missing = [p for p in (path, *path.parents) if not p.exists()]
             for directory in reversed(missing):
-                directory.mkdir(mode=mode, exist_ok=True)
+                _make_directory(directory, mode if directory == path else GROUP_DIRECTORY)
                 self.sync_directory(directory.parent)
         except OSError as error:
             raise _not_written(path, error) from error
+
+    def check_owner(self, path: Path) -> None:
+        """Refuse a directory of another user: what we make in it, its owner could not read.
+
+        Raises:
+            StateError: `path` is there and belongs to another user.
+        """
+        owner, user = _owner(path), os.geteuid()
+        if owner is None or owner == user:
+            return
+        name = _user_name(owner)
+        raise StateError(
+            f"{path} belongs to {name}, and this runs as {_user_name(user)}.",
+            remedy=f"Run it as that user: runuser -u {name} -- scanseal enroll est" if owner else _give_back(path),
+            code="state-of-another-user",
+        )
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a file or a directory within one file system."""
@@ -195,10 +225,39 @@ class StateFiles:
 
 def unreadable(path: Path) -> StateUnreadable:
     """What to raise for a file that is not for the user who runs this."""
-    return StateUnreadable(
-        f"{path} cannot be read: Permission denied.",
-        remedy="Run this as root, as the user scanseal, or as a member of scanseal-admin.",
-    )
+    remedy = "Run this as root, as the user scanseal, or as a member of scanseal-admin."
+    for inner, outer in itertools.pairwise((path, *path.parents)):
+        if _owner(outer) == os.geteuid() and _owner(inner) not in (None, os.geteuid()):
+            # Made by a command that was run as root, say.
+            remedy = f"Something in {outer} belongs to another user. {_give_back(outer)}"
+            break
+    return StateUnreadable(f"{path} cannot be read: Permission denied.", remedy=remedy)
+
+
+def _give_back(path: Path) -> str:
+    return f"Run as root: chown -R {_user_name(os.geteuid())} {path}"
+
+
+def _make_directory(path: Path, mode: int) -> None:
+    path.mkdir(mode=mode, exist_ok=True)
+    given = stat.S_IMODE(path.stat().st_mode)
+    if given & mode != mode:
+        path.chmod(given | mode)  # the umask of whoever runs a command; the set-group-ID bit stays
+
+
+def _owner(path: Path) -> int | None:
+    """The number of its owner; None where there is nothing, or nothing that may be looked at."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"#{number}"
 
 
 def _not_written(path: Path, error: OSError) -> StateError:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
+from enroll.certificates import pem
 from enroll.errors import ConfigurationError, KeyStoreError
 from enroll.keystore.base import TlsKey
 
@@ -47,7 +47,9 @@ def client_context(anchors: Iterable[x509.Certificate], identity: ClientIdentity
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cadata=b"".join(c.public_bytes(serialization.Encoding.DER) for c in anchors))
+        # PEM, because its end leaves a mark in OpenSSL's queue of errors. At the end of DER, Python takes an error that
+        # the library of a token left there for ours.
+        context.load_verify_locations(cadata=pem(tuple(anchors)).decode("ascii"))
     except ssl.SSLError as error:
         raise ConfigurationError(
             f"The CA certificate cannot be used for TLS: {error.reason}.", remedy="Check [est] anchor_file."
@@ -64,5 +66,5 @@ def _load(context: ssl.SSLContext, identity: ClientIdentity) -> None:
     except (ssl.SSLError, OSError) as error:
         raise KeyStoreError(
             f"The key of {identity.chain_file} cannot be used for TLS: {error.strerror}.",
-            remedy="Check that the key file belongs to the certificate and that its passphrase is right.",
+            remedy="Check that the key file belongs to the certificate.",
         ) from error

@@ -30,14 +30,15 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from pydicom.data import get_testdata_file
 
 from agent.cli.enroll import enroll_by_est
+from agent.cli.try_out import write_configuration
 from agent.client import SigningClient
 from agent.config import load
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.window import Window
 from agent.errors import AgentError
 from enroll.clock import SystemClock
-from enroll.evaluation.ca import USERNAME, EvaluationCa
+from enroll.evaluation.ca import EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore import KeyStores
@@ -47,24 +48,6 @@ ROLE, PROFILE = "acquisition", "creator-rsa"
 ROUNDS = 7  # of each comparison, in turns
 START_TIMEOUT = 30.0  # seconds
 HUGE_FRAMES = 400  # of 512 KB: 200 MB
-
-CONFIGURATION = """\
-state_directory = "{root}/state"
-[device]
-serial_number = "BENCH-1"
-[keystore.software]
-passphrase_file = "{root}/passphrase"
-[est]
-url = "{url}"
-anchor_file = "{anchor}"
-username = "{username}"
-password_file = "{password}"
-[socket]
-path = "{root}/sign.sock"
-group = "{group}"
-[roles]
-acquisition = ["user:{user}"]
-"""
 
 
 @dataclass(frozen=True)
@@ -109,20 +92,9 @@ def ct_slice(frames: int = 1) -> bytes:
 def enrolled(root: Path) -> Scanner:
     """A scanner with keys in software and certificates from an evaluation CA."""
     files, clock = StateFiles(), SystemClock()
-    files.write(root / "passphrase", secrets.token_urlsafe(32).encode())
-    ca = EvaluationCa.create_or_open(root / "ca", clock)
+    ca = EvaluationCa.create_or_open(root, clock)
     with EstServer(ca) as server:
-        configuration = root / "scanseal.toml"
-        content = CONFIGURATION.format(
-            root=root,
-            url=server.url,
-            anchor=ca.anchor_file,
-            username=USERNAME,
-            password=ca.password_file,
-            user=os.getuid(),
-            group=os.getgid(),
-        )
-        files.write(configuration, content.encode())
+        configuration = write_configuration(ca, server.url)
         settings = load(configuration, files).enroll
         for identity in (IdentityName.DEVICE, IdentityName.SIGNING):
             enroll_by_est(identity, settings, clock)
@@ -215,7 +187,7 @@ def row(name: str, result: str, aim: str, remark: str) -> None:
 
 def bench_in_process(scanner: Scanner) -> None:
     """The signing code alone: no socket, no processes."""
-    plan = SignaturePlan(load_profile(PROFILE), "sha256", "2.25.1", datetime.now(UTC))
+    plan = SignaturePlan(load_profile(ProfileName.CREATOR_RSA), "sha256", "2.25.1", datetime.now(UTC))
 
     def sign() -> None:
         instance = digest_instance(Window.over(scanner.image), plan)
@@ -271,7 +243,7 @@ def bench_dcmsign(scanner: Scanner, ours: Callable[[], float]) -> None:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    current = IdentityStore(scanner.root / "state", StateFiles()).current(IdentityName.SIGNING)
+    current = IdentityStore(scanner.root / "scanner", StateFiles()).current(IdentityName.SIGNING)
     certificate.write_bytes(current.certificate.public_bytes(serialization.Encoding.PEM) if current else b"")
     image.write_bytes(scanner.image)
     output = str(scanner.root / "dcmsign.dcm")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentSettings
-from enroll.config import EnrollSettings
+from enroll.config import EnrollSettings, choices_of
 
 EXAMPLE = Path(__file__).parent.parent / "systemd" / "scanseal.toml"
 
@@ -157,7 +157,7 @@ def _entry(option: Option) -> str:
 def _facts(option: Option) -> Iterator[str]:
     low, high, unit = (option.declared[key] for key in ("at_least", "at_most", "unit"))
     if issubclass(option.kind, StrEnum):
-        yield f"One of: {', '.join(member.value for member in option.kind)}."
+        yield f"One of: {', '.join(choices_of(option.kind, option.declared))}."
     if unit:
         yield f"Unit: {unit}."
     if low is not None and high is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,10 +20,12 @@ from enroll.clock import Clock, SystemClock
 from enroll.errors import ScansealError
 from enroll.statefile import StateFiles
 
+CONFIGURATION = "ca/scanseal.toml"
+ANCHOR = "ca/root.pem"
 START_TIMEOUT = 20.0  # seconds
 COMMAND_TIMEOUT = 120  # seconds
 
-_EXTRA = "Run: pip install 'scanseal[demo]'"
+_EXTRA = "Run scripts/demo instead, or first pip install '.[demo]' in the checkout."
 
 # What each sample shows -> its name among the files that ship with pydicom.
 SAMPLES = {
@@ -33,31 +34,6 @@ SAMPLES = {
     "a compressed image (JPEG 2000)": "JPEG2000.dcm",
     "a structured report": "test-SR.dcm",
 }
-
-CONFIGURATION = """\
-state_directory = "{root}/state"
-
-[device]
-model = "CT 9000"
-serial_number = "CT-0001"
-hardware_type = "1.3.6.1.4.1.32473.1.1"
-
-[keystore.software]
-passphrase_file = "{root}/passphrase"
-
-[est]
-url = "{url}"
-anchor_file = "{anchor}"
-username = "{username}"
-password_file = "{password}"
-
-[socket]
-path = "{root}/sign.sock"
-group = "{group}"
-
-[roles]
-acquisition = ["user:{user}"]
-"""
 
 
 class DemoError(ScansealError):
@@ -80,6 +56,8 @@ def command(directory: Path) -> int:
     Needs no root, no hardware and no network but loopback. Takes a few seconds.
     """
     directory = directory.absolute()
+    for name in SAMPLES.values():
+        sample(name)
     _prepare(directory)
     _Demo(directory, SystemClock()).show()
     return exits.OK
@@ -104,55 +82,46 @@ class _Demo:
     def show(self) -> None:
         """Run all steps; the first that does not end as it should ends the demonstration."""
         _say("This shows how a scanner gets an identity and signs its images. Everything is real but the scanner.")
-        with self._evaluation_ca() as ca:
-            self._configure(ca)
+        with self._evaluation_ca():
             _step(2, "The scanner makes its keys and gets its certificates from that CA (EST, RFC 7030).")
-            self._run("enroll", "est", "--config", str(self._configuration))
+            self._run("enroll", "est", "--config", CONFIGURATION)
         _say("    The CA is stopped now: signing does not need it.")
         with self._agent():
             signed = self._sign()
         self._verify(signed)
         self._tamper(signed)
         second = self._second_opinion(signed)
+        command = shlex.join((*_scanseal(), "verify", "--anchor", ANCHOR, "signed/CT_small.dcm"))
+        _say(f"\nTo look again: cd {shlex.quote(str(self.directory))} && {command}")
         _say(
-            f"\nProved: {len(signed)} images were signed by a key that only the scanner has, and verify{second}; "
+            f"Proved: {len(signed)} images were signed by a key that only the scanner has, and verify{second}; "
             "a changed pixel is noticed, a corrected patient name is not held against the image."
         )
         _say(f"The files are in {self.directory}: signed images in signed/, the CA's certificate is ca/root.pem.")
 
-    @property
-    def _configuration(self) -> Path:
-        return self.directory / "scanseal.toml"
-
     @contextmanager
-    def _evaluation_ca(self) -> Iterator[dict[str, str]]:
+    def _evaluation_ca(self) -> Iterator[None]:
         _step(1, "A small certificate authority starts on this machine. It plays the hospital's CA.")
-        arguments = ("evaluation-ca", "--json", "--directory", str(self.directory / "ca"), "--port", "0")
+        arguments = ("evaluation-ca", "--json", "--directory", "ca", "--port", "0")
         with self._background(arguments, "evaluation-ca.log") as output:
             try:
                 facts = json.loads(output.readline())
             except ValueError as error:
                 log = self.directory / "evaluation-ca.log"
                 raise DemoError("The evaluation CA did not start.", remedy=f"See {log}.") from error
-            yield facts
-
-    def _configure(self, ca: dict[str, str]) -> None:
-        files = StateFiles()
-        files.write(self.directory / "passphrase", secrets.token_urlsafe(32).encode())
-        content = CONFIGURATION.format(root=self.directory, user=os.getuid(), group=os.getgid(), **ca)
-        files.write(self._configuration, content.encode())
-        _say(f"    What the scanner needs to know is in {self._configuration}.")
+            _say(f"    It listens on {facts['url']}. What a scanner has to know of it is in {CONFIGURATION}.")
+            yield
 
     @contextmanager
     def _agent(self) -> Iterator[None]:
         _step(3, "The signing agent starts and listens on a local socket.")
-        with self._background(("agent", "--config", str(self._configuration)), "agent.log"):
+        with self._background(("agent", "--config", CONFIGURATION), "agent.log"):
             deadline = self.clock.monotonic() + START_TIMEOUT
-            while self._call("status", "--config", str(self._configuration)).returncode != exits.OK:
+            while self._call("status", "--config", CONFIGURATION).returncode != exits.OK:
                 if self.clock.monotonic() > deadline:
                     raise DemoError("The agent did not start.", remedy=f"See {self.directory / 'agent.log'}.")
                 self.clock.sleep(0.1)
-            self._run("status", "--config", str(self._configuration))
+            self._run("status", "--config", CONFIGURATION)
             yield
 
     def _sign(self) -> list[Path]:
@@ -163,13 +132,13 @@ class _Demo:
         for meaning, name in SAMPLES.items():
             shutil.copy(sample(name), originals / name)
             _say(f"    {name}: {meaning}")
-        files = [str(originals / name) for name in SAMPLES.values()]
-        self._run("sign", "--config", str(self._configuration), "--output-directory", str(target), *files)
+        files = [f"images/{name}" for name in SAMPLES.values()]
+        self._run("sign", "--config", CONFIGURATION, "--output-directory", "signed", *files)
         return [target / name for name in SAMPLES.values()]
 
     def _verify(self, signed: Sequence[Path]) -> None:
         _step(5, "A recipient who has only the CA's certificate checks them:")
-        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), *map(str, signed))
+        self._run("verify", "--anchor", ANCHOR, *(f"signed/{file.name}" for file in signed))
 
     def _tamper(self, signed: Sequence[Path]) -> None:
         import pydicom
@@ -182,8 +151,8 @@ class _Demo:
         image = pydicom.dcmread(signed[0])
         image.PatientName = "Corrected^Name"
         image.save_as(renamed)
-        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), str(changed), expected=exits.BROKEN)
-        self._run("verify", "--anchor", str(self.directory / "ca" / "root.pem"), str(renamed))
+        self._run("verify", "--anchor", ANCHOR, changed.name, expected=exits.BROKEN)
+        self._run("verify", "--anchor", ANCHOR, renamed.name)
 
     def _second_opinion(self, signed: Sequence[Path]) -> str:
         program = shutil.which("dcmsign")
@@ -191,7 +160,7 @@ class _Demo:
             _step(7, "dcmsign is not installed, so there is no second opinion (Debian: apt-get install dcmtk).")
             return ""
         _step(7, "DCMTK's dcmsign, which shares no code with scanseal, checks the same files:")
-        anchor = str(self.directory / "ca" / "root.pem")
+        anchor = str(self.directory / ANCHOR)
         for file in signed:
             ran = subprocess.run(
                 (program, "--verify", "+rc", "+cf", anchor, str(file)),
@@ -215,14 +184,21 @@ class _Demo:
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            (*_scanseal(), *arguments), capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
+            (*_scanseal(), *arguments),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
         )
 
     @contextmanager
     def _background(self, arguments: Sequence[str], log: str) -> Iterator[IO[str]]:
         with (
             (self.directory / log).open("w") as errors,
-            subprocess.Popen((*_scanseal(), *arguments), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+            subprocess.Popen(
+                (*_scanseal(), *arguments), cwd=self.directory, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process,
         ):
             if process.stdout is None:
                 raise DemoError("The output of a started program cannot be read.")
@@ -249,7 +225,8 @@ def sample(name: str) -> str:
 
 
 def _scanseal() -> tuple[str, ...]:
-    return (sys.executable, "-m", "agent.cli.main")
+    program = Path(sys.executable).with_name("scanseal")
+    return (str(program),) if program.exists() else (sys.executable, "-m", "agent.cli.main")
 
 
 def _step(number: int, text: str) -> None:

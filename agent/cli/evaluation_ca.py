@@ -9,26 +9,19 @@ from pathlib import Path
 import click
 
 from agent.cli.options import json_option, show
+from agent.cli.try_out import write_configuration
 from enroll.clock import SystemClock
 from enroll.errors import ConfigurationError
-from enroll.evaluation.ca import DEFAULT_LIFETIME, USERNAME, EvaluationCa
+from enroll.evaluation.ca import DEFAULT_LIFETIME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 
 BANNER = """\
 Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and it never revokes.
 
-  EST server   {url}
-  anchor       {anchor}
-  user name    {username}
-  password     in {password}
-
-In scanseal.toml:
-
-  [est]
-  url = "{url}"
-  anchor_file = "{anchor}"
-  username = "{username}"
-  password_file = "{password}"
+  EST server      {url}
+  anchor          {anchor}
+  configuration   {configuration}
+                  of a pretend scanner that enrolls here: scanseal enroll est --config {configuration}
 
 Stop with Ctrl-C."""
 
@@ -52,8 +45,9 @@ Stop with Ctrl-C."""
 def command(directory: Path, port: int, lifetime_days: int, *, as_json: bool) -> None:
     """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
 
-    It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner. With --json it
-    prints one line that says where, as soon as it listens.
+    It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner. It also writes
+    scanseal.toml for a pretend scanner that enrolls with it. With --json it prints one line that says where, as soon
+    as it listens.
 
     \b
     Example: scanseal evaluation-ca --directory ./evaluation-ca
@@ -70,8 +64,7 @@ def command(directory: Path, port: int, lifetime_days: int, *, as_json: bool) ->
         "directory": str(directory),
         "url": server.url,
         "anchor": str(ca.anchor_file),
-        "username": USERNAME,
-        "password": str(ca.password_file),
+        "configuration": str(write_configuration(ca, server.url)),
     }
     show({"not_for_production": True, **facts}, BANNER.format(**facts), as_json=as_json)
     sys.stdout.flush()

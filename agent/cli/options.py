@@ -8,7 +8,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -27,7 +27,7 @@ def config_option(command: Command) -> Command:
     """`--config FILE`."""
     return click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=DEFAULT_CONFIGURATION,
         show_default=True,
         help="The configuration file.",
@@ -75,7 +75,7 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
         raise InputFileError(f"{path} cannot be read: {error.strerror}.", remedy="Name a DICOM file.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputFileError(f"{path} is not a regular file.", remedy="Name a DICOM file.")
+        raise InputFileError(f"{path} is not a regular file.", remedy="Name DICOM files, as FOLDER/*.dcm.")
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
@@ -104,6 +104,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
             file.flush()
@@ -112,4 +113,5 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise OutputFileError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -14,6 +14,7 @@ from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName, IdentityStore
+from enroll.journal import Step
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
 
@@ -56,11 +57,16 @@ def _renewed(
     """What was done, for programs and for people."""
     identities = IdentityStore(settings.state_directory, StateFiles())
     current = identities.current(identity)
-    if current is None and identities.journal(identity).read() is None:
-        return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
-    if current is None and dry_run:
-        return {"identity": identity, "state": "waiting"}, f"{identity}: the first request is still with the CA"
-    if current is not None:
+    if current is None:
+        request = identities.journal(identity).read()
+        if request is None:
+            return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
+        if dry_run and request.step in {Step.PLANNED, Step.GENERATED}:
+            line = f"{identity}: the first request is prepared, not sent yet"
+            return {"identity": identity, "state": "prepared"}, line
+        if dry_run:
+            return {"identity": identity, "state": "waiting"}, f"{identity}: the first request is still with the CA"
+    else:
         due_at = renewal_time(current.certificate)
         due = renewal_due(current.certificate, clock.now())
         if dry_run or not (due or force):

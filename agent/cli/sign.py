@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,33 @@ from agent.cli import exits
 from agent.cli.options import config_option, configuration, json_option, progress, regular_file, show, written_whole
 from agent.client import SigningClient, apply_splice
 from agent.daemon.wire import HashName, Role
-from agent.dicom.profile import PROFILES
+from agent.dicom.profile import ProfileName
 from agent.errors import OutputFileError
 from enroll.errors import ScansealError
 
 
 @click.command("sign")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILE...")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the signed instance goes, for one FILE.")
 @click.option(
     "--output-directory",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Where the signed instances go, under the names of the FILEs.",
+    type=click.Path(path_type=Path),
+    help="Where the signed instances go, under the names of the FILEs. Made if it is not there.",
 )
 @click.option(
     "--role",
-    type=click.Choice([role.value for role in Role if role is not Role.TLS]),
+    type=click.Choice([role.value for role in Role]),
     default="acquisition",
     show_default=True,
     help="What is signed.",
 )
-@click.option("--profile", type=click.Choice(PROFILES), default=PROFILES[0], show_default=True, help="What is covered.")
+@click.option(
+    "--profile",
+    type=click.Choice([name.value for name in ProfileName]),
+    default="creator-rsa",
+    show_default=True,
+    help="What is covered.",
+)
 @click.option(
     "--algorithm",
     type=click.Choice([name.value for name in HashName]),
@@ -92,10 +99,13 @@ def _targets(files: Sequence[Path], output: Path | None, output_directory: Path 
         if output is None or len(files) != 1:
             raise click.UsageError("--output takes one FILE. Use --output-directory for several.")
         return [output]
-    targets = [output_directory / file.name for file in files]
-    if len(set(targets)) != len(targets):
-        raise click.UsageError("Two FILEs have the same name, so one would overwrite the other. Sign them separately.")
-    return targets
+    names = Counter(file.name for file in files)
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise click.UsageError(
+            f"{count} FILEs are called {name!r}, so one would replace the other. Sign them separately."
+        )
+    return [output_directory / file.name for file in files]
 
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:

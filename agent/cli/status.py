@@ -33,7 +33,9 @@ def command(config: Path, *, as_json: bool) -> int:
     settings = configuration(config)
     identities = {name: _identity(name, settings.enroll) for name in IdentityName}
     agent = _agent(settings)
-    lines = [f"{name:8} {_identity_text(record)}" for name, record in identities.items()]
+    # Most scanners have no factory identity, and nobody has to get one.
+    shown = {name: record for name, record in identities.items() if (name, record["state"]) != ("idevid", "absent")}
+    lines = [f"{name:8} {_identity_text(record)}" for name, record in shown.items()]
     lines.append(f"{'agent':8} {_agent_text(agent)}")
     show({"identities": identities, "agent": agent}, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
@@ -68,8 +70,8 @@ def _identity_text(record: dict[str, Any]) -> str:
     if record["state"] == "absent":
         return "not enrolled"
     return (
-        f"{record['subject']}, key in {record['protection']}, {record['state']} until {record['not_after'][:10]}, "
-        f"renewed from {record['renewal_due_at'][:10]}"
+        f"generation {record['generation']}, {record['subject']}, key in {record['protection']}, "
+        f"{record['state']} until {record['not_after'][:10]}, renewed from {record['renewal_due_at'][:10]}"
     )
 
 
@@ -86,4 +88,5 @@ def _agent_text(record: dict[str, Any]) -> str:
         return f"{error['what']} {error['remedy']}"
     if refused := record.get("refused_generation"):
         return f"{record['state']}, but the newest generation was refused: {refused['detail']}"
-    return str(record["state"])
+    signing = record["identities"]["signing"]
+    return f"{record['state']}, signs with generation {signing['generation']}" if signing else str(record["state"])

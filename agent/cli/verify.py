@@ -10,7 +10,7 @@ import click
 from agent.cli import exits
 from agent.cli.options import json_option, mapped, progress, show
 from agent.dicom.elements import tag_name
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.report import SignatureReport, Verdict, VerificationReport
 from agent.dicom.verify import Verification, verify_instance
 from enroll.clock import SystemClock
@@ -38,10 +38,10 @@ MEANING: dict[str, str] = {
 
 
 @click.command("verify")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILE...")
 @click.option(
     "--anchor",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="PEM file with the CA certificates you trust. Without it no signer is known.",
 )
 @json_option
@@ -50,13 +50,13 @@ def command(files: tuple[Path, ...], anchor: Path | None, *, as_json: bool) -> i
 
     \b
     Exit code: 0 all valid, 1 one was changed, 3 signer unknown or coverage partial,
-               4 one is unsigned, 7 one could not be judged.
+               4 one is unsigned, 7 one could not be read or judged, 78 the anchor file cannot be used.
 
     \b
     Example: scanseal verify --anchor hospital-ca.pem study/*.dcm
     """
     verification = Verification(
-        profile=load_profile("creator-rsa"),
+        profile=load_profile(ProfileName.CREATOR_RSA),
         now=SystemClock().now(),
         anchors=read_anchors(anchor, StateFiles()) if anchor else (),
     )

@@ -25,7 +25,7 @@ from agent.daemon.problems import MEDIA_TYPE as PROBLEM
 from agent.daemon.problems import problem_of
 from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Role, Signature
 from agent.dicom.headers import Limits
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.splice import Edit, spliced
 from agent.dicom.window import Window
@@ -129,11 +129,11 @@ class Api:
     def sign_instance(self, head: Head, body: Body) -> Answer:
         """`POST /v1/sign/instance`."""
         parameters = _parameters(head.query, ("role", "profile", "algorithm"))
-        role = _choice(Role, parameters.get("role", ""), "role")
+        role = _choice(Role, parameters.get("role"), "role")
         algorithm = _choice(HashName, parameters.get("algorithm", HashName.SHA256), "algorithm")
         whole = _accepted(head.fields.get("accept", "*/*")) == DICOM
         plan = SignaturePlan(
-            profile=load_profile(parameters.get("profile", "")),
+            profile=load_profile(_choice(ProfileName, parameters.get("profile"), "profile")),
             hash_name=algorithm,
             signature_uid=f"2.25.{uuid.uuid4().int}",
             signed_at=self._clock.now(),
@@ -249,7 +249,7 @@ def _choice(kind: type[Choice], value: Any, name: str) -> Choice:
         return kind(value)
     except ValueError as error:
         raise RequestRefused(
-            f"{name} is {str(value)[:100]!r}.",
+            f"{name} is missing." if value is None else f"{name} is {str(value)[:100]!r}.",
             remedy=f"Give one of: {', '.join(kind)}.",
             code="parameter-invalid",
         ) from error

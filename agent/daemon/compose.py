@@ -21,6 +21,7 @@ from agent.daemon.signer import Identities
 from agent.daemon.workers import Workers
 from agent.errors import AlreadyRunning
 from enroll.clock import Clock
+from enroll.errors import ConfigurationError
 from enroll.identity import IdentityStore
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
@@ -44,6 +45,11 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles)
         workers = Workers(settings.workers.count or cpus, worker_options(settings), clock)
         stack.callback(workers.kill)
         workers.tend()
+        if not workers.running():
+            raise ConfigurationError(
+                "No worker can be started; the log says why.",
+                remedy="Make sure that this user may run the Python of scanseal.",
+            )
         files.make_directory(state / "audit", 0o750)
         audit = AuditTrail(state / "audit" / "audit.jsonl", clock)
         stack.callback(audit.close)

@@ -65,6 +65,7 @@ class Keyholder:
         """Accept connections until SIGTERM or SIGINT, then let what is under way finish."""
         parts = self._parts
         parts.manager.ready()
+        logger.info("Listening on %s.", parts.listener.path or "the socket that systemd made")
         while not self._stopping:
             self._wait(parts.listener.socket)
             parts.workers.tend()

@@ -90,7 +90,8 @@ class SigningService:
             self._refusals.record(role, caller)
             raise RoleNotAllowed(
                 f"User {caller.uid} may not use the role {role}.",
-                remedy=f"Ask the operator to add the user, or one of its groups, to [roles] {role} in scanseal.toml.",
+                remedy=f"Ask the operator to add the user, or one of its groups, to [roles] {role} in scanseal.toml "
+                "and to restart the agent: systemctl restart scanseal.",
             )
 
     def _active_key(self) -> ActiveKey:

@@ -46,12 +46,11 @@ class Operation(IntEnum):
 
 
 class Role(StrEnum):
-    """What a caller asks for. `tls` is reserved: no call uses it."""
+    """What a caller asks for."""
 
     ACQUISITION = "acquisition"
     DERIVATION = "derivation"
     SYNTHESIS = "synthesis"
-    TLS = "tls"
 
 
 class Identity(StrEnum):

@@ -26,7 +26,7 @@ from agent.daemon.options import WorkerOptions
 from agent.daemon.sandbox import confine
 from agent.daemon.wire import ALIVE, CONNECTION, DRAIN
 from agent.dicom.elements import SOP_INSTANCE_UID, dictionary_vr
-from agent.dicom.profile import PROFILES, load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from enroll.clock import Clock, SystemClock
 from enroll.errors import ScansealError
 
@@ -158,7 +158,7 @@ def _defect() -> ScansealError:
 
 def load_tables() -> None:
     """Read the files that are read when they are first needed, as long as files can be read."""
-    for name in PROFILES:
+    for name in ProfileName:
         load_profile(name)
     dictionary_vr(SOP_INSTANCE_UID)
 

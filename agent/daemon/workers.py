@@ -81,7 +81,7 @@ class Workers:
                 try:
                     slot.worker = self._start(now)
                 except OSError as error:  # no process, memory or descriptor to be had: others have to end first
-                    logger.error("A worker cannot be started: %s", error.strerror)  # noqa: TRY400
+                    logger.error("A worker cannot be started: %s: %s", error.strerror, error.filename)  # noqa: TRY400
                     self._delay(slot, now)
 
     def hand_over(self, worker: Worker, connection: socket.socket, channel: socket.socket) -> bool:

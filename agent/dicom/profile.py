@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from agent.errors import DicomError
 
-PROFILES = ("creator-rsa",)
+class ProfileName(StrEnum):
+    """The profiles."""
+
+    CREATOR_RSA = "creator-rsa"
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,8 @@ class Profile:
 
 
 @cache
-def load_profile(name: str) -> Profile:
-    """The profile of that name.
-
-    Raises:
-        DicomError: There is none.
-    """
-    if name not in PROFILES:
-        raise DicomError(
-            f"There is no signature profile {name[:64]!r}.",
-            remedy=f"Use one of: {', '.join(PROFILES)}.",
-            code="profile-unknown",
-        )
+def load_profile(name: ProfileName) -> Profile:
+    """The profile of that name."""
     content = json.loads(files("agent.dicom").joinpath("profiles", f"{name}.json").read_text(encoding="ascii"))
     return Profile(
         name=content["name"],

@@ -34,10 +34,15 @@ class Pending:
 
 @dataclass(frozen=True)
 class Refused:
-    """The server understood and said no. `who_must_act` is a role: "CA operator", "hospital IT", "vendor service"."""
+    """The server understood and said no.
+
+    `who_must_act` is a role: "CA operator", "hospital IT", "vendor service"; `advice` is what to do, where that
+    is known.
+    """
 
     reason: str
     who_must_act: str
+    advice: str = ""
 
 
 @dataclass(frozen=True)

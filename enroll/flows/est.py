@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Self
 
 from cryptography import x509
@@ -71,10 +72,11 @@ _REFUSALS = {  # HTTP status: what it means here, who must act
 
 @dataclass(frozen=True)
 class Credentials:
-    """User name and password of the first enrollment (RFC 7030 3.2.3)."""
+    """User name and password of the first enrollment (RFC 7030 3.2.3), and where the password was read."""
 
     username: str
     password: bytes = field(repr=False)
+    password_file: Path
 
     def header(self) -> str:
         """The Authorization header for HTTP Basic (RFC 7617)."""
@@ -190,7 +192,11 @@ class EstFlow:
             return Pending(until, text or "the CA has not decided yet")
         if 400 <= answer.status < 500 and answer.status != 429:  # noqa: PLR2004 - RFC 6585 4: too many requests
             meaning, who = _REFUSALS.get(answer.status, ("it does not accept the request", "CA operator"))
-            return Refused(f"{meaning} (HTTP status {answer.status}{text and ': '}{text})", who)
+            advice = ""
+            if answer.status == 401 and isinstance(self._authentication, Credentials):  # noqa: PLR2004
+                password_file = self._authentication.password_file
+                advice = f"Compare [est] username and the content of {password_file} with what the CA has."
+            return Refused(f"{meaning} (HTTP status {answer.status}{text and ': '}{text})", who, advice)
         raise _unusable(answer)
 
 
@@ -207,11 +213,13 @@ def _device_identity(identities: IdentityStore, anchors: Sequence[x509.Certifica
 
 
 def _credentials(settings: EstSettings, files: StateFiles) -> Credentials:
+    if settings.password_file is None:
+        raise ConfigurationError("[est] password_file is not set.", remedy="Name a file that holds the password.")
     try:
         password = read_secret(settings.password_file, "[est] password_file", files)
     except KeyStoreUnavailable as error:
         raise ConfigurationError(error.what, remedy=error.remedy) from error
-    return Credentials(settings.username, password)
+    return Credentials(settings.username, password, settings.password_file)
 
 
 def _certificates(answer: Answer) -> tuple[x509.Certificate, ...]:

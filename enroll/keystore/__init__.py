@@ -62,6 +62,10 @@ class KeyStores:
         self._opened: dict[str, KeyStore] = {}
         self._guard = threading.Lock()
 
+    def check(self, store: StoreName) -> None:
+        """Find out whether `store` can be used; see `KeyStore.check`."""
+        self._store(store).check()
+
     def generate(self, store: StoreName, name: str, algorithm: KeyAlgorithm) -> str:
         """Make a key in `store` and return its URI; see `KeyStore.generate`."""
         return self._store(store).generate(name, algorithm)

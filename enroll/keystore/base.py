@@ -67,6 +67,13 @@ class KeyStore(Protocol):
     def destroy(self, uri: str) -> None:
         """Remove the key for good; nothing happens where there is none."""
 
+    def check(self) -> None:
+        """Find out whether keys can be made now, before anything depends on it.
+
+        Raises:
+            KeyStoreError: The store cannot be used, for example without its secret.
+        """
+
     def close(self) -> None:
         """Release the store; keys handed out before may stop working."""
 

@@ -94,8 +94,9 @@ class SoftwareKeyStore:
             # A wrong passphrase decrypts to noise, which looks like a damaged key.
             raise PinRefused(
                 f"The passphrase does not open {path}.",
-                remedy="Put the passphrase that this key was made with into passphrase_file. If it is lost, "
-                f"remove {path} and enroll again.",
+                remedy="Put the passphrase that this key was made with into passphrase_file. If it is lost, remove "
+                f"all key files in {self._directory}, because they have the same passphrase; then set [est] username "
+                "and password_file, which are needed again, and enroll again.",
             ) from error
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             raise UnsupportedKey(f"{path} holds neither an RSA nor an elliptic curve key.", remedy="Enroll again.")
@@ -121,7 +122,12 @@ class SoftwareKeyStore:
 
     def tls_key_file(self, uri: str) -> TlsKey:
         """The key that `uri` names, for TLS; see `TlsKeyFiles`."""
+        self.load(uri)  # says what is wrong with it, which OpenSSL's TLS does not
         return TlsKey(self._existing(uri), self._passphrase)
+
+    def check(self) -> None:
+        """Whether there is a passphrase; see `KeyStore.check`."""
+        self._passphrase()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -134,7 +140,11 @@ class SoftwareKeyStore:
         with _key_store_errors():
             found = self._files.exists(path)
         if not found:
-            raise KeyNotFound(f"There is no key file {path}.", remedy="Restore it from a backup, or enroll again.")
+            raise KeyNotFound(
+                f"There is no key file {path}.",
+                remedy="Restore it from a backup, or enroll again. For the device's own key, that needs [est] username "
+                "and password_file.",
+            )
         return path
 
     def _path(self, name: str) -> Path:

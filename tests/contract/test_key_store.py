@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -68,6 +69,14 @@ class TestLife:
         kind = "rsa" if isinstance(key, rsa.RSAPrivateKey) else "p"
         assert f"{kind}-{key.key_size}" == algorithm
         assert key.public_key().key_size == key.key_size
+
+    def test_a_store_without_its_secret_says_so_before_a_key_is_made(self, backend: Backend, tmp_path: Path) -> None:
+        backend.store.check()
+
+        without = backend.make(tmp_path / "missing")
+        with pytest.raises(KeyStoreError, match="missing"):
+            without.check()
+        without.close()
 
     def test_the_uri_names_its_store_and_the_key(self, backend: Backend) -> None:
         name = backend.new_name()

@@ -12,7 +12,7 @@ from agent.config import LimitsSettings
 from agent.daemon import api
 from agent.daemon.problems import PROBLEMS
 from agent.daemon.wire import HashName, Identity, Role
-from agent.dicom.profile import PROFILES
+from agent.dicom.profile import ProfileName
 from agent.errors import DicomError
 from tests.support.agent_process import ROOT
 
@@ -61,7 +61,7 @@ def test_every_call_needs_the_version_header() -> None:
     [
         ("/v1/certificates", "GET", "identity", Identity),
         ("/v1/sign/instance", "POST", "role", Role),
-        ("/v1/sign/instance", "POST", "profile", PROFILES),
+        ("/v1/sign/instance", "POST", "profile", ProfileName),
         ("/v1/sign/instance", "POST", "algorithm", HashName),
     ],
 )

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from cryptography import x509
@@ -52,9 +53,9 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 def ask(body: bytes) -> Issued:
     session = cast("HttpsSession", CannedSession(body))
-    answer = EstFlow("https://est.example", "", session, SteppedClock(), Credentials("a", b"b")).enroll(
-        Enrollment(KEY, REQUEST)
-    )
+    answer = EstFlow(
+        "https://est.example", "", session, SteppedClock(), Credentials("a", b"b", Path("password"))
+    ).enroll(Enrollment(KEY, REQUEST))
     assert isinstance(answer, Issued)
     return answer
 

@@ -366,6 +366,25 @@ def test_a_refusal_says_who_must_act_and_what_the_ca_says(
     assert len(error.what) < 400
 
 
+def test_a_refused_password_is_named_by_its_options_and_not_shown(new_scanner: Scanner, script: Server) -> None:
+    """RFC 7030 3.2.3."""
+    script.enroll = lambda _: answer(b"", "401 Unauthorized", "text/plain")
+
+    error = refusal(new_scanner)
+
+    password_file = new_scanner.settings.est.password_file
+    expected = f"Compare [est] username and the content of {password_file} with what the CA has."
+    assert error.remedy.endswith(expected)
+
+
+def test_a_refused_certificate_of_the_device_has_nothing_to_do_with_the_password(
+    scanner: Scanner, script: Server
+) -> None:
+    script.enroll = lambda _: answer(b"", "401 Unauthorized", "text/plain")
+
+    assert "username" not in refusal(scanner).remedy
+
+
 def test_a_web_page_is_not_quoted(scanner: Scanner, script: Server) -> None:
     script.enroll = lambda _: answer(b"<h1>Forbidden</h1>", "403 Forbidden", "text/html")
 

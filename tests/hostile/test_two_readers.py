@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.verify import Verification, verify_instance
 from agent.errors import DicomError
 from tests.support.product_signing import sign_without_key
@@ -73,5 +73,5 @@ def test_an_instance_that_two_readers_see_differently_is_refused(build: Callable
         sign_without_key(data)
     assert refused.value.code == code
     with pytest.raises(DicomError) as refused:
-        verify_instance(data, Verification(load_profile("creator-rsa"), datetime.now(UTC)))
+        verify_instance(data, Verification(load_profile(ProfileName.CREATOR_RSA), datetime.now(UTC)))
     assert refused.value.code == code

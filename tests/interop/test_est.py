@@ -18,7 +18,7 @@ from enroll.certificates import pem
 from enroll.clock import SystemClock
 from enroll.config import EstSettings
 from enroll.csr import build
-from enroll.errors import CertificateRefused
+from enroll.errors import CertificateRefused, PinRefused
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.identity import IdentityName
@@ -168,6 +168,25 @@ def test_enrollment_and_renewal_work_over_each_tls_version(
     assert second.certificate.subject == first.certificate.subject
     assert scanner.matching_pair(IdentityName.DEVICE) == second
     assert scanner.matching_pair(IdentityName.SIGNING)
+
+
+def test_a_lost_passphrase_is_survived_as_the_message_says(scanner: Scanner, tmp_path: Path) -> None:
+    """All key files go, and the password of the first enrollment is needed once more."""
+    scanner.enroll(IdentityName.DEVICE)
+    scanner.enroll(IdentityName.SIGNING)
+    (tmp_path / "passphrase").write_text("another passphrase\n")
+    keys = scanner.settings.state_directory / "keys"
+    for identity in (IdentityName.DEVICE, IdentityName.SIGNING):
+        with pytest.raises(PinRefused, match=f"does not open {keys}/device-") as refusal:
+            scanner.enroll(identity)
+        assert f"all key files in {keys}" in refusal.value.remedy
+
+    for key_file in keys.iterdir():
+        key_file.unlink()
+
+    for identity in (IdentityName.DEVICE, IdentityName.SIGNING):
+        assert scanner.enroll(identity).number == 2
+        assert scanner.matching_pair(identity)
 
 
 def force_tls(monkeypatch: pytest.MonkeyPatch, version: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import config
+from agent.cli.demo import SAMPLES
 from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
 
@@ -21,7 +22,9 @@ UNITS = ("scanseal.service", "scanseal.socket", "scanseal-renew.service", "scans
 # What needs a real machine only says that it was called; what knows another root is given it.
 PRELUDE = """
 set -euo pipefail
+umask 077
 apt-get() { echo apt-get "$@"; }
+chown() { echo chown "$@"; }
 journalctl() { echo journalctl "$@"; }
 runuser() { echo runuser "$@"; }
 scanseal() { echo scanseal "$@"; }
@@ -57,6 +60,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "etc").mkdir()
     for name in ("systemd", "docs", "requirements.lock"):
         (checkout / name).symlink_to(ROOT / name)
+    (root / "var/tmp").mkdir(parents=True)
+    (checkout / "scripts").mkdir()
+    demo = checkout / "scripts/demo"
+    demo.write_text("#!/bin/sh\ninstall -D /dev/null scanseal-demo/images/CT_small.dcm\n", "utf-8")
+    demo.chmod(0o755)
     certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-subj", "/CN=CA"]
     subprocess.run([*certificate, "-out", "hospital-ca.pem"], cwd=checkout, check=True, capture_output=True)
     for block in blocks("sh"):
@@ -81,11 +89,33 @@ def test_every_command_can_be_parsed() -> None:
 
 
 def test_every_file_of_the_checkout_that_is_named_is_there() -> None:
-    named = set(re.findall(r"(?<![\w/.])(?:docs|systemd)/[\w./-]+|requirements[\w-]*\.lock", PAGE))
+    named = set(re.findall(r"(?<![\w/.])(?:docs|systemd|scripts)/[\w./-]+|requirements[\w-]*\.lock", PAGE))
 
     assert len(named) > 3
     assert {name for name in named if not (ROOT / name).exists()} == set()
     assert {unit for unit in UNITS if unit not in PAGE} == set()
+
+
+def test_the_image_that_is_signed_is_one_that_the_demo_leaves() -> None:
+    assert set(re.findall(r"scanseal-demo/images/(\S+\.dcm)", PAGE)) <= set(SAMPLES.values())
+    assert "scanseal-demo/images/" in "\n".join(blocks("sh"))
+
+
+def test_the_configuration_can_be_read_by_all_whatever_the_umask_of_root(installed: Path) -> None:
+    assert (installed / "etc/scanseal/scanseal.toml").stat().st_mode & 0o777 == 0o644
+
+
+def test_nothing_stays_behind_from_the_check(installed: Path) -> None:
+    assert list((installed / "var/tmp").iterdir()) == []
+
+
+def test_pip_is_the_one_of_the_environment_of_scanseal() -> None:
+    assert set(re.findall(r"\S*\bpip(?= install)", "\n".join(blocks("sh")))) == {"/opt/scanseal/bin/pip"}
+
+
+@pytest.mark.parametrize("told", ["has to be started again", "systemctl restart scanseal\n"])
+def test_what_has_to_be_restarted_is_told(told: str) -> None:
+    assert told in PAGE
 
 
 def test_the_configuration_is_accepted(tmp_path: Path) -> None:

@@ -63,24 +63,11 @@ def test_the_first_walk_by_hand_works_as_printed(tmp_path_factory: pytest.TempPa
 
     # A free port instead of the usual one is the only thing that is not typed as printed.
     with background(folder, [*ca[1:], "--port", "0"]) as banner:
-        lines = []
-        for line in banner:
-            lines.append(line)
-            if line.startswith("Stop with"):
-                break
-        assert "NOT FOR PRODUCTION" in lines[0]
-        est = "".join(lines).partition("[est]")[2].partition("Stop")[0]
-        (folder / "passphrase").write_text("a passphrase of the newcomer")
-        (folder / "passphrase").chmod(0o600)
-        (folder / "scanseal.toml").write_text(
-            f'state_directory = "{folder}/state"\n[device]\nserial_number = "1"\n'
-            f'[keystore.software]\npassphrase_file = "{folder}/passphrase"\n[est]\n'
-            + "\n".join(line.strip() for line in est.splitlines())
-            + f'\n[socket]\npath = "{folder}/s"\ngroup = ""\n[roles]\nacquisition = ["user:{os.getuid()}"]\n'
-        )
+        assert "NOT FOR PRODUCTION" in banner.readline()
+        wait_until((folder / "ca" / "scanseal.toml").exists)
         assert "signing" in run(enroll)
     with background(folder, agent[1:]):
-        wait_until((folder / "s").exists)
+        wait_until((folder / "ca" / "sign.sock").exists)
         run(sign)
     assert "VALID" in run(verify)
 

@@ -88,6 +88,22 @@ def test_while_the_ca_is_away_the_old_certificate_goes_on_signing(
         assert set(generations) == {1}
 
 
+def test_a_request_that_never_left_is_not_said_to_be_with_the_ca(
+    tmp_path: Path, hospital: Hospital, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with new_scanner(tmp_path) as scanner:
+        configuration = str(scanner.configure(**hospital.tables(), **QUICK))
+        assert run(["enroll", "est", "--config", configuration]) == exits.UNAVAILABLE
+        capsys.readouterr()
+
+        assert run(["renew", "--dry-run", "--config", configuration]) == exits.OK
+
+    assert capsys.readouterr().out.splitlines() == [
+        "device: the first request is prepared, not sent yet",
+        "signing: not enrolled yet, nothing to renew",
+    ]
+
+
 def test_a_renewal_while_images_are_signed_fails_no_request(scanner: Scanner, hospital: Hospital) -> None:
     with (
         running_agent(scanner, **hospital.tables(), **QUICK) as agent,

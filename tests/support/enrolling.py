@@ -18,6 +18,7 @@ from enroll.config import (
     IdentitiesSettings,
     IdentitySettings,
     KeyStoreSettings,
+    SigningIdentitySettings,
     SoftwareStoreSettings,
 )
 from enroll.flows.base import Enrollment, Flow, Issued, Pending, Refused
@@ -40,7 +41,7 @@ def settings(folder: Path, est: EstSettings | None = None) -> EnrollSettings:
         device=DEVICE,
         state_directory=folder / "state",
         keystore=KeyStoreSettings(software=SoftwareStoreSettings(passphrase_file=passphrase_file)),
-        identity=IdentitiesSettings(device=quick, signing=quick),
+        identity=IdentitiesSettings(device=quick, signing=SigningIdentitySettings(key_algorithm=KeyAlgorithm.P_256)),
         est=est or EstSettings(),
     )
 

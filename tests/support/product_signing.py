@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.report import SignatureReport
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.splice import spliced
@@ -23,7 +23,7 @@ _uids = (f"2.25.{number}" for number in itertools.count(10_000))
 def plan(hash_name: str = "sha256", signed_at: datetime | None = None) -> SignaturePlan:
     """A Creator signature with a UID of its own, made now."""
     return SignaturePlan(
-        profile=load_profile("creator-rsa"),
+        profile=load_profile(ProfileName.CREATOR_RSA),
         hash_name=hash_name,
         signature_uid=next(_uids),
         signed_at=signed_at or datetime.now(UTC),
@@ -44,7 +44,7 @@ def sign(data: bytes, signer: Signer, hash_name: str = "sha256") -> bytes:
 
 def verify(data: bytes) -> tuple[SignatureReport, ...]:
     """The product's reports on the signatures of an instance; no CA is trusted."""
-    return verify_instance(data, Verification(load_profile("creator-rsa"), datetime.now(UTC))).signatures
+    return verify_instance(data, Verification(load_profile(ProfileName.CREATOR_RSA), datetime.now(UTC))).signatures
 
 
 def intact(data: bytes) -> list[bool | None]:

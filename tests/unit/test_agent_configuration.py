@@ -46,6 +46,8 @@ def test_nobody_may_sign_until_the_operator_says_so(tmp_path: Path) -> None:
         ("[limits]\nhead_seconds = true\n", "[limits] head_seconds"),
         ('[roles]\nacquisition = "user:ct"\n', "list of strings"),
         ("[roles]\ntls = []\n", "[roles] has no option 'tls'"),
+        ('[socket]\npath = "sign.sock"\n', "[socket] path is 'sign.sock'. Give an absolute path"),
+        ('[workers]\nspool_directory = "spool"\n', "[workers] spool_directory is 'spool'"),
     ],
 )
 def test_what_is_misspelt_is_named(tmp_path: Path, text: str, message: str) -> None:

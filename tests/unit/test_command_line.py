@@ -111,5 +111,6 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_half_way()
     assert not list(tmp_path.iterdir())
-    with pytest.raises(OutputFileError), written_whole(tmp_path / "absent" / "signed.dcm"):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputFileError), written_whole(tmp_path / "file" / "signed.dcm"):
         pass

@@ -104,10 +104,40 @@ def test_an_unknown_option_is_an_error_that_names_the_nearest(tmp_path: Path, te
         ('est = "https://est.example"\n', "est must be a table"),
         ('[identity.device]\nkey_store = "cloud"\n', "[identity.device] key_store is 'cloud'"),
         ('[identity.device]\nkey_algorithm = "rsa-1024"\n', "[identity.device] key_algorithm is 'rsa-1024'"),
+        ('[identity.signing]\nkey_algorithm = "p-256"\n', "[identity.signing] key_algorithm is 'p-256'"),
+        ('[identity.signing]\nkey_algorithm = "p-384"\n', "[identity.signing] key_algorithm is 'p-384'"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_the_option(tmp_path: Path, text: str, complaint: str) -> None:
     assert refusal(tmp_path, text + LEAST).what.startswith(complaint)
+
+
+def test_a_signing_key_is_an_rsa_key(tmp_path: Path) -> None:
+    """PS3.15 C.2."""
+    error = refusal(tmp_path, f'{LEAST}[identity.signing]\nkey_algorithm = "p-256"\n')
+
+    assert error.remedy == "Use one of: rsa-2048, rsa-3072, rsa-4096."
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        " state_directory",
+        "[keystore.software] directory",
+        "[keystore.software] passphrase_file",
+        "[keystore.pkcs11] module",
+        "[keystore.pkcs11] pin_file",
+        "[est] anchor_file",
+        "[est] password_file",
+    ],
+)
+@pytest.mark.parametrize("path", ["", "file", "./file", "~/file"])
+def test_a_path_is_absolute(tmp_path: Path, option: str, path: str) -> None:
+    table, _, name = option.partition(" ")
+    error = refusal(tmp_path, f"{table}\n{name} = '{path}'\n{LEAST}")
+
+    assert error.what == f"{option} is {path!r}.".strip()
+    assert "absolute path" in error.remedy
 
 
 @pytest.mark.parametrize("serial_number", ["", " ", " CT-1", "CT-1 ", "CT_1", "CT\\n1", "Gerät", "x" * 65])

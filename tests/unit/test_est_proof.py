@@ -14,8 +14,9 @@ from enroll.config import EstSettings
 from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
+    KeyDamaged,
     KeyNotFound,
-    KeyStoreError,
+    PinRefused,
     ScansealError,
     StateError,
     UnsupportedKey,
@@ -56,7 +57,11 @@ def without_password(scanner: Scanner) -> Scanner:
 
 
 def test_the_first_device_identity_takes_the_password(new_scanner: Scanner) -> None:
-    assert proof(new_scanner, DEVICE) == Credentials("scanner", b"pass-4711")
+    credentials = proof(new_scanner, DEVICE)
+
+    assert isinstance(credentials, Credentials)
+    assert (credentials.username, credentials.password) == ("scanner", b"pass-4711")
+    assert credentials.password_file == new_scanner.settings.est.password_file
 
 
 @pytest.mark.parametrize("identity", [DEVICE, SIGNING])
@@ -137,8 +142,21 @@ def test_only_the_device_identity_falls_back_to_the_password(
 def test_a_wrong_passphrase_is_not_answered_with_the_password(scanner: Scanner, tmp_path: Path) -> None:
     (tmp_path / "passphrase").write_text("another")
 
-    with pytest.raises(KeyStoreError, match="passphrase"):
-        proof(scanner, DEVICE)
+    device = scanner.identities.current(DEVICE)
+    assert device
+    for identity in (DEVICE, SIGNING):
+        with pytest.raises(PinRefused, match="The passphrase does not open") as refusal:
+            proof(scanner, identity)
+        assert f"{device.key_uri.removeprefix('software:')}.pem" in refusal.value.what
+
+
+def test_a_damaged_key_of_the_device_is_answered_with_the_password(scanner: Scanner) -> None:
+    for path in (scanner.settings.state_directory / "keys").iterdir():
+        path.write_bytes(b"")
+
+    assert isinstance(proof(scanner, DEVICE), Credentials)
+    with pytest.raises(KeyDamaged):
+        proof(scanner, SIGNING)
 
 
 # --- configuration
@@ -175,4 +193,4 @@ def test_a_password_file_that_does_not_serve_is_a_matter_of_configuration(
 
 
 def test_the_password_is_not_shown() -> None:
-    assert "pass-4711" not in repr(Credentials("scanner", b"pass-4711"))
+    assert "pass-4711" not in repr(Credentials("scanner", b"pass-4711", Path("password")))

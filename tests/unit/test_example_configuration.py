@@ -103,3 +103,10 @@ def test_a_misspelt_option_names_the_right_one(tmp_path: Path, uncommented: str,
 
     with pytest.raises(ConfigurationError, match=f"Did you mean {name}[?]"):
         load(write(tmp_path, misspelt), StateFiles())
+
+
+def test_only_rsa_is_offered_for_signing_keys(packaged: str) -> None:
+    """PS3.15 C.2."""
+    signing = packaged[packaged.index("[identity.signing]") :]
+
+    assert "One of: rsa-2048, rsa-3072, rsa-4096. Default" in " ".join(signing.split()).replace(" # ", " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -180,3 +181,15 @@ def test_an_anchor_that_tls_cannot_use_is_a_matter_of_configuration() -> None:
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "right" not in repr(identity(tmp_path))
+
+
+def test_what_another_library_left_in_openssl_does_not_matter() -> None:
+    """Libraries of tokens use the same OpenSSL and leave their errors in the queue of the thread."""
+    _ssl = pytest.importorskip("_ssl")
+    libcrypto = ctypes.CDLL(getattr(_ssl, "__file__", None))
+    if not hasattr(libcrypto, "ERR_set_error"):
+        pytest.skip("OpenSSL cannot be reached from here: use a Python that loads OpenSSL 3 as a library")
+    libcrypto.ERR_new()
+    libcrypto.ERR_set_error(38, 116, None)  # ERR_LIB_ENGINE, ENGINE_R_NO_SUCH_ENGINE
+
+    assert len(client_context([CA.certificate]).get_ca_certs()) == 1

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.config import IdentitiesSettings, IdentitySettings
+from enroll.config import IdentitiesSettings, SigningIdentitySettings, StoreName
 from enroll.csr import Usage
 from enroll.errors import (
     CertificateRefused,
@@ -21,6 +21,7 @@ from enroll.errors import (
     EnrollerBusy,
     EnrollmentRefused,
     KeyMismatch,
+    KeyStoreUnavailable,
     PinRefused,
     ServerUnreachable,
     StateUnreadable,
@@ -167,6 +168,36 @@ def test_after_a_refusal_everything_is_as_before(
     assert enrolled(scanner, flow).number == 2
 
 
+def without_passphrase(scanner: Scanner) -> Scanner:
+    (scanner.settings.state_directory.parent / "passphrase").unlink()
+    return scanner
+
+
+def without_token(scanner: Scanner) -> Scanner:
+    pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
+    return scanner.restarted(identity=IdentitiesSettings(signing=SigningIdentitySettings(key_store=StoreName.PKCS11)))
+
+
+@pytest.mark.parametrize("change", [without_passphrase, without_token])
+def test_a_key_store_that_cannot_be_used_leaves_no_request_behind(
+    scanner: Scanner, flow: CaFlow, change: Callable[[Scanner], Scanner]
+) -> None:
+    with pytest.raises(KeyStoreUnavailable):
+        change(scanner).issue(flow)
+
+    assert scanner.identities.journal(SIGNING).read() is None
+    assert flow.asked == []
+
+
+def test_a_refusal_says_what_can_be_done_where_the_flow_knows(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = lambda _: Refused("not on the list", "CA operator", "Ask for the list.")
+
+    with pytest.raises(EnrollmentRefused) as refusal:
+        scanner.issue(flow)
+
+    assert refusal.value.remedy.endswith("CA operator. Ask for the list.")
+
+
 def test_a_refusal_says_who_must_act(scanner: Scanner, flow: CaFlow) -> None:
     flow.answer = refusing
 
@@ -237,7 +268,7 @@ def test_a_clock_that_was_set_back_does_not_make_us_wait_for_years(scanner: Scan
 
 
 def other_key_algorithm(scanner: Scanner) -> Scanner:
-    other = IdentitiesSettings(signing=IdentitySettings(key_algorithm=KeyAlgorithm.P_384))
+    other = IdentitiesSettings(signing=SigningIdentitySettings(key_algorithm=KeyAlgorithm.P_384))
     return scanner.restarted(identity=other)
 
 

@@ -138,7 +138,11 @@ def test_a_key_of_another_passphrase_names_the_ways_out(
 
     with pytest.raises(PinRefused, match="passphrase") as caught:
         store.load(uri)
-    assert f"remove {directory / 'k.pem'}" in caught.value.remedy
+    assert str(directory / "k.pem") in caught.value.what
+    assert f"all key files in {directory}" in caught.value.remedy
+    assert "[est] username and password_file" in caught.value.remedy
+    with pytest.raises(PinRefused, match=r"k\.pem"):
+        store.tls_key_file(uri)
 
 
 def test_what_the_caller_may_not_read_is_not_called_missing(

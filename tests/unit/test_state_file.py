@@ -141,11 +141,21 @@ def test_a_link_is_moved_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert entries(tmp_path) == ["current"]
 
 
-def test_directories_are_made_with_their_parents(tmp_path: Path) -> None:
-    FILES.make_directory(tmp_path / "a" / "b")
-    FILES.make_directory(tmp_path / "a" / "b")
+def test_directories_are_made_with_their_parents_which_the_group_may_pass(tmp_path: Path) -> None:
+    FILES.make_directory(tmp_path / "a" / "b" / "c")
+    FILES.make_directory(tmp_path / "a" / "b" / "c")
 
-    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "a" / "b" / "c").stat().st_mode) == 0o700
+
+
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o711)
+    FILES.make_directory(tmp_path / "a" / "b")
+    FILES.make_directory(tmp_path / "a", 0o750)
+
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o711
 
 
 def test_a_file_in_the_place_of_a_directory_is_a_state_error(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.report import SignatureReport, Verdict
 from agent.dicom.sign import SignaturePlan
 from agent.dicom.signature_items import MOST_SIGNATURES
@@ -22,7 +22,7 @@ from tests.support.pki import NOW, HospitalCa
 from tests.support.product_signing import sign_bytes, sign_without_key
 from tests.support.raw_dicom import Node, instance, part10
 
-PROFILE = load_profile("creator-rsa")
+PROFILE = load_profile(ProfileName.CREATOR_RSA)
 CA = HospitalCa()
 YEAR = timedelta(days=365)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.dicom.profile import load_profile
+from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.window import Window
 from agent.errors import DicomError
@@ -19,7 +19,7 @@ from tests.support.dicom_samples import corpus, ct_slice, enhanced_multiframe, s
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-PLAN = SignaturePlan(load_profile("creator-rsa"), "sha256", "2.25.1", datetime(2026, 11, 22, tzinfo=UTC))
+PLAN = SignaturePlan(load_profile(ProfileName.CREATOR_RSA), "sha256", "2.25.1", datetime(2026, 11, 22, tzinfo=UTC))
 
 
 def arriving(data: bytes, step: int) -> Callable[[memoryview], int]:

@@ -123,6 +123,10 @@ class Pkcs11KeyStore:
                     found.destroy()
             connection.forget_keys()
 
+    def check(self) -> None:
+        """Whether the token can be logged in to; see `KeyStore.check`."""
+        self._connect()
+
     def close(self) -> None:
         """Log out; keys handed out before stop working."""
         with self._guard:

@@ -1,0 +1,67 @@
+"""The configuration of a pretend scanner, for trying out. Everything of it lies in one directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from enroll.evaluation.ca import USERNAME, EvaluationCa
+from enroll.statefile import StateFiles
+
+CONFIGURATION = """\
+# A pretend scanner for trying out, made by scanseal. Every option: systemd/scanseal.toml
+state_directory = "{directory}/scanner"
+
+[device]
+model = "CT 9000"
+serial_number = "CT-0001"
+hardware_type = "1.3.6.1.4.1.32473.1.1"
+
+[keystore.software]
+passphrase_file = "{directory}/passphrase"
+
+[est]
+url = "{url}"
+anchor_file = "{anchor}"
+username = "{username}"
+password_file = "{password}"
+
+[socket]
+path = "{directory}/sign.sock"
+group = "{group}"
+
+[roles]
+acquisition = ["user:{user}"]
+"""
+
+
+def write_configuration(ca: EvaluationCa, url: str) -> Path:
+    """Write scanseal.toml, and what it names, next to an evaluation CA.
+
+    Args:
+        ca: The CA that the scanner enrolls with.
+        url: Its address.
+
+    Returns:
+        The configuration file.
+
+    Raises:
+        StateError: It cannot be written.
+    """
+    files = StateFiles()
+    passphrase = ca.directory / "passphrase"
+    if not passphrase.exists():
+        files.write(passphrase, secrets.token_urlsafe(32).encode())
+    content = CONFIGURATION.format(
+        directory=ca.directory,
+        url=url,
+        anchor=ca.anchor_file,
+        username=USERNAME,
+        password=ca.password_file,
+        user=os.getuid(),
+        group=os.getgid(),
+    )
+    path = ca.directory / "scanseal.toml"
+    files.write(path, content.encode("utf-8"))
+    return path
