@@ -82,7 +82,6 @@ class Scanner:
         self._covers = covers
         self._limits = limits
         self._capture = capture
-        self._special = capture | _NEVER_SIGNED
         self._outline = Outline()
         self._headers = HeaderReader(window, limits, encapsulated=encapsulated)
 
@@ -116,7 +115,7 @@ class Scanner:
 
         Does nothing that the general path would not do; only saves its function calls. Returns the last tag.
         """
-        window, covers, special = self._window, self._covers, self._special
+        window, covers, capture = self._window, self._covers, self._capture
         buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
         bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else _DIGITAL_SIGNATURES_GROUP << 16
         bottom = max(last, (_FIRST_SIGNABLE_GROUP << 16) - 1)
@@ -128,9 +127,11 @@ class Scanner:
             end = position + 8 + length
             if not bottom < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
                 break
-            if length & 1 or not element or tag in special:
+            if length & 1 or not element or tag in _NEVER_SIGNED:
                 break
             count += 1
+            if tag in capture:
+                self._outline.values[tag] = bytes(window.view[position + 8 : end])
             bottom = last = tag
             if covers(tag):
                 covered.append(tag)
