@@ -211,3 +211,22 @@ def test_no_representation_shows_the_key(scanner: Scanner, audit: AuditTrail, cl
     scanner.enroll()
 
     assert "key=" not in repr(follow(scanner, audit, clock).view).replace("key_uri=", "")
+
+
+def test_a_certificate_that_is_not_valid_yet_replaces_none_that_is(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """The clocks of a CA and a scanner differ by minutes; signing must not stop for that."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    scanner.authority.not_before += timedelta(hours=2)
+    scanner.enroll()
+
+    identities.refresh()
+    assert generation(identities) == 1
+    assert identities.view.refused is not None
+    assert identities.view.refused.code == "certificate-not-yet-valid"
+
+    clock.sleep(timedelta(hours=2).total_seconds())
+    identities.refresh()
+    assert (generation(identities), identities.view.refused) == (2, None)
