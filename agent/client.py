@@ -1,7 +1,7 @@
 """A client of the signing socket (`docs/socket-protocol.md`).
 
     with SigningClient(Path("/run/scanseal/sign.sock")) as agent, source.open("rb") as image:
-        splice = agent.splice_instance(image, role="acquisition", profile="creator-rsa")
+        splice = agent.splice_instance(image, role="acquisition")
         with target.open("wb") as signed:
             apply_splice(image, splice.edits, signed)
 
@@ -36,7 +36,7 @@ class DigestSignature:
     Args:
         signature: RSASSA-PKCS1-v1_5.
         certificate: DER of the certificate that verifies it.
-        key_generation: Number of the generation of the signing identity.
+        key_generation: Number of the generation of the identity that signed.
     """
 
     signature: bytes
@@ -52,13 +52,15 @@ class InstanceSplice:
         edits: In order of their offsets.
         signature_uid: Digital Signature UID (0400,0100).
         sop_instance_uid: Of the instance.
-        key_generation: Number of the generation of the signing identity.
+        key_generation: Number of the generation of the identity that signed.
+        warnings: Codes of what somebody should know, although it was signed.
     """
 
     edits: tuple[Edit, ...] = field(repr=False)
     signature_uid: str
     sop_instance_uid: str
     key_generation: int
+    warnings: tuple[str, ...] = ()
 
 
 class SigningClient:
@@ -124,19 +126,23 @@ class SigningClient:
         except (KeyError, TypeError, ValueError) as error:
             raise invalid("not the signature of a digest") from error
 
-    def splice_instance(self, source: Source, *, role: str, profile: str, algorithm: str = "sha256") -> InstanceSplice:
+    def splice_instance(
+        self, source: Source, *, role: str, profile: str = "", algorithm: str = "", purpose: str = ""
+    ) -> InstanceSplice:
         """Have an instance signed, and get back only what has to be inserted into it.
 
         Args:
             source: The instance: a DICOM file, open or in memory.
             role: What it is signed as.
-            profile: Which elements are covered.
-            algorithm: "sha256", "sha384" or "sha512".
+            profile: Which elements are covered; empty for what the agent is configured to.
+            algorithm: "sha256", "sha384" or "sha512"; empty for the same.
+            purpose: A code of CID 7007, such as "14"; empty for none.
 
         Raises:
             AgentError: No answer, or a refusal.
         """
-        answer = self._json(self._call("POST", _sign_instance(role, profile, algorithm), source, SPLICE))
+        target = _sign_instance(role=role, profile=profile, algorithm=algorithm, purpose=purpose)
+        answer = self._json(self._call("POST", target, source, SPLICE))
         try:
             edits = tuple(
                 Edit(_number(edit["offset"]), _number(edit["remove"]), _binary(edit["insert"]))
@@ -147,12 +153,20 @@ class SigningClient:
                 signature_uid=_text(answer["signature_uid"]),
                 sop_instance_uid=_text(answer["sop_instance_uid"]),
                 key_generation=_number(answer["key_generation"]),
+                warnings=tuple(_text(warning) for warning in answer["warnings"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise invalid("not a splice") from error
 
-    def sign_instance(
-        self, source: Source, destination: BinaryIO, *, role: str, profile: str, algorithm: str = "sha256"
+    def sign_instance(  # noqa: PLR0913 - one keyword for each parameter of the call
+        self,
+        source: Source,
+        destination: BinaryIO,
+        *,
+        role: str,
+        profile: str = "",
+        algorithm: str = "",
+        purpose: str = "",
     ) -> None:
         """Have an instance signed, and write the signed instance as it comes back.
 
@@ -160,13 +174,15 @@ class SigningClient:
             source: The instance: a DICOM file, open or in memory.
             destination: Gets the signed instance. On an error it may have got a part of it.
             role: What it is signed as.
-            profile: Which elements are covered.
-            algorithm: "sha256", "sha384" or "sha512".
+            profile: Which elements are covered; empty for what the agent is configured to.
+            algorithm: "sha256", "sha384" or "sha512"; empty for the same.
+            purpose: A code of CID 7007, such as "14"; empty for none.
 
         Raises:
             AgentError: No answer, or a refusal.
         """
-        head = self._call("POST", _sign_instance(role, profile, algorithm), source, DICOM)
+        target = _sign_instance(role=role, profile=profile, algorithm=algorithm, purpose=purpose)
+        head = self._call("POST", target, source, DICOM)
         destination.writelines(self._transport.pieces(head))
 
     def _call(self, method: str, target: str, body: Source = b"", accept: str = "*/*") -> AnswerHead:
@@ -244,8 +260,8 @@ def _copy(source: BinaryIO, start: int, stop: int, destination: BinaryIO) -> Non
         start += len(piece)
 
 
-def _sign_instance(role: str, profile: str, algorithm: str) -> str:
-    return f"/v1/sign/instance?role={role}&profile={profile}&algorithm={algorithm}"
+def _sign_instance(**parameters: str) -> str:
+    return "/v1/sign/instance?" + "&".join(f"{name}={value}" for name, value in parameters.items() if value)
 
 
 def _binary(value: Any) -> bytes:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from agent.daemon.wire import HashName
+from agent.dicom.content import MissingDeviceIdentity
+from agent.dicom.profile import ProfileName
 from enroll.config import EnrollSettings, option, read_settings, read_toml
 from enroll.errors import ConfigurationError
 from enroll.statefile import StateFiles
+
+_ANTIQUE_HASHES = frozenset({"md5", "sha1", "ripemd160"})
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,43 @@ class SocketSettings:
 class RolesSettings:
     """`[roles]`: who may have what signed. Entries are "user:NAME", "group:NAME" or the same with a number.
 
-    A role without entries is given to nobody.
+    A role without entries is given to nobody. Each role signs with an identity of its own, which has to be enrolled.
     """
 
-    acquisition: tuple[str, ...] = option("Callers that may sign original images.", default=())
-    derivation: tuple[str, ...] = option("Callers that may sign processed images.", default=())
-    synthesis: tuple[str, ...] = option("Callers that may sign images made by a model.", default=())
+    acquisition: tuple[str, ...] = option(
+        "Callers that may sign original images. They are signed by the identity signing.", default=()
+    )
+    derivation: tuple[str, ...] = option(
+        "Callers that may sign processed images: scanseal enroll est --identity derivation.", default=()
+    )
+    synthesis: tuple[str, ...] = option(
+        "Callers that may sign images made by a model: scanseal enroll est --identity synthesis.", default=()
+    )
+
+
+@dataclass(frozen=True)
+class SigningSettings:
+    """`[signing]`: how images are signed."""
+
+    profile: ProfileName = option(
+        "What a signature covers, where a request does not say. creator-plus: everything but what may rightly change "
+        "afterwards. creator-rsa: the minimum of PS3.15 C.2, without pixel spacing, orientation or Synthetic Data.",
+        default=ProfileName.CREATOR_PLUS,
+    )
+    hash: HashName = option(
+        "Hash of a signature, where a request does not say. MD5, SHA-1 and RIPEMD-160 are never made.",
+        default=HashName.SHA256,
+    )
+    private_elements: bool = option(
+        "Whether creator-plus covers private elements. A receiver that drops or rewrites them breaks the signature.",
+        default=False,
+    )
+    missing_device_identity: MissingDeviceIdentity = option(
+        "What happens to an instance with neither Device Serial Number (0018,1000) nor Device UID (0018,1002), whose "
+        "signer cannot be compared with the device. refuse: it is not signed. warn: it is signed, and the answer says "
+        "so.",
+        default=MissingDeviceIdentity.WARN,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +145,7 @@ class AgentSettings:
 
     socket: SocketSettings = field(default_factory=SocketSettings)
     roles: RolesSettings = field(default_factory=RolesSettings)
+    signing: SigningSettings = field(default_factory=SigningSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     workers: WorkersSettings = field(default_factory=WorkersSettings)
 
@@ -130,10 +169,21 @@ def load(path: Path, files: StateFiles) -> Configuration:
     for name in tables:
         if name not in enroll_names | agent_names:
             raise _unknown_table(name, enroll_names | agent_names, path)
+    _refuse_antique_hash(tables)
     return Configuration(
         enroll=read_settings(EnrollSettings, {name: tables[name] for name in tables if name in enroll_names}, ""),
         agent=read_settings(AgentSettings, {name: tables[name] for name in tables if name in agent_names}, ""),
     )
+
+
+def _refuse_antique_hash(tables: Mapping[str, Any]) -> None:
+    signing = tables.get("signing")
+    name = str(signing.get("hash", "")) if isinstance(signing, dict) else ""
+    if name.lower().replace("-", "").replace("_", "") in _ANTIQUE_HASHES:
+        raise ConfigurationError(
+            f"[signing] hash is {name!r}. scanseal never makes such a signature: it could be forged.",
+            remedy=f"Use one of: {', '.join(HashName)}. Old signatures are still verified (PS3.15 C.1, note).",
+        )
 
 
 def _names(settings: type[EnrollSettings | AgentSettings]) -> set[str]:

@@ -6,6 +6,7 @@ ScansealError
 │   ├── NotEnrolled         service: no certificate yet
 │   ├── RoleNotAllowed      the operator: [roles] does not name this caller
 │   └── CertificateNotUsable  service: expired, or the clock is wrong
+├── PolicyError             the archive owner: the policy file is wrong; `line` says where
 ├── RequestRefused          whoever wrote the calling software: this is not the socket protocol
 ├── AlreadyRunning          the operator: another agent holds the state directory or the socket
 └── AgentError              seen by a client of the socket
@@ -53,6 +54,23 @@ class RequestRefused(ScansealError):
     """A request that breaks the socket protocol or one of its limits; `code` says which."""
 
     code = "request-malformed"
+
+
+class PolicyError(ScansealError):
+    """A policy file that cannot be read, is not what the format allows, or contradicts itself.
+
+    Args:
+        what: With the name of the file and the line.
+        remedy: What the archive owner can do now.
+        code: Says which rule of the format is broken.
+        line: Where in the file, counted from 1; 0 where the file as a whole is meant.
+    """
+
+    code = "policy-invalid"
+
+    def __init__(self, what: str, *, remedy: str = "", code: str | None = None, line: int = 0) -> None:
+        super().__init__(what, remedy=remedy, code=code)
+        self.line = line
 
 
 class InputFileError(ScansealError):

@@ -115,7 +115,7 @@ class IdentitySettings:
 
 @dataclass(frozen=True)
 class SigningIdentitySettings(IdentitySettings):
-    """`[identity.NAME]`: how the next key of the identity that signs images is made."""
+    """`[identity.NAME]`: how the next key of an identity that signs is made."""
 
     key_algorithm: KeyAlgorithm = option(
         "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072, pattern=r"rsa-.*"
@@ -124,10 +124,12 @@ class SigningIdentitySettings(IdentitySettings):
 
 @dataclass(frozen=True)
 class IdentitiesSettings:
-    """`[identity]`: the device identity says "I am this scanner"; the signing identity signs images."""
+    """`[identity]`: the device identity says "I am this scanner"; the others sign, each for one role."""
 
     device: IdentitySettings = field(default_factory=IdentitySettings)
     signing: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
+    derivation: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
+    synthesis: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
 
 
 @dataclass(frozen=True)

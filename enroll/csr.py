@@ -5,6 +5,9 @@
                              keyUsage digitalSignature (critical), extendedKeyUsage documentSigning
                              subjectAltName hardwareModuleName {model, 1234}
 
+What is made from images, or by a model, is signed with keys of its own, whose certificates say so in the
+organizational unit: OU="derivation" or OU="synthesis".
+
 What is left out on purpose: the organization. In a certificate of the owner it names the owner, and it is the
 owner's CA that knows its name. Patients and staff are never named.
 """
@@ -43,15 +46,25 @@ _COMMON_NAME_LIMIT = 64  # characters; ub-common-name of RFC 5280 appendix A.1
 
 
 class Usage(StrEnum):
-    """What a certificate is for; never both."""
+    """What a certificate is for; never two of them."""
 
     DEVICE = "device"
     SIGNING = "signing"
+    DERIVATION = "derivation"
+    SYNTHESIS = "synthesis"
 
     @property
     def extended_key_usage(self) -> ObjectIdentifier:
         """The one extended key usage of such a certificate."""
-        return DOCUMENT_SIGNING if self is Usage.SIGNING else ExtendedKeyUsageOID.CLIENT_AUTH
+        return ExtendedKeyUsageOID.CLIENT_AUTH if self is Usage.DEVICE else DOCUMENT_SIGNING
+
+    @property
+    def organizational_unit(self) -> str:
+        """What tells the certificate from that of original images; empty where nothing has to."""
+        return self.value if self in (Usage.DERIVATION, Usage.SYNTHESIS) else ""
+
+
+RESERVED_UNITS = frozenset(filter(None, (usage.organizational_unit for usage in Usage)))
 
 
 @dataclass(frozen=True)
@@ -80,12 +93,13 @@ class CertificateRequest:
     @property
     def subject(self) -> x509.Name:
         """The distinguished name."""
-        return x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, self.common_name),
-                x509.NameAttribute(NameOID.SERIAL_NUMBER, self.serial_number),
-            ]
-        )
+        names = [
+            x509.NameAttribute(NameOID.COMMON_NAME, self.common_name),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, self.serial_number),
+        ]
+        if unit := self.usage.organizational_unit:
+            names.insert(0, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
+        return x509.Name(names)
 
     @property
     def alternative_names(self) -> tuple[x509.GeneralName, ...]:

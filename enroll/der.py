@@ -26,6 +26,21 @@ def object_identifier(dotted: str) -> bytes:
     return encode(OBJECT_IDENTIFIER, b"".join(_base128(arc) for arc in (first * 40 + second, *rest)))
 
 
+def announced_length(data: bytes) -> int | None:
+    """Bytes of the value at the start of `data` by its own account, which may be more than are there (X.690 8.1.3).
+
+    None where tag and length are not complete, or the length is indefinite.
+    """
+    if len(data) < 2:  # noqa: PLR2004 - tag and length
+        return None
+    if data[1] < _LONG:
+        return 2 + data[1]
+    octets = data[1] & ~_LONG
+    if not octets or len(data) < 2 + octets:
+        return None
+    return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
+
+
 def is_one_value(data: bytes) -> bool:
     """Whether `data` is exactly one value, every length in it definite and as short as possible (X.690 10.1).
 

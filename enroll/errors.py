@@ -12,6 +12,7 @@
     │   ├── PinRefused           never tried again by itself: tokens lock after a few wrong PINs
     │   └── UnsupportedKey
     ├── EnrollerBusy             nobody: another enrollment is running, try again when it is over
+    ├── TimeStampError           the time stamp authority: no token, or one that does not prove a time
     └── EnrollmentError
         ├── ServerUnreachable    the network or the CA's host
         ├── ProtocolViolation    the CA's software: the answer is not what the protocol allows
@@ -111,6 +112,12 @@ class EnrollerBusy(ScansealError):
     """Another process is enrolling; two at once would work on the same request."""
 
     code = "enroller-busy"
+
+
+class TimeStampError(ScansealError):
+    """A time stamp authority gave no token, or there is one that does not prove a time; `code` says why."""
+
+    code = "time-stamp-refused"
 
 
 class EnrollmentError(ScansealError):

@@ -1,13 +1,16 @@
-"""HTTPS with exactly the trust and the limits that are asked for; the only user of `requests`.
+"""HTTP with exactly the trust and the limits that are asked for; the only user of `requests`.
 
 What `requests` does on its own and must not do here: add the roots of certifi or of REQUESTS_CA_BUNDLE to the pinned
 ones, take a proxy or a password from the environment, follow a redirect with the credentials, unpack what the server
 compressed, and wait for ever for a server that sends a byte now and then.
+
+A session speaks HTTPS and nothing else, unless it is told that what it fetches proves itself.
 """
 
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +19,8 @@ from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
+import urllib3
+import urllib3.connection
 import urllib3.exceptions
 
 from enroll.clock import Clock
@@ -56,9 +61,10 @@ class HttpsSession:
         clock: Measures the deadline.
         timeout: Seconds for one whole exchange, from the first packet to the last byte of the answer. Looking up the
             server's address is the resolver's time and comes on top.
+        plain: Whether a URL may also be one of plain HTTP: only for what is signed by itself.
     """
 
-    def __init__(self, context: ssl.SSLContext, clock: Clock, timeout: float) -> None:
+    def __init__(self, context: ssl.SSLContext, clock: Clock, timeout: float, *, plain: bool = False) -> None:
         self._timeout = timeout
         self._deadline = _Deadline(clock)
         context.sslsocket_class = _bounded_socket(self._deadline)
@@ -66,7 +72,10 @@ class HttpsSession:
         self._session.trust_env = False
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": "scanseal", "Accept-Encoding": "identity"})
+        self._session.adapters.clear()
         self._session.mount("https://", _PinnedAdapter(context))
+        if plain:
+            self._session.mount("http://", _PlainAdapter(self._deadline))
 
     def __enter__(self) -> Self:
         return self
@@ -140,19 +149,31 @@ def _bounded_socket(deadline: _Deadline) -> type[ssl.SSLSocket]:
     return BoundedSocket
 
 
-class _PinnedAdapter(requests.adapters.HTTPAdapter):
-    """Connections that use the given context and leave its trust as it is."""
+def _bounded_connection(deadline: _Deadline) -> type[urllib3.connection.HTTPConnection]:
+    """The same for a connection without TLS."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
+    class BoundedSocket(socket.socket):
+        def recv_into(self, *arguments: Any, **options: Any) -> int:
+            self.settimeout(deadline.remaining())
+            return super().recv_into(*arguments, **options)
+
+        def sendall(self, *arguments: Any, **options: Any) -> None:
+            self.settimeout(deadline.remaining())
+            super().sendall(*arguments, **options)
+
+    class BoundedConnection(urllib3.connection.HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            connected = super()._new_conn()
+            return BoundedSocket(connected.family, connected.type, connected.proto, connected.detach())
+
+    return BoundedConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections that are tried once and closed when they are given up."""
+
+    def __init__(self) -> None:
         super().__init__(max_retries=0)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[Any, Any]:
-        """As in the base class, without the files of foreign roots."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
 
     def close(self) -> None:
         """Close the connections now; the base class leaves that to the garbage collector."""
@@ -160,6 +181,33 @@ class _PinnedAdapter(requests.adapters.HTTPAdapter):
         for key in pools.keys():  # noqa: SIM118 - this container refuses to be iterated over
             pools[key].close()
         super().close()
+
+
+class _PlainAdapter(_Adapter):
+    """Connections without TLS, within the deadline."""
+
+    def __init__(self, deadline: _Deadline) -> None:
+        super().__init__()
+
+        class BoundedPool(urllib3.HTTPConnectionPool):
+            ConnectionCls = _bounded_connection(deadline)
+
+        self.poolmanager.pool_classes_by_scheme = {"http": BoundedPool}
+
+
+class _PinnedAdapter(_Adapter):
+    """Connections that use the given context and leave its trust as it is."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """As in the base class, without the files of foreign roots."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002 - as in the base class
         """Leave the connection pool without files of foreign roots."""
@@ -186,7 +234,9 @@ def _read(response: requests.Response, url: str) -> bytes:
 
 
 def _violation(url: str, what: str) -> ProtocolViolation:
-    return ProtocolViolation(f"{_server(url)} {what}.", remedy="Check the address; otherwise ask the CA's operator.")
+    return ProtocolViolation(
+        f"{_server(url)} {what}.", remedy="Check the address; otherwise ask the operator of the server."
+    )
 
 
 def _failure(error: Exception, url: str) -> EnrollmentError:
@@ -205,11 +255,11 @@ def _failure(error: Exception, url: str) -> EnrollmentError:
     if isinstance(cause, OSError | http.client.IncompleteRead):
         return ServerUnreachable(
             f"No complete answer from {_server(url)}: {reason}.",
-            remedy="Check the address, the network and that the CA is running.",
+            remedy="Check the address, the network and that the server is running.",
         )
     return ProtocolViolation(
         f"{_server(url)} does not speak proper HTTP: {reason}.",
-        remedy="Check that the address is that of the CA and not of a gateway before it.",
+        remedy="Check that the address is that of the server and not of a gateway before it.",
     )
 
 

@@ -36,11 +36,16 @@ _FILE_MODE = 0o640
 
 
 class IdentityName(StrEnum):
-    """The identities of a scanner: from the factory, of its owner, and the one that signs images."""
+    """The identities of a scanner: from the factory, of its owner, and those that sign.
+
+    What signs original images, what is made from them, and what a model makes, are three keys with three certificates.
+    """
 
     IDEVID = "idevid"
     DEVICE = "device"
     SIGNING = "signing"
+    DERIVATION = "derivation"
+    SYNTHESIS = "synthesis"
 
 
 @dataclass(frozen=True)

@@ -78,12 +78,15 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         StateError: The disk refused; the generation before is still in use.
         ConfigurationError: This identity is not enrolled by its owner.
     """
-    if identity is IdentityName.DEVICE:
-        usage, wanted = Usage.DEVICE, settings.identity.device
-    elif identity is IdentityName.SIGNING:
-        usage, wanted = Usage.SIGNING, settings.identity.signing
-    else:
-        raise ConfigurationError(f"{identity} comes from the vendor.", remedy="Enroll device or signing.")
+    owned: dict[IdentityName, tuple[Usage, IdentitySettings]] = {
+        IdentityName.DEVICE: (Usage.DEVICE, settings.identity.device),
+        IdentityName.SIGNING: (Usage.SIGNING, settings.identity.signing),
+        IdentityName.DERIVATION: (Usage.DERIVATION, settings.identity.derivation),
+        IdentityName.SYNTHESIS: (Usage.SYNTHESIS, settings.identity.synthesis),
+    }
+    if identity not in owned:
+        raise ConfigurationError(f"{identity} comes from the vendor.", remedy=f"Enroll one of: {', '.join(owned)}.")
+    usage, wanted = owned[identity]
     request = CertificateRequest.for_device(settings.device, usage)
     with identities.lock():
         journal = identities.journal(identity)

@@ -6,14 +6,15 @@
 | 2 key       | exactly one holds our public key; found by key, never by position            | certificate-wrong-key   |
 | 3 new       | it is not the certificate that is in use already                             | certificate-not-new     |
 | 4 names     | common name, serial number and alternative names as asked; the owner may add | certificate-wrong-names |
-|             | organization, unit, place and domain, nothing else                           |                         |
+|             | organization, unit, place and domain, nothing else. Of the units that tell   |                         |
+|             | what is signed ("derivation", "synthesis") exactly the one asked for         |                         |
 | 5 usage     | digitalSignature, and exactly the extended key usage asked for               | certificate-wrong-usage |
 | 6 no CA     | neither BasicConstraints nor keyUsage let it issue anything                  | certificate-is-ca       |
 | 7 dates     | begins by now, a slow clock of ours forgiven; lasts at least a minute more   | certificate-wrong-dates |
 | 8 chain     | leads to a pinned anchor (RFC 5280 section 6)                                | certificate-untrusted   |
 | 9 strength  | SHA-2; RSA of 2048 bits or an NIST curve of 256 bits and up, in every link   | certificate-weak        |
 
-A certificate that cannot be read at all is `certificate-malformed`. The signer of an image has to pass 6, 8 and 9 at
+A certificate that cannot be read at all is `certificate-malformed`. The signer of an image has to pass 6 and 8 at
 the time of the signature, and its usage must allow signing documents: other vendors have other names and usages.
 
 The chain is built by OpenSSL and not by `cryptography.x509.verification`, which demands the profile of the web:
@@ -36,8 +37,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
-from enroll.certificates import PARSE_ERRORS, alternative_names, public_key_info, read_certificates
-from enroll.csr import DOCUMENT_SIGNING, CertificateRequest, Usage
+from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, public_key_info, read_certificates
+from enroll.csr import DOCUMENT_SIGNING, RESERVED_UNITS, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
 from enroll.statefile import StateFiles
@@ -151,13 +152,15 @@ def verify_signer(
 ) -> tuple[x509.Certificate, ...]:
     """The path from the certificate of an image's signer to one of the anchors, as it was valid at a time.
 
+    Its strength is not judged: an old image may have been signed under what was strong then, see `weakness`.
+
     Returns:
         The certificate first, the anchor last.
 
     Raises:
         CertificateRefused: There is no such path, or the certificate is not one for signing documents.
     """
-    chain = verify_chain(certificate, intermediates, anchors, at)
+    chain = _build_chain(certificate, intermediates, anchors, at)
     content = _parse(certificate)
     _check_no_ca(content)
     key_usage = _extension(content, x509.KeyUsage)
@@ -167,6 +170,16 @@ def verify_signer(
     if extended is not None and not _MAY_SIGN_DOCUMENTS & set(extended):
         raise _refused("wrong-usage", "extendedKeyUsage does not allow document signing.")
     return chain
+
+
+def weakness(chain: Sequence[x509.Certificate]) -> str:
+    """Which certificate of a path is too weak to be trusted today, and why (check 9); empty if none is."""
+    try:
+        for link in chain:
+            _check_strength(link, is_anchor=link is chain[-1])
+    except CertificateRefused as error:
+        return error.what
+    return ""
 
 
 def _build_chain(
@@ -247,11 +260,17 @@ def _check_new(certificate: x509.Certificate, in_use: x509.Certificate | None) -
 def _check_names(content: _Content, request: CertificateRequest) -> None:
     """Check 4."""
     asked = Counter((attribute.oid, attribute.value) for attribute in request.subject)
-    stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in _OWNERS_ATTRIBUTES)
+    stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in _OWNERS_ATTRIBUTES or _is_reserved(a))
     if stated != asked:
         raise _refused("wrong-names", f"The subject is {content.subject.rfc4514_string()!r}, not as asked.")
     if content.alternative_names != request.alternative_names:
         raise _refused("wrong-names", "The subject alternative names are not as asked.")
+
+
+def _is_reserved(attribute: x509.NameAttribute[str | bytes]) -> bool:
+    """Whether it tells what is signed. Who compares names ignores case and outer spaces (RFC 4518 2)."""
+    unit = attribute.oid == NameOID.ORGANIZATIONAL_UNIT_NAME
+    return unit and str(attribute.value).strip().casefold() in RESERVED_UNITS
 
 
 def _check_usage(content: _Content, usage: Usage) -> None:
@@ -289,16 +308,16 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
 def _check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
     """Check 9. An anchor is trusted as it is, so the signature on it says nothing; its key does."""
     try:
-        key, hash_algorithm = link.public_key(), link.signature_hash_algorithm
+        key, hash_algorithm, _ = link.public_key(), link.signature_hash_algorithm, link.subject
     except PARSE_ERRORS as error:
         raise _refused("weak", "The chain holds an unknown kind of key or signature.") from error
     strong_key = (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS) or (
         isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size >= _CURVE_BITS
     )
     if not strong_key:
-        raise _refused("weak", f"The key of {link.subject.rfc4514_string()!r} is too weak or of an unknown kind.")
+        raise _refused("weak", f"The key of {name_text(link.subject)!r} is too weak or of an unknown kind.")
     if not is_anchor and not isinstance(hash_algorithm, _HASHES):
-        raise _refused("weak", f"{link.subject.rfc4514_string()!r} is not signed with SHA-256, SHA-384 or SHA-512.")
+        raise _refused("weak", f"{name_text(link.subject)!r} is not signed with SHA-256, SHA-384 or SHA-512.")
 
 
 def _parse(certificate: x509.Certificate) -> _Content:

@@ -44,7 +44,7 @@ from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
 
-ROLE, PROFILE = "acquisition", "creator-rsa"
+ROLE, PROFILE = "acquisition", "creator-plus"
 ROUNDS = 7  # of each comparison, in turns
 START_TIMEOUT = 30.0  # seconds
 HUGE_FRAMES = 400  # of 512 KB: 200 MB
@@ -187,7 +187,7 @@ def row(name: str, result: str, aim: str, remark: str) -> None:
 
 def bench_in_process(scanner: Scanner) -> None:
     """The signing code alone: no socket, no processes."""
-    plan = SignaturePlan(load_profile(ProfileName.CREATOR_RSA), "sha256", "2.25.1", datetime.now(UTC))
+    plan = SignaturePlan(load_profile(ProfileName.CREATOR_PLUS), "sha256", "2.25.1", datetime.now(UTC))
 
     def sign() -> None:
         instance = digest_instance(Window.over(scanner.image), plan)

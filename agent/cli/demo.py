@@ -16,6 +16,7 @@ from typing import IO
 import click
 
 from agent.cli import exits
+from agent.cli.try_out import SERIAL_NUMBER
 from enroll.clock import Clock, SystemClock
 from enroll.errors import ScansealError
 from enroll.statefile import StateFiles
@@ -31,9 +32,10 @@ _EXTRA = "Run scripts/demo instead, or first pip install '.[demo]' in the checko
 SAMPLES = {
     "a CT slice": "CT_small.dcm",
     "an enhanced multi-frame MR": "emri_small.dcm",
-    "a compressed image (JPEG 2000)": "JPEG2000.dcm",
+    "a compressed image (JPEG 2000)": "693_J2KR.dcm",
     "a structured report": "test-SR.dcm",
 }
+DERIVED = "made-of-the-CT-slice.dcm"
 
 
 class DemoError(ScansealError):
@@ -85,9 +87,12 @@ class _Demo:
         with self._evaluation_ca():
             _step(2, "The scanner makes its keys and gets its certificates from that CA (EST, RFC 7030).")
             self._run("enroll", "est", "--config", CONFIGURATION)
+            _say("    What is made of images gets a key of its own, and a certificate that says so.")
+            self._run("enroll", "est", "--identity", "derivation", "--config", CONFIGURATION)
         _say("    The CA is stopped now: signing does not need it.")
         with self._agent():
             signed = self._sign()
+            self._derive(signed[0])
         self._verify(signed)
         self._tamper(signed)
         second = self._second_opinion(signed)
@@ -126,24 +131,48 @@ class _Demo:
 
     def _sign(self) -> list[Path]:
         _step(4, "Four images are signed through the socket:")
+        import pydicom
+
         originals, target = self.directory / "images", self.directory / "signed"
         originals.mkdir()
         target.mkdir()
         for meaning, name in SAMPLES.items():
-            shutil.copy(sample(name), originals / name)
+            image = pydicom.dcmread(sample(name))
+            image.DeviceSerialNumber = SERIAL_NUMBER  # as if the pretend scanner had made it
+            image.save_as(originals / name)
             _say(f"    {name}: {meaning}")
         files = [f"images/{name}" for name in SAMPLES.values()]
         self._run("sign", "--config", CONFIGURATION, "--output-directory", "signed", *files)
         return [target / name for name in SAMPLES.values()]
 
+    def _derive(self, source: Path) -> None:
+        """Make an image of the CT slice and have it signed."""
+        import pydicom
+        from pydicom.uid import generate_uid
+
+        _step(5, "An image is made of the CT slice. The key for originals does not sign it; another one does:")
+        image = pydicom.dcmread(source)
+        reference = pydicom.Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        image.SourceImageSequence = [reference]
+        image.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        image.PixelData = bytes(255 - value for value in image.PixelData)
+        del image.MACParametersSequence, image.DigitalSignaturesSequence
+        image.save_as(self.directory / "images" / DERIVED)
+        sign = ("sign", "--config", CONFIGURATION, f"images/{DERIVED}", "--output", f"signed/{DERIVED}")
+        self._run(*sign, expected=exits.INSTANCE_REFUSED)
+        self._run(*sign, "--role", "derivation")
+
     def _verify(self, signed: Sequence[Path]) -> None:
-        _step(5, "A recipient who has only the CA's certificate checks them:")
+        _step(6, "A recipient who has only the CA's certificate checks them:")
         self._run("verify", "--anchor", ANCHOR, *(f"signed/{file.name}" for file in signed))
+        self._run("verify", "--anchor", ANCHOR, "--sources", f"signed/{signed[0].name}", f"signed/{DERIVED}")
 
     def _tamper(self, signed: Sequence[Path]) -> None:
         import pydicom
 
-        _step(6, "One pixel of the CT slice is changed, and in another copy the patient's name:")
+        _step(7, "One pixel of the CT slice is changed, and in another copy the patient's name:")
         changed, renamed = self.directory / "one-pixel-changed.dcm", self.directory / "patient-renamed.dcm"
         image = pydicom.dcmread(signed[0])
         image.PixelData = bytes([image.PixelData[0] ^ 1]) + image.PixelData[1:]
@@ -157,9 +186,9 @@ class _Demo:
     def _second_opinion(self, signed: Sequence[Path]) -> str:
         program = shutil.which("dcmsign")
         if program is None:
-            _step(7, "dcmsign is not installed, so there is no second opinion (Debian: apt-get install dcmtk).")
+            _step(8, "dcmsign is not installed, so there is no second opinion (Debian: apt-get install dcmtk).")
             return ""
-        _step(7, "DCMTK's dcmsign, which shares no code with scanseal, checks the same files:")
+        _step(8, "DCMTK's dcmsign, which shares no code with scanseal, checks the same files:")
         anchor = str(self.directory / ANCHOR)
         for file in signed:
             ran = subprocess.run(

@@ -20,8 +20,9 @@ from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
 
-# The device identity authenticates the enrollment of the signing identity, so it comes first.
-OWNER_IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
+# The device identity authenticates the enrollment of the others, so it comes first.
+USUAL_IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
+OWNER_IDENTITIES = (*USUAL_IDENTITIES, IdentityName.DERIVATION, IdentityName.SYNTHESIS)
 
 
 @click.group("enroll")
@@ -38,7 +39,8 @@ def command() -> None:
 @click.option(
     "--identity",
     type=click.Choice([identity.value for identity in OWNER_IDENTITIES]),
-    help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs images.",
+    help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs "
+    "original images. What is processed, or made by a model, is signed by derivation and synthesis.",
 )
 @json_option
 def est(config: Path, identity: str | None, *, as_json: bool) -> int:
@@ -54,7 +56,7 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     settings = configuration(config).enroll
     clock = SystemClock()
     answers: dict[IdentityName, Generation | Pending] = {}
-    for name in (IdentityName(identity),) if identity else OWNER_IDENTITIES:
+    for name in (IdentityName(identity),) if identity else USUAL_IDENTITIES:
         answers[name] = enroll_by_est(name, settings, clock)
         if isinstance(answers[name], Pending):
             break

@@ -18,6 +18,7 @@ from agent.errors import (
     DicomError,
     InputFileError,
     OutputFileError,
+    PolicyError,
     RequestRefused,
     RoleNotAllowed,
     SigningError,
@@ -31,12 +32,16 @@ from enroll.errors import (
     ScansealError,
     ServerUnreachable,
     StateError,
+    TimeStampError,
 )
 
 OK = 0
 BROKEN = 1
+UNSIGNED_VIOLATION = 2
 VALID_WITH_RESERVATIONS = 3
 UNSIGNED = 4
+NOT_ACCEPTED = 5
+UNVERIFIED_SOURCE = 6
 INDETERMINATE = 7
 USAGE = 64
 INSTANCE_REFUSED = 65
@@ -45,6 +50,7 @@ UNAVAILABLE = 69
 INTERNAL = 70
 OUTPUT = 73
 TRY_LATER = 75
+TIME_STAMP_REFUSED = 76
 NOT_PERMITTED = 77
 CONFIGURATION = 78
 INTERRUPTED = 130
@@ -67,9 +73,11 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
     (InputFileError, NO_INPUT),
     (OutputFileError, OUTPUT),
     (ConfigurationError, CONFIGURATION),
+    (PolicyError, CONFIGURATION),
     (StateError, CONFIGURATION),
     (AlreadyRunning, TRY_LATER),
     (EnrollerBusy, TRY_LATER),
+    (TimeStampError, TIME_STAMP_REFUSED),
     (RoleNotAllowed, NOT_PERMITTED),
     (EnrollmentRefused, NOT_PERMITTED),
     (ServerUnreachable, UNAVAILABLE),

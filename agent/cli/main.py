@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "agent.cli.status",
     "sign": "agent.cli.sign",
     "verify": "agent.cli.verify",
+    "timestamp": "agent.cli.timestamp",
     "audit": "agent.cli.audit",
     "evaluation-ca": "agent.cli.evaluation_ca",
 }

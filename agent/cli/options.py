@@ -20,6 +20,8 @@ from agent.errors import InputFileError, OutputFileError
 from enroll.config import DEFAULT_CONFIGURATION
 from enroll.statefile import StateFiles
 
+LARGEST_IN_MEMORY = 256 << 20  # bytes of an instance that is read as a whole
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -81,18 +83,37 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
-    """The content of a regular file, without reading it into memory.
+def instance_bytes(path: Path) -> Iterator[bytes | memoryview]:
+    """The content of a regular file.
+
+    A large file is not read into memory but mapped; nobody should write to it meanwhile.
 
     Raises:
         InputFileError: Not there, or not a regular file.
     """
     with regular_file(path) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield memoryview(b"")
+        if os.fstat(file.fileno()).st_size <= LARGEST_IN_MEMORY:
+            yield file.read()
             return
         # Not closed here: whoever still looks at a part of it would be cut off. It goes with its last reader.
         yield memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+def input_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that were named, and all regular files below the folders that were, in order of their names.
+
+    Raises:
+        click.UsageError: There are none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(below for below in path.rglob("*") if below.is_file() and not below.is_symlink())
+        else:
+            files.append(path)
+    if not files:
+        raise click.UsageError("There is no file in what was named.")
+    return files
 
 
 @contextmanager

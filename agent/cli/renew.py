@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agent.cli import enroll, exits
-from agent.cli.enroll import OWNER_IDENTITIES, enroll_by_est
+from agent.cli.enroll import OWNER_IDENTITIES, USUAL_IDENTITIES, enroll_by_est
 from agent.cli.options import config_option, configuration, json_option, show
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
@@ -41,12 +41,14 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
             record, line = _renewed(identity, settings, clock, force=force, dry_run=dry_run)
             codes.append(exits.TRY_LATER if record["state"] == "pending" else exits.OK)
         except ScansealError as error:
-            # One identity that cannot be renewed must not keep the other from it.
+            # One identity that cannot be renewed must not keep the others from it.
             codes.append(exits.exit_code(error))
             record = {"identity": identity, "state": "failed", "error": exits.described(error)}
             line = f"{identity}: not renewed. {error.what} {error.remedy}"
         records.append(record)
-        lines.append(line)
+        # Most scanners have only the usual identities, and nobody has to get another.
+        if identity in USUAL_IDENTITIES or record["state"] != "absent":
+            lines.append(line)
     show({"identities": records}, "\n".join(lines), as_json=as_json)
     return next((code for code in codes if code not in {exits.OK, exits.TRY_LATER}), max(codes))
 

@@ -14,8 +14,13 @@ from agent.cli.options import config_option, configuration, json_option, progres
 from agent.client import SigningClient, apply_splice
 from agent.daemon.wire import HashName, Role
 from agent.dicom.profile import ProfileName
+from agent.dicom.purposes import PURPOSES
 from agent.errors import OutputFileError
 from enroll.errors import ScansealError
+
+_WARNINGS = {
+    "device-identity-missing": "it does not say which device made it: no Device Serial Number, no Device UID",
+}
 
 
 @click.command("sign")
@@ -36,16 +41,18 @@ from enroll.errors import ScansealError
 @click.option(
     "--profile",
     type=click.Choice([name.value for name in ProfileName]),
-    default="creator-rsa",
-    show_default=True,
-    help="What is covered.",
+    help="What is covered. Default: [signing] profile of the agent.",
 )
 @click.option(
     "--algorithm",
     type=click.Choice([name.value for name in HashName]),
-    default="sha256",
-    show_default=True,
-    help="Hash of the signature.",
+    help="Hash of the signature. Default: [signing] hash of the agent.",
+)
+@click.option(
+    "--purpose",
+    type=click.Choice(list(PURPOSES)),
+    metavar="CODE",
+    help="Why it is signed: a code of DICOM CID 7007 from 1 to 18, such as 1 author, 5 verification, 14 source.",
 )
 @click.option("--force", is_flag=True, help="Replace signed files that are there already.")
 @click.option("--socket", type=click.Path(path_type=Path), help="The agent's socket. Default: [socket] path.")
@@ -56,8 +63,9 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     output: Path | None,
     output_directory: Path | None,
     role: str,
-    profile: str,
-    algorithm: str,
+    profile: str | None,
+    algorithm: str | None,
+    purpose: str | None,
     socket: Path | None,
     config: Path,
     *,
@@ -80,11 +88,12 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     path = socket or configuration(config).agent.socket.path
     results: list[dict[str, Any]] = []
     failures: list[int] = []
+    how = {"role": role, "profile": profile or "", "algorithm": algorithm or "", "purpose": purpose or ""}
     with progress(files, "Signing") as sent, SigningClient(path, on_sent=sent) as client:
         for source, target in zip(files, targets, strict=True):
             try:
                 _check_target(source, target, force=force)
-                results.append(_signed(client, source, target, role=role, profile=profile, algorithm=algorithm))
+                results.append(_signed(client, source, target, **how))
             except ScansealError as error:
                 failures.append(exits.exit_code(error))
                 results.append({"file": str(source), "error": exits.described(error)})
@@ -133,10 +142,15 @@ def _signed(client: SigningClient, source: Path, target: Path, **how: str) -> di
         "sop_instance_uid": splice.sop_instance_uid,
         "signature_uid": splice.signature_uid,
         "key_generation": splice.key_generation,
+        "warnings": splice.warnings,
     }
 
 
 def _text(result: dict[str, Any]) -> str:
     if error := result.get("error"):
         return f"{result['file']}: not signed ({error['code']}). {error['what']} {error['remedy']}"
-    return f"{result['file']}: signed, written to {result['signed']}"
+    lines = [f"{result['file']}: signed, written to {result['signed']}"]
+    lines += [
+        f"    warning ({code}): {_WARNINGS.get(code, 'see docs/socket-protocol.md')}" for code in result["warnings"]
+    ]
+    return "\n".join(lines)

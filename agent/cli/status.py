@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agent.cli import exits
+from agent.cli.enroll import USUAL_IDENTITIES
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration
@@ -28,19 +29,22 @@ def command(config: Path, *, as_json: bool) -> int:
     """Show the identities of this scanner, and whether the agent signs.
 
     \b
-    Exit code: 0 the agent can sign, 69 it cannot or is not running, 78 an identity is damaged.
+    Exit code: 0 the agent can sign with every identity that is enrolled, 69 it cannot or is not running,
+               78 an identity is damaged.
     """
     settings = configuration(config)
     identities = {name: _identity(name, settings.enroll) for name in IdentityName}
     agent = _agent(settings)
-    # Most scanners have no factory identity, and nobody has to get one.
-    shown = {name: record for name, record in identities.items() if (name, record["state"]) != ("idevid", "absent")}
-    lines = [f"{name:8} {_identity_text(record)}" for name, record in shown.items()]
-    lines.append(f"{'agent':8} {_agent_text(agent)}")
+    # Most scanners have only the usual identities, and nobody has to get another.
+    shown = {
+        name: record for name, record in identities.items() if name in USUAL_IDENTITIES or record["state"] != "absent"
+    }
+    lines = [f"{name:10} {_identity_text(record)}" for name, record in shown.items()]
+    lines.append(f"{'agent':10} {_agent_text(agent)}")
     show({"identities": identities, "agent": agent}, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
         return exits.CONFIGURATION
-    return exits.OK if agent["state"] == "ready" else exits.UNAVAILABLE
+    return exits.OK if _signs(agent) else exits.UNAVAILABLE
 
 
 def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
@@ -83,10 +87,17 @@ def _agent(settings: Configuration) -> dict[str, Any]:
         return {"state": "unknown", "error": exits.described(error)}
 
 
+def _signs(agent: dict[str, Any]) -> bool:
+    """Whether it can sign, with every identity that is enrolled."""
+    roles = agent.get("roles", {})
+    return agent["state"] == "ready" and set(roles.values()) <= {"ready", "not-enrolled"}
+
+
 def _agent_text(record: dict[str, Any]) -> str:
     if error := record.get("error"):
         return f"{error['what']} {error['remedy']}"
     if refused := record.get("refused_generation"):
-        return f"{record['state']}, but the newest generation was refused: {refused['detail']}"
-    signing = record["identities"]["signing"]
-    return f"{record['state']}, signs with generation {signing['generation']}" if signing else str(record["state"])
+        return f"{record['state']}, but the newest generation of {refused['identity']} was refused: {refused['detail']}"
+    roles = record["roles"]
+    states = ", ".join(f"{role} {state}" for role, state in roles.items() if state != "not-enrolled")
+    return f"{record['state']}: {states}" if states else str(record["state"])

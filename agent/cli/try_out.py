@@ -9,13 +9,14 @@ from pathlib import Path
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.statefile import StateFiles
 
+SERIAL_NUMBER = "CT-0001"
 CONFIGURATION = """\
 # A pretend scanner for trying out, made by scanseal. Every option: systemd/scanseal.toml
 state_directory = "{directory}/scanner"
 
 [device]
 model = "CT 9000"
-serial_number = "CT-0001"
+serial_number = "{serial_number}"
 hardware_type = "1.3.6.1.4.1.32473.1.1"
 
 [keystore.software]
@@ -33,6 +34,8 @@ group = "{group}"
 
 [roles]
 acquisition = ["user:{user}"]
+derivation = ["user:{user}"]
+synthesis = ["user:{user}"]
 """
 
 
@@ -55,6 +58,7 @@ def write_configuration(ca: EvaluationCa, url: str) -> Path:
         files.write(passphrase, secrets.token_urlsafe(32).encode())
     content = CONFIGURATION.format(
         directory=ca.directory,
+        serial_number=SERIAL_NUMBER,
         url=url,
         anchor=ca.anchor_file,
         username=USERNAME,

@@ -13,6 +13,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from io import FileIO
 from typing import Any, TypeVar
@@ -23,10 +24,11 @@ from agent.daemon.head import Head
 from agent.daemon.options import WorkerOptions
 from agent.daemon.problems import MEDIA_TYPE as PROBLEM
 from agent.daemon.problems import problem_of
-from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Role, Signature
-from agent.dicom.headers import Limits
-from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.sign import SignaturePlan, digest_instance
+from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Role
+from agent.dicom.content import MissingDeviceIdentity
+from agent.dicom.profile import Profile, ProfileName, load_profile
+from agent.dicom.purposes import PURPOSES
+from agent.dicom.sign import InstanceDigest, SignaturePlan, digest_instance
 from agent.dicom.splice import Edit, spliced
 from agent.dicom.window import Window
 from agent.errors import RequestRefused
@@ -128,16 +130,18 @@ class Api:
 
     def sign_instance(self, head: Head, body: Body) -> Answer:
         """`POST /v1/sign/instance`."""
-        parameters = _parameters(head.query, ("role", "profile", "algorithm"))
+        parameters = _parameters(head.query, ("role", "profile", "algorithm", "purpose"))
         role = _choice(Role, parameters.get("role"), "role")
-        algorithm = _choice(HashName, parameters.get("algorithm", HashName.SHA256), "algorithm")
+        algorithm = _choice(HashName, parameters.get("algorithm", self._options.hash_name), "algorithm")
         whole = _accepted(head.fields.get("accept", "*/*")) == DICOM
         plan = SignaturePlan(
-            profile=load_profile(_choice(ProfileName, parameters.get("profile"), "profile")),
+            profile=self._profile(parameters.get("profile", self._options.profile)),
             hash_name=algorithm,
             signature_uid=f"2.25.{uuid.uuid4().int}",
             signed_at=self._clock.now(),
-            limits=Limits(),
+            purpose=_purpose(parameters.get("purpose")),
+            role=role,
+            missing_device_identity=MissingDeviceIdentity(self._options.missing_device_identity),
         )
         _demand_length(head)
         _limit(body, self._options.instance_bytes, "Raise limits.instance_bytes in scanseal.toml.")
@@ -148,11 +152,16 @@ class Api:
             instance = digest_instance(window, plan)
         except OSError as error:  # only the spool does file operations
             raise _spool_failed(error) from error
-        signature = self._keyholder.sign(role, algorithm, instance.digest, instance.sop_instance_uid)
+        signature = self._keyholder.sign(
+            role, algorithm, instance.digest, instance.sop_instance_uid, device_unnamed=bool(instance.warnings)
+        )
+        added = _Added(plan.signature_uid, signature.generation, instance)
         edits = instance.edits(signature.value, signature.certificate)
-        if whole:
-            return _signed_instance(window, body.length, edits, plan, signature)
-        return _splice(edits, plan, signature, instance.sop_instance_uid)
+        return _signed_instance(window, body.length, edits, added) if whole else _splice(edits, added)
+
+    def _profile(self, name: str) -> Profile:
+        private_elements = self._options.private_elements
+        return load_profile(_choice(ProfileName, name, "profile"), private_elements=private_elements)
 
     def _instance_buffer(self) -> bytearray:
         if not self._buffer:
@@ -180,9 +189,16 @@ def refusal(error: ScansealError, *fields: tuple[str, str]) -> Answer:
     return Answer.of(status, PROBLEM, document, fields)
 
 
-def _signed_instance(
-    window: Window, size: int, edits: tuple[Edit, ...], plan: SignaturePlan, signature: Signature
-) -> Answer:
+@dataclass(frozen=True)
+class _Added:
+    """What an answer says of the signature that was added."""
+
+    uid: str
+    generation: int
+    instance: InstanceDigest
+
+
+def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: _Added) -> Answer:
     def parts() -> Iterator[Bytes]:
         for part in spliced(size, edits):
             if isinstance(part, bytes):
@@ -197,20 +213,22 @@ def _signed_instance(
         parts=list(parts()) if size <= INSTANCE_BUFFER else parts(),
         length=size + sum(len(edit.insert) - edit.remove for edit in edits),
         fields=(
-            ("Scanseal-Signature-UID", plan.signature_uid),
-            ("Scanseal-Key-Generation", str(signature.generation)),
+            ("Scanseal-Signature-UID", added.uid),
+            ("Scanseal-Key-Generation", str(added.generation)),
+            *(("Scanseal-Warning", warning) for warning in added.instance.warnings),
         ),
     )
 
 
-def _splice(edits: tuple[Edit, ...], plan: SignaturePlan, signature: Signature, sop_instance_uid: str) -> Answer:
+def _splice(edits: tuple[Edit, ...], added: _Added) -> Answer:
     return _json_answer(
         SPLICE,
         {
             "edits": [{"offset": edit.offset, "remove": edit.remove, "insert": _base64(edit.insert)} for edit in edits],
-            "signature_uid": plan.signature_uid,
-            "sop_instance_uid": sop_instance_uid,
-            "key_generation": signature.generation,
+            "signature_uid": added.uid,
+            "sop_instance_uid": added.instance.sop_instance_uid,
+            "key_generation": added.generation,
+            "warnings": added.instance.warnings,
         },
     )
 
@@ -253,6 +271,16 @@ def _choice(kind: type[Choice], value: Any, name: str) -> Choice:
             remedy=f"Give one of: {', '.join(kind)}.",
             code="parameter-invalid",
         ) from error
+
+
+def _purpose(code: str | None) -> str:
+    if code is not None and code not in PURPOSES:
+        raise RequestRefused(
+            f"purpose is {code[:100]!r}.",
+            remedy="Give a code of CID 7007 (PS3.16), a number from 1 to 18, or leave it out.",
+            code="parameter-invalid",
+        )
+    return code or ""
 
 
 def _json_object(data: bytes, names: tuple[str, ...]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class SigningChannel:
             decode_answer(self._ask(Request(Operation.AUTHORIZE, role=role)))
             self._allowed.add(role)
 
-    def sign(self, role: Role, hash_name: HashName, digest: bytes, reference: str = "") -> Signature:
+    def sign(
+        self, role: Role, hash_name: HashName, digest: bytes, reference: str = "", *, device_unnamed: bool = False
+    ) -> Signature:
         """Have a digest signed.
 
         Args:
@@ -51,11 +53,19 @@ class SigningChannel:
             hash_name: What made the digest.
             digest: The digest.
             reference: SOP Instance UID for the audit trail.
+            device_unnamed: Whether the instance does not say which device made it, for the audit trail.
 
         Raises:
             SigningError: The keyholder cannot, or may not for this caller.
         """
-        request = Request(Operation.SIGN, role=role, hash_name=hash_name, digest=digest, reference=reference)
+        request = Request(
+            Operation.SIGN,
+            role=role,
+            hash_name=hash_name,
+            digest=digest,
+            device_unnamed=device_unnamed,
+            reference=reference,
+        )
         return decode_signature(self._ask(request))
 
     def certificates(self, identity: Identity) -> bytes:

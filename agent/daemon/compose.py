@@ -78,7 +78,7 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles)
 
 def worker_options(settings: AgentSettings) -> WorkerOptions:
     """What a worker has to know of the configuration."""
-    limits = settings.limits
+    limits, signing = settings.limits, settings.signing
     return WorkerOptions(
         times=TimeLimits(
             head=limits.head_seconds,
@@ -90,4 +90,8 @@ def worker_options(settings: AgentSettings) -> WorkerOptions:
         instance_bytes=limits.instance_bytes,
         memory_bytes=settings.workers.memory_mebibytes << 20,
         spool_directory=str(settings.workers.spool_directory),
+        profile=signing.profile,
+        hash_name=signing.hash,
+        private_elements=signing.private_elements,
+        missing_device_identity=signing.missing_device_identity,
     )

@@ -19,6 +19,10 @@ class WorkerOptions:
         instance_bytes: Largest instance.
         memory_bytes: Its address space.
         spool_directory: Where large instances wait.
+        profile: What is covered where a request does not say.
+        hash_name: The hash where a request does not say.
+        private_elements: Whether the profile creator-plus covers private elements.
+        missing_device_identity: What happens to an instance that does not say which device made it.
     """
 
     times: TimeLimits
@@ -26,6 +30,10 @@ class WorkerOptions:
     instance_bytes: int
     memory_bytes: int
     spool_directory: str
+    profile: str
+    hash_name: str
+    private_elements: bool
+    missing_device_identity: str
 
     def encode(self) -> str:
         """As one argument of the worker's command line."""

@@ -11,14 +11,15 @@ from typing import Any
 import agent
 from agent.audit import AuditTrail
 from agent.daemon.peer import Caller
-from agent.daemon.signer import ActiveKey, Identities
+from agent.daemon.signer import FOLLOWED, IDENTITY_OF, ActiveKey, Identities
 from agent.daemon.wire import Operation, Request, Role, Signature, encode_answer, encode_refusal, encode_signature
-from agent.errors import NotEnrolled, RoleNotAllowed
+from agent.errors import NotEnrolled, RoleNotAllowed, SigningError
 from enroll.certificates import name_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 from enroll.identity import Generation, IdentityName
 
+READY = "ready"
 REFUSAL_INTERVAL = 1.0  # seconds between two audit lines about refusals of the same user
 
 
@@ -58,9 +59,7 @@ class SigningService:
                 return self._sign(request, caller, roles)
             if request.operation is Operation.AUTHORIZE:
                 self._authorize(request.role, caller, roles)
-                refusal = self._active_key().refusal(self._clock.now())
-                if refusal is not None:
-                    raise refusal
+                self._check_usable(request.role)
                 return encode_answer(b"")
             if request.operation is Operation.CERTIFICATES:
                 return encode_answer(self._certificates(IdentityName(request.identity)))
@@ -70,19 +69,19 @@ class SigningService:
 
     def _sign(self, request: Request, caller: Caller, roles: frozenset[Role]) -> bytes:
         self._authorize(request.role, caller, roles)
-        active = self._active_key()
+        active = self._active_key(request.role)
         value = active.sign(request.digest, request.hash_name, self._clock.now())
-        self._audit.record(
-            "signature",
-            {
-                "uid": caller.uid,
-                "role": request.role,
-                "key_generation": active.generation.number,
-                "algorithm": request.hash_name,
-                "digest": request.digest.hex(),
-                "sop_instance_uid": request.reference,
-            },
-        )
+        fields: dict[str, str | int] = {
+            "uid": caller.uid,
+            "role": request.role,
+            "key_generation": active.generation.number,
+            "algorithm": request.hash_name,
+            "digest": request.digest.hex(),
+            "sop_instance_uid": request.reference,
+        }
+        if request.device_unnamed:
+            fields["warning"] = "device-identity-missing"
+        self._audit.record("signature", fields)
         return encode_signature(Signature(value, active.certificate, active.generation.number))
 
     def _authorize(self, role: Role, caller: Caller, roles: frozenset[Role]) -> None:
@@ -94,11 +93,31 @@ class SigningService:
                 "and to restart the agent: systemctl restart scanseal.",
             )
 
-    def _active_key(self) -> ActiveKey:
-        active = self._identities.view.signing
-        if active is None:
-            raise _not_enrolled("signing")
-        return active
+    def _active_key(self, role: Role) -> ActiveKey:
+        """The key of the role's own identity; no other ever takes its place."""
+        name = IDENTITY_OF[role]
+        view = self._identities.view(name)
+        if view.active is not None:
+            return view.active
+        if view.refused is not None:
+            raise SigningError(view.refused.what, remedy=view.refused.remedy)
+        raise _not_enrolled(name)
+
+    def _check_usable(self, role: Role) -> None:
+        """Whether something can be signed in a role now.
+
+        Raises:
+            SigningError: It cannot.
+        """
+        if (refusal := self._active_key(role).refusal(self._clock.now())) is not None:
+            raise refusal
+
+    def _state(self, role: Role) -> str:
+        try:
+            self._check_usable(role)
+        except SigningError as error:
+            return error.code
+        return READY
 
     def _certificates(self, name: IdentityName) -> bytes:
         chain = self._identities.chain(name)
@@ -107,19 +126,20 @@ class SigningService:
         return chain
 
     def _status(self) -> bytes:
-        now = self._clock.now()
-        view = self._identities.view
-        refusal = view.signing.refusal(now) if view.signing else _not_enrolled("signing")
-        refused = view.refused
+        roles = {role: self._state(role) for role in Role}
+        views = {name: self._identities.view(name) for name in FOLLOWED}
+        refused = (
+            {"identity": name, "code": view.refused.code, "detail": view.refused.what}
+            for name, view in views.items()
+            if view.refused
+        )
         status = {
-            "state": refusal.code if refusal else "ready",
+            "state": READY if READY in roles.values() else roles[Role.ACQUISITION],
             "version": agent.__version__,
-            "time": now.isoformat(timespec="seconds"),
-            "identities": {
-                "signing": _describe(view.signing.generation) if view.signing else None,
-                "device": _describe(view.device) if view.device else None,
-            },
-            "refused_generation": {"code": refused.code, "detail": refused.what} if refused else None,
+            "time": self._clock.now().isoformat(timespec="seconds"),
+            "roles": roles,
+            "identities": {name: _describe(view.generation) for name, view in views.items()},
+            "refused_generation": next(refused, None),
             **self._figures(),
         }
         return json.dumps(status).encode("ascii")
@@ -149,13 +169,16 @@ class _Refusals:
         )
 
 
-def _not_enrolled(identity: str) -> NotEnrolled:
-    return NotEnrolled(
-        f"The {identity} identity has no certificate yet.", remedy="Run `scanseal enroll est`; no restart is needed."
-    )
+def _not_enrolled(name: IdentityName) -> NotEnrolled:
+    # Without the option the device identity and the one for originals are enrolled: the first step in any case.
+    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
+    command = "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
+    return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=f"Run `{command}`; no restart is needed.")
 
 
-def _describe(generation: Generation) -> dict[str, Any]:
+def _describe(generation: Generation | None) -> dict[str, Any] | None:
+    if generation is None:
+        return None
     certificate = generation.certificate
     return {
         "generation": generation.number,

@@ -13,13 +13,21 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from agent.audit import AuditTrail
-from agent.daemon.wire import HashName
+from agent.daemon.wire import HashName, Role
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.certificates import check_pair, pem
 from enroll.clock import Clock
 from enroll.errors import KeyStoreError, PinRefused, ScansealError, UnsupportedKey
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
+
+# A role signs with its own key and never with that of another.
+IDENTITY_OF: Mapping[Role, IdentityName] = {
+    Role.ACQUISITION: IdentityName.SIGNING,
+    Role.DERIVATION: IdentityName.DERIVATION,
+    Role.SYNTHESIS: IdentityName.SYNTHESIS,
+}
+FOLLOWED = (*IDENTITY_OF.values(), IdentityName.DEVICE)
 
 RETRY_SECONDS = 30.0  # a new generation that was refused is tried again: tokens are sometimes busy
 
@@ -34,7 +42,7 @@ logger = logging.getLogger("scanseal.keyholder")
 
 @dataclass(frozen=True)
 class ActiveKey:
-    """A generation of the signing identity whose key is loaded and belongs to its certificate."""
+    """A generation of an identity that signs, whose key is loaded and belongs to its certificate."""
 
     generation: Generation
     key: rsa.RSAPrivateKey = field(repr=False)
@@ -50,8 +58,9 @@ class ActiveKey:
         key = stores.load(generation.key_uri)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise UnsupportedKey(
-                "The key of the signing identity is not an RSA key.",
-                remedy="Image signatures need RSA (PS3.15 C.2): set identity.signing.key_algorithm and enroll again.",
+                f"The key of the identity {generation.identity} is not an RSA key.",
+                remedy="Image signatures need RSA (PS3.15 C.2): "
+                f"set identity.{generation.identity}.key_algorithm and enroll again.",
             )
         check_pair(key, generation.certificate)
         return cls(generation, key, generation.certificate.public_bytes(serialization.Encoding.DER))
@@ -91,16 +100,16 @@ class ActiveKey:
 
 @dataclass(frozen=True)
 class IdentityView:
-    """The identities at one moment; replaced as a whole, so a signature never mixes two generations.
+    """One identity at one moment; replaced as a whole, so a signature never mixes two generations.
 
     Args:
-        signing: What signs now; nothing before the first enrollment.
-        device: The device identity; nothing before the first enrollment.
+        generation: What is in use; nothing before the first enrollment.
+        active: The same with its key, of an identity that signs.
         refused: Why the newest generation is not in use, where it is not.
     """
 
-    signing: ActiveKey | None = None
-    device: Generation | None = None
+    generation: Generation | None = None
+    active: ActiveKey | None = None
     refused: ScansealError | None = None
 
 
@@ -114,7 +123,8 @@ class Identities:
         clock: For retrying.
 
     Raises:
-        ScansealError: There is an identity, but it cannot be used.
+        ScansealError: There is an identity, but it cannot be used. Acquisition comes first: what is wrong with the
+            identities of the other roles does not keep it from signing, and is only reported.
     """
 
     def __init__(self, store: IdentityStore, keys: KeyStores, audit: AuditTrail, clock: Clock) -> None:
@@ -122,69 +132,89 @@ class Identities:
         self._keys = keys
         self._audit = audit
         self._clock = clock
-        self._pointers = self._read_pointers()
-        self._retry_at = 0.0
-        self.view = self._load()
+        self._pointers: dict[IdentityName, str | None] = {}
+        self._retry_at: dict[IdentityName, float] = {}
+        self._views = dict.fromkeys(FOLLOWED, IdentityView())
+        for name in FOLLOWED:
+            try:
+                self._pointers[name] = store.pointer(name)
+                self._views[name] = self._load(name)
+            except ScansealError as error:
+                if name in (IdentityName.SIGNING, IdentityName.DEVICE):
+                    raise
+                self._refuse(name, error)
+
+    def view(self, name: IdentityName) -> IdentityView:
+        """An identity as it is now; of one that is not followed, nothing."""
+        return self._views.get(name, IdentityView())
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Take up a new generation, if there is one; to be called at least once a second.
+        """Take up new generations, if there are any; to be called at least once a second.
 
         A generation that cannot be used changes nothing but the status: what signed before goes on signing.
 
         Args:
             at_once: Load again even if nothing seems to have changed.
         """
-        try:
-            pointers = self._read_pointers()
-            if pointers == self._pointers and not at_once and not self._retry_is_due():
-                return
-            self._pointers = pointers
-            view = self._load()
-            self._check_usable(view.signing)
-        except ScansealError as error:
-            self._refuse(error)
-            return
-        before, self.view = self.view, view
-        if _number(before) != _number(view):
-            logger.info("Generation %s of the signing identity is in use.", _number(view))
-            self._audit.record("identity-in-use", {"key_generation": _number(view)}, durable=True)
+        for name in FOLLOWED:
+            before = self._views[name].refused
+            self._refresh(name, at_once=at_once)
+            refused = self._views[name].refused
+            if refused is not before and isinstance(refused, PinRefused):
+                return  # the next identity may lie in the same token, which locks after a few wrong PINs
 
     def chain(self, name: IdentityName) -> bytes | None:
         """The certificates of an identity in PEM, its own first; nothing where there is none."""
-        generation = self.view.device
-        if name is IdentityName.SIGNING:
-            generation = self.view.signing.generation if self.view.signing else None
+        generation = self.view(name).generation
         return pem((generation.certificate, *generation.chain)) if generation else None
 
-    def _read_pointers(self) -> tuple[str | None, ...]:
-        return tuple(self._store.pointer(name) for name in (IdentityName.SIGNING, IdentityName.DEVICE))
+    def _refresh(self, name: IdentityName, *, at_once: bool) -> None:
+        try:
+            pointer = self._store.pointer(name)
+            if pointer == self._pointers.get(name) and not at_once and not self._retry_is_due(name):
+                return
+            self._pointers[name] = pointer
+            view = self._load(name)
+            self._check_usable(name, view.active)
+        except ScansealError as error:
+            self._refuse(name, error)
+            return
+        before, self._views[name] = self._views[name], view
+        if name in IDENTITY_OF.values() and _number(before) != _number(view):
+            logger.info("Generation %s of the identity %s is in use.", _number(view), name)
+            fields: dict[str, str | int] = {"identity": name, "key_generation": _number(view)}
+            self._audit.record("identity-in-use", fields, durable=True)
 
-    def _load(self) -> IdentityView:
-        generation = self._store.current(IdentityName.SIGNING)
-        return IdentityView(
-            signing=ActiveKey.load(generation, self._keys) if generation else None,
-            device=self._store.current(IdentityName.DEVICE),
-        )
+    def _load(self, name: IdentityName) -> IdentityView:
+        generation = self._store.current(name)
+        if generation is None or name not in IDENTITY_OF.values():
+            return IdentityView(generation)
+        return IdentityView(generation, ActiveKey.load(generation, self._keys))
 
-    def _check_usable(self, new: ActiveKey | None) -> None:
+    def _check_usable(self, name: IdentityName, new: ActiveKey | None) -> None:
         """A certificate that is not valid yet must not replace one that is: clocks differ."""
-        now, old = self._clock.now(), self.view.signing
+        now, old = self._clock.now(), self._views[name].active
         if new and old and not old.refusal(now) and (refusal := new.refusal(now)):
             raise refusal
 
-    def _retry_is_due(self) -> bool:
+    def _retry_is_due(self, name: IdentityName) -> bool:
         # A PIN that was refused is not tried again: tokens lock after a few wrong ones.
-        refused = self.view.refused
-        return refused is not None and not isinstance(refused, PinRefused) and self._clock.monotonic() > self._retry_at
+        refused = self._views[name].refused
+        return (
+            refused is not None
+            and not isinstance(refused, PinRefused)
+            and self._clock.monotonic() > self._retry_at[name]
+        )
 
-    def _refuse(self, error: ScansealError) -> None:
-        before = self.view.refused
-        self.view = dataclasses.replace(self.view, refused=error)
-        self._retry_at = self._clock.monotonic() + RETRY_SECONDS
-        if str(before) != str(error):
-            logger.error("The new generation is not used: %s", error)
-            self._audit.record("identity-refused", {"code": error.code, "detail": error.what}, durable=True)
+    def _refuse(self, name: IdentityName, error: ScansealError) -> None:
+        before = self._views[name]
+        self._views[name] = dataclasses.replace(before, refused=error)
+        self._retry_at[name] = self._clock.monotonic() + RETRY_SECONDS
+        if str(before.refused) != str(error):
+            logger.error("The new generation of the identity %s is not used: %s", name, error)
+            fields: dict[str, str | int] = {"identity": name, "code": error.code, "detail": error.what}
+            self._audit.record("identity-refused", fields, durable=True)
 
 
 def _number(view: IdentityView) -> int:
-    return view.signing.generation.number if view.signing else 0
+    return view.generation.number if view.generation else 0

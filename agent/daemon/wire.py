@@ -23,7 +23,7 @@ DRAIN = b"D"
 ALIVE = b"A"
 
 _VERSION = 1
-_REQUEST = struct.Struct("!BBBBB64s64s")
+_REQUEST = struct.Struct("!BBBBBB64s64s")
 _SIGNATURE = struct.Struct("!IH")
 _OK = b"\x00"
 _REFUSED = b"\x01"
@@ -58,6 +58,8 @@ class Identity(StrEnum):
 
     SIGNING = "signing"
     DEVICE = "device"
+    DERIVATION = "derivation"
+    SYNTHESIS = "synthesis"
 
 
 class HashName(StrEnum):
@@ -85,6 +87,7 @@ class Request:
         identity: For CERTIFICATES.
         hash_name: For SIGN: the hash that made `digest`.
         digest: For SIGN.
+        device_unnamed: For SIGN: whether the instance does not say which device made it; for the audit trail only.
         reference: For SIGN: the SOP Instance UID, or nothing; goes into the audit trail only.
     """
 
@@ -93,6 +96,7 @@ class Request:
     identity: Identity = Identity.SIGNING
     hash_name: HashName = HashName.SHA256
     digest: bytes = b""
+    device_unnamed: bool = False
     reference: str = ""
 
     def encode(self) -> bytes:
@@ -103,6 +107,7 @@ class Request:
             _ROLES.index(self.role),
             _IDENTITIES.index(self.identity),
             _HASHES.index(self.hash_name),
+            self.device_unnamed,
             self.digest,
             re.sub(r"[^0-9.]", "", self.reference)[:64].encode("ascii"),
         )
@@ -116,7 +121,7 @@ class Request:
         """
         if len(frame) != REQUEST_SIZE:
             raise WireError(f"frame of {len(frame)} bytes")
-        version, operation, role, identity, hash_number, digest, reference = _REQUEST.unpack(frame)
+        version, operation, role, identity, hash_number, device_unnamed, digest, reference = _REQUEST.unpack(frame)
         if version != _VERSION:
             raise WireError("unknown version")
         try:
@@ -127,10 +132,11 @@ class Request:
                 identity=_IDENTITIES[identity],
                 hash_name=hash_name,
                 digest=digest[: DIGEST_SIZES[hash_name]],
+                device_unnamed=(False, True)[device_unnamed],
                 reference=reference.rstrip(b"\0").decode("ascii"),
             )
         except (ValueError, IndexError) as error:
-            raise WireError("unknown operation, role, identity or hash") from error
+            raise WireError("unknown operation, role, identity, hash or flag") from error
         if re.search(r"[^0-9.]", request.reference) or any(digest[DIGEST_SIZES[hash_name] :]):
             raise WireError("digest or reference of the wrong form")
         return request
@@ -143,7 +149,7 @@ class Signature:
     Args:
         value: The signature, RSASSA-PKCS1-v1_5.
         certificate: DER of the certificate that verifies it.
-        generation: Number of the generation of the signing identity.
+        generation: Number of the generation of the identity that signed.
     """
 
     value: bytes

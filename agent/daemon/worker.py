@@ -159,7 +159,8 @@ def _defect() -> ScansealError:
 def load_tables() -> None:
     """Read the files that are read when they are first needed, as long as files can be read."""
     for name in ProfileName:
-        load_profile(name)
+        for private_elements in (False, True):
+            load_profile(name, private_elements=private_elements)
     dictionary_vr(SOP_INSTANCE_UID)
 
 

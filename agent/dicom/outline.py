@@ -35,6 +35,9 @@ class Outline:
         signatures: The Digital Signatures Sequence, where there is one.
         mac_parameters_offset: Where a MAC Parameters Sequence belongs (or ends, where there is one).
         signatures_offset: The same for a Digital Signatures Sequence.
+        nested_signatures: Offsets of the Digital Signatures Sequences in items.
+        nested_fragments: Offsets of the encapsulated Pixel Data in items, such as icons.
+        hidden: Tags, in items or in a survey, of what no signature covers and nothing explains.
     """
 
     covered: list[int] = field(default_factory=list)
@@ -43,3 +46,6 @@ class Outline:
     signatures: SequenceSpan | None = None
     mac_parameters_offset: int = -1
     signatures_offset: int = -1
+    nested_signatures: list[int] = field(default_factory=list)
+    nested_fragments: list[int] = field(default_factory=list)
+    hidden: list[int] = field(default_factory=list)

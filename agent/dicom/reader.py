@@ -32,7 +32,15 @@ from agent.dicom.elements import (
 )
 from agent.dicom.headers import Header, HeaderReader, Limits, Scope, malformed
 from agent.dicom.outline import Outline, SequenceSpan
+from agent.dicom.signable import (
+    DIGITAL_SIGNATURES_GROUP,
+    EXPECTED_UNSIGNED,
+    FIRST_SIGNABLE_GROUP,
+    NEVER_SIGNED,
+    is_signable,
+)
 from agent.dicom.stream import MacStream
+from agent.dicom.structure import check_delimiter, check_end, in_order, misplaced
 from agent.dicom.window import Window
 from agent.errors import DicomError
 
@@ -44,11 +52,10 @@ _SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
 _DELIMITER_SIZE = 8
 _ITEM_BYTES = struct.pack("<HH", 0xFFFE, 0xE000)
 _END_OF_SEQUENCE_BYTES = struct.pack("<HH", 0xFFFE, 0xE0DD)
-# PS3.3 C.12.1.1.3.1.1: never signed, wherever they stand.
-_NEVER_SIGNED = frozenset((0x00080001, MAC_PARAMETERS_SEQUENCE, DATA_SET_TRAILING_PADDING))
-_DIGITAL_SIGNATURES_GROUP = 0xFFFA
-_FIRST_SIGNABLE_GROUP = 0x0008
-_GROUPS_OF_OTHERS = frozenset((0x0000, 0x0002))  # of commands (PS3.7) and of the file meta information (PS3.10)
+
+
+def _always(_tag: int) -> bool:
+    return True
 
 
 class Scanner:
@@ -60,6 +67,8 @@ class Scanner:
         encapsulated: Whether the transfer syntax stores Pixel Data in fragments (PS3.5 A.4).
         mac: Receives what is covered.
         covers: Whether an element of the data set is to be covered; asked once for each signable element, in order.
+        must_be_signable: Whether it is a fault if an element that is to be covered is, or holds, one of unknown VR;
+            otherwise it is left uncovered.
         limits: What the data set may demand.
         capture: Tags of the data set whose values are wanted.
     """
@@ -73,6 +82,7 @@ class Scanner:
         mac: MacStream,
         covers: Callable[[int], bool],
         limits: Limits,
+        must_be_signable: Callable[[int], bool] = _always,
         capture: frozenset[int] = frozenset(),
     ) -> None:
         self._window = window
@@ -80,18 +90,23 @@ class Scanner:
         self._encapsulated = encapsulated
         self._mac = mac
         self._covers = covers
+        self._must_be_signable = must_be_signable
         self._limits = limits
         self._capture = capture
         self._outline = Outline()
         self._headers = HeaderReader(window, limits, encapsulated=encapsulated)
 
-    def walk(self) -> Outline:
+    def walk(self, scope: Scope | None = None) -> Outline:
         """Walk to the end of the data set.
+
+        Args:
+            scope: That of the item whose content is walked.
 
         Raises:
             DicomError: The data set is not well-formed, or an element that is to be covered cannot be signed.
         """
-        window, scope, outline = self._window, Scope(self._encoding), self._outline
+        window, outline = self._window, self._outline
+        scope = scope or Scope(self._encoding)
         last = -1
         while True:
             if self._encoding is EXPLICIT_LITTLE_ENDIAN:
@@ -101,7 +116,7 @@ class Scanner:
                 break
             start = window.offset
             header = self._headers.element(scope, first=last < 0)
-            last = _in_order(header.tag, last, start)
+            last = in_order(header.tag, last, start)
             self._note_insertion_points(last, start)
             if last in (MAC_PARAMETERS_SEQUENCE, DIGITAL_SIGNATURES_SEQUENCE):
                 self._signature_sequence(header, scope)
@@ -117,8 +132,8 @@ class Scanner:
         """
         window, covers, capture = self._window, self._covers, self._capture
         buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
-        bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else _DIGITAL_SIGNATURES_GROUP << 16
-        bottom = max(last, (_FIRST_SIGNABLE_GROUP << 16) - 1)
+        bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else DIGITAL_SIGNATURES_GROUP << 16
+        bottom = max(last, (FIRST_SIGNABLE_GROUP << 16) - 1)
         run_start = run_end = position
         count, covered = 0, []
         while filled - position >= _PLAIN_HEADER.size:
@@ -127,7 +142,7 @@ class Scanner:
             end = position + 8 + length
             if not bottom < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
                 break
-            if length & 1 or not element or tag in _NEVER_SIGNED:
+            if length & 1 or not element or tag in NEVER_SIGNED:
                 break
             count += 1
             if tag in capture:
@@ -148,25 +163,34 @@ class Scanner:
 
     def _data_set_element(self, header: Header, scope: Scope) -> None:
         tag = header.tag
-        if tag == PIXEL_DATA and self._encapsulated and header.length != UNDEFINED_LENGTH:
-            raise malformed("Pixel Data is not in fragments, as this transfer syntax demands.", "pixel-data-native")
+        self._check_pixel_data(header)
         if tag in self._capture:
             self._outline.values[tag] = self._headers.value_ahead(header)
-        if not _signable(tag) or not self._covers(tag):
+        if not is_signable(tag) or not self._covers(tag):
             self._element(header, scope, covered=False, depth=0)
             return
-        if not self._element(header, scope, covered=True, depth=0):
+        self._mac.begin_trial()
+        signable = self._element(header, scope, covered=True, depth=0)
+        self._mac.end_trial(keep=signable)
+        if signable:
+            self._outline.covered.append(tag)
+        elif self._must_be_signable(tag):
             raise DicomError(
                 f"{tag_name(tag)} would have to be signed, but it is or holds an element of unknown VR (UN).",
                 remedy="Make the instance with explicit, known VRs.",
                 code="unsignable-element",
             )
-        self._outline.covered.append(tag)
+
+    def _check_pixel_data(self, header: Header) -> None:
+        if header.tag == PIXEL_DATA and self._encapsulated and header.length != UNDEFINED_LENGTH:
+            raise malformed("Pixel Data is not in fragments, as this transfer syntax demands.", "pixel-data-native")
 
     def _element(self, header: Header, scope: Scope, *, covered: bool, depth: int) -> bool:
         """Consume one element, header included. Returns whether it is signable (PS3.3 C.12.1.1.3.1.1)."""
         tag, vr, length, size = header
         if vr == b"SQ":
+            if tag == DIGITAL_SIGNATURES_SEQUENCE:
+                self._outline.nested_signatures.append(self._window.offset)
             self._window.skip(size)
             return self._sequence(tag, length, scope, covered=covered, depth=depth + 1)
         if length == UNDEFINED_LENGTH and vr == b"UN":
@@ -175,6 +199,8 @@ class Scanner:
             self._sequence(tag, length, scope.inner(IMPLICIT_LITTLE_ENDIAN), covered=False, depth=depth + 1)
             return False
         if length == UNDEFINED_LENGTH:
+            if depth:
+                self._outline.nested_fragments.append(self._window.offset)
             self._window.skip(size)
             self._fragments(tag, covered=covered)
             return True
@@ -229,10 +255,10 @@ class Scanner:
         while end is None or window.offset < end:
             item_tag, item_length = self._headers.item(scope.encoding)
             if item_tag == SEQUENCE_DELIMITATION and end is None:
-                _check_delimiter(item_tag, item_length)
+                check_delimiter(item_tag, item_length)
                 break
             if item_tag != ITEM:
-                raise _misplaced(item_tag, f"an item of {tag_name(tag)}")
+                raise misplaced(item_tag, f"an item of {tag_name(tag)}")
             if covered:
                 mac.literal(_ITEM_BYTES)
             first = window.offset
@@ -240,7 +266,7 @@ class Scanner:
             if item_ranges is not None:
                 delimiter = _DELIMITER_SIZE if item_length == UNDEFINED_LENGTH else 0
                 item_ranges.append((first, window.offset - delimiter))
-        _check_end(tag, window.offset, end)
+        check_end(tag, window.offset, end)
         if covered:
             mac.literal(_END_OF_SEQUENCE_BYTES)
         return signable
@@ -252,18 +278,54 @@ class Scanner:
         signable = True
         last = -1
         while end is None or window.offset < end:
+            if scope.encoding is EXPLICIT_LITTLE_ENDIAN:
+                last = self._plain_run(last, end, covered=covered)
+                if window.offset == end:
+                    break
             start = window.offset
             header = self._headers.element(scope, first=last < 0)
             if header.tag == ITEM_DELIMITATION and end is None:
-                _check_delimiter(header.tag, header.length)
+                check_delimiter(header.tag, header.length)
                 window.skip(header.size)
                 break
-            last = _in_order(header.tag, last, start)
-            taken_in = _signable(last)
-            whole = self._element(header, scope, covered=covered and taken_in, depth=depth)
-            signable &= whole or not taken_in
-        _check_end(ITEM, window.offset, end)
+            last = in_order(header.tag, last, start)
+            if not is_signable(last):
+                self._note_hidden(header)
+            # PS3.3 C.12.1.1.3.1.1: an unknown VR makes the whole unsignable, even in what is itself left out.
+            signable &= self._element(header, scope, covered=covered and is_signable(last), depth=depth)
+        check_end(ITEM, window.offset, end)
         return signable
+
+    def _plain_run(self, last: int, end: int | None, *, covered: bool) -> int:
+        """The same for the elements of an item, which are covered all or none. Returns the last tag."""
+        window, unpack = self._window, _PLAIN_HEADER.unpack_from
+        buffer, start = window.buffer, window.position
+        stop = window.filled if end is None else min(window.filled, end - window.origin)
+        bottom = max(last, (FIRST_SIGNABLE_GROUP << 16) - 1)
+        position, count = start, 0
+        while stop - position >= _PLAIN_HEADER.size:
+            group, element, vr, length = unpack(buffer, position)
+            tag = group << 16 | element
+            following = position + 8 + length
+            if tag <= bottom or vr not in _SHORT_VR_NUMBERS or following > stop or length & 1 or not element:
+                break
+            if tag in NEVER_SIGNED or group == DIGITAL_SIGNATURES_GROUP:
+                break
+            count += 1
+            bottom = last = tag
+            position = following
+        if covered:
+            self._mac.cover_range(start, position)
+        window.position = position
+        self._headers.count(count)
+        return last
+
+    def _note_hidden(self, header: Header) -> None:
+        """Take note of what has no place in a data set and what no signature would cover there."""
+        tag = header.tag
+        group_length = not tag & 0xFFFF and (header.vr, header.length) == (b"UL", 4) and tag >> 16 >= 0x0008
+        if not group_length and tag not in EXPECTED_UNSIGNED:
+            self._outline.hidden.append(tag)
 
     def _fragments(self, tag: int, *, covered: bool) -> None:
         """Consume encapsulated Pixel Data behind its header (PS3.5 A.4)."""
@@ -274,10 +336,10 @@ class Scanner:
         while True:
             item_tag, length = self._headers.item(EXPLICIT_LITTLE_ENDIAN)
             if item_tag == SEQUENCE_DELIMITATION:
-                _check_delimiter(item_tag, length)
+                check_delimiter(item_tag, length)
                 break
             if item_tag != ITEM or length == UNDEFINED_LENGTH:
-                raise _misplaced(item_tag, "a fragment of Pixel Data")
+                raise misplaced(item_tag, "a fragment of Pixel Data")
             if length & 1:
                 raise malformed("A fragment of Pixel Data has an odd length (PS3.5 A.4).", "length-wrong")
             if covered:
@@ -315,14 +377,6 @@ class Scanner:
             outline.signatures_offset = start
 
 
-def _signable(tag: int) -> bool:
-    """Whether an element may be covered at all (PS3.3 C.12.1.1.3.1.1), its VR apart."""
-    group = tag >> 16
-    if group < _FIRST_SIGNABLE_GROUP or group == _DIGITAL_SIGNATURES_GROUP:
-        return False
-    return bool(tag & 0xFFFF) and tag not in _NEVER_SIGNED
-
-
 def _check_count(covered: list[int]) -> None:
     if len(covered) > MOST_COVERED:
         raise DicomError(
@@ -330,33 +384,6 @@ def _check_count(covered: list[int]) -> None:
             remedy="Data Elements Signed (0400,0020) cannot list them.",
             code="too-many-elements",
         )
-
-
-def _in_order(tag: int, last: int, offset: int) -> int:
-    """The tag, if it may stand there."""
-    if tag >> 16 == 0xFFFE:
-        raise _misplaced(tag, f"an element (byte {offset})")
-    if tag >> 16 in _GROUPS_OF_OTHERS:
-        raise malformed(f"{tag_name(tag)} at byte {offset} has no place in a data set.", "group-forbidden")
-    if tag == last:
-        raise malformed(f"{tag_name(tag)} is there twice, the second time at byte {offset}.", "tag-duplicate")
-    if tag < last:
-        raise malformed(f"{tag_name(tag)} at byte {offset} comes after {tag_name(last)}.", "tag-out-of-order")
-    return tag
-
-
-def _misplaced(tag: int, expected: str) -> DicomError:
-    return malformed(f"{tag_name(tag)} stands where {expected} must be.", "delimiter-misplaced")
-
-
-def _check_delimiter(tag: int, length: int) -> None:
-    if length:
-        raise malformed(f"The delimiter {tag_name(tag)} has a length (PS3.5 7.5).", "length-wrong")
-
-
-def _check_end(tag: int, offset: int, end: int | None) -> None:
-    if end is not None and offset != end:
-        raise malformed(f"The content of {tag_name(tag)} is longer than its length says.", "length-wrong")
 
 
 def _without_length(tag: int, vr: bytes) -> bytes:

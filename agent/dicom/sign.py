@@ -14,20 +14,17 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from agent.dicom import content
+from agent.dicom.content import MissingDeviceIdentity
 from agent.dicom.deflate import deflated_again, inflated
 from agent.dicom.elements import SOP_INSTANCE_UID, tag_name
 from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
 from agent.dicom.outline import Outline
 from agent.dicom.profile import Profile
 from agent.dicom.reader import Scanner
-from agent.dicom.signature_items import (
-    MOST_SIGNATURES,
-    MacParameters,
-    NewSignature,
-    read_digital_signature,
-    read_mac_parameters,
-)
+from agent.dicom.signature_items import MOST_SIGNATURES, MacParameters, NewSignature
 from agent.dicom.splice import Edit, insertions
+from agent.dicom.stored_signatures import DigitalSignature, mac_parameters_of
 from agent.dicom.stream import MacStream
 from agent.dicom.transfer_syntax import TransferSyntax, read_file_meta
 from agent.dicom.window import Window
@@ -46,6 +43,9 @@ class SignaturePlan:
         hash_name: "sha256", "sha384" or "sha512".
         signature_uid: Digital Signature UID of the new signature.
         signed_at: Digital Signature DateTime, aware.
+        purpose: Why it is made: a code of CID 7007, such as "14"; empty where nobody says.
+        role: What it is made as: "acquisition", "derivation" or "synthesis"; empty where that is not looked at.
+        missing_device_identity: What happens if the instance does not say which device made it.
         limits: What the instance may demand.
     """
 
@@ -53,6 +53,9 @@ class SignaturePlan:
     hash_name: str
     signature_uid: str
     signed_at: datetime
+    purpose: str = ""
+    role: str = ""
+    missing_device_identity: MissingDeviceIdentity = MissingDeviceIdentity.ALLOW
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -63,10 +66,12 @@ class InstanceDigest:
     Args:
         digest: What has to be signed.
         sop_instance_uid: Of the instance.
+        warnings: Codes of what somebody should know, although it is signed.
     """
 
     digest: bytes
     sop_instance_uid: str
+    warnings: tuple[str, ...]
     _window: Window = field(repr=False)
     _syntax: TransferSyntax = field(repr=False)
     _data_set_offset: int = field(repr=False)
@@ -102,33 +107,37 @@ def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
         plan: What kind of signature is to be made.
 
     Raises:
-        DicomError: The instance is not well-formed, or cannot be signed under the profile.
+        DicomError: The instance is not well-formed, cannot be signed under the profile, or does not fit the role.
     """
-    syntax = read_file_meta(window, plan.limits)
+    syntax = read_file_meta(window, plan.limits).syntax
     start = window.offset
     window.keep = window.keep or syntax.deflated
-    state = hashlib.new(plan.hash_name)
     data_set, limits = inflated(window, syntax, plan.limits)
-    mac = MacStream(data_set, state)
+    mac = MacStream(data_set, hashlib.new(plan.hash_name))
     scanner = Scanner(
         data_set,
         syntax.encoding,
         encapsulated=syntax.encapsulated,
         mac=mac,
         covers=plan.profile.selector(),
+        must_be_signable=plan.profile.must_be_signable,
         limits=limits,
-        capture=plan.profile.mandatory,
+        capture=plan.profile.mandatory | content.LOOKED_AT,
     )
     outline = scanner.walk()
     mac.flush()
     window.finish()
     _check_mandatory(outline, plan.profile)
+    if plan.role:
+        content.check_role(plan.role, outline.values, outline.covered)
+    warnings = content.check_device_identity(outline.values, plan.missing_device_identity)
     mac_id = _free_mac_id(outline, syntax)
-    new_signature = NewSignature(mac_id, plan.signature_uid, plan.signed_at)
-    state.update(new_signature.mac_bytes())
+    new_signature = NewSignature(mac_id, plan.signature_uid, plan.signed_at, plan.purpose)
+    mac.hash.update(new_signature.mac_bytes())
     return InstanceDigest(
-        digest=state.digest(),
+        digest=mac.hash.digest(),
         sop_instance_uid=outline.values[SOP_INSTANCE_UID].rstrip(b"\0 ").decode("ascii", "replace"),
+        warnings=warnings,
         _window=window,
         _syntax=syntax,
         _data_set_offset=start,
@@ -157,8 +166,8 @@ def _free_mac_id(outline: Outline, syntax: TransferSyntax) -> int:
             remedy="No more are added; ask who keeps signing it.",
             code="too-many-signatures",
         )
-    used = {read_mac_parameters(item, syntax.encoding).mac_id for item in parameters}
-    signed = {read_digital_signature(item, syntax.encoding, hashlib.sha256()).mac_id for item in signatures}
+    used = {mac_parameters_of(item, syntax.encoding).mac_id for item in parameters}
+    signed = {DigitalSignature.read(item, syntax.encoding).mac_id for item in signatures}
     if orphaned := signed - used:
         # It would find our MAC parameters instead of those it has lost.
         raise malformed(f"The signature with MAC ID {min(orphaned)} has no MAC parameters.", "signature-malformed")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, ITEM, SWAPPED_WIDTHS, Encoding, swap, tag_name
-from agent.dicom.headers import DEFAULT_LIMITS, malformed
-from agent.dicom.reader import Scanner
-from agent.dicom.stream import Hash, MacStream
-from agent.dicom.window import Window
+from agent.dicom.elements import (
+    EXPLICIT_LITTLE_ENDIAN,
+    ITEM,
+    SEQUENCE_DELIMITATION,
+    SWAPPED_WIDTHS,
+    Encoding,
+    swap,
+)
+from agent.dicom.purposes import CODING_SCHEME, PURPOSES
 
 MOST_SIGNATURES = 20  # in one instance; each one costs a verifier a walk through all of it
 
@@ -25,8 +28,14 @@ DIGITAL_SIGNATURE_DATETIME = 0x04000105
 CERTIFICATE_TYPE = 0x04000110
 CERTIFICATE_OF_SIGNER = 0x04000115
 SIGNATURE = 0x04000120
+CERTIFIED_TIMESTAMP_TYPE = 0x04000305
+CERTIFIED_TIMESTAMP = 0x04000310
+DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE = 0x04000401
+CODE_VALUE = 0x00080100
+CODING_SCHEME_DESIGNATOR = 0x00080102
+CODE_MEANING = 0x00080104
 
-_VRS = {
+ITEM_VRS = {
     MAC_ID_NUMBER: b"US",
     MAC_CALCULATION_TRANSFER_SYNTAX_UID: b"UI",
     MAC_ALGORITHM: b"CS",
@@ -36,18 +45,11 @@ _VRS = {
     CERTIFICATE_TYPE: b"CS",
     CERTIFICATE_OF_SIGNER: b"OB",
     SIGNATURE: b"OB",
+    CERTIFIED_TIMESTAMP_TYPE: b"CS",
+    CERTIFIED_TIMESTAMP: b"OB",
+    DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE: b"SQ",
 }
-# PS3.3 C.12.1.1.3.1.1: everything in the item is part of the MAC, except these.
-_NOT_IN_MAC = frozenset((CERTIFICATE_OF_SIGNER, SIGNATURE, 0x04000305, 0x04000310))
-_SEQUENCES = frozenset((0x04000401,))  # Digital Signature Purpose Code Sequence
-_MAC_PARAMETERS_TAGS = frozenset(
-    (MAC_ID_NUMBER, MAC_CALCULATION_TRANSFER_SYNTAX_UID, MAC_ALGORITHM, DATA_ELEMENTS_SIGNED)
-)
-_DIGITAL_SIGNATURE_TAGS = (
-    frozenset((MAC_ID_NUMBER, DIGITAL_SIGNATURE_UID, DIGITAL_SIGNATURE_DATETIME, CERTIFICATE_TYPE))
-    | _NOT_IN_MAC
-    | _SEQUENCES
-)
+_VRS = {**ITEM_VRS, CODE_VALUE: b"SH", CODING_SCHEME_DESIGNATOR: b"SH", CODE_MEANING: b"LO"}
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,13 @@ class NewSignature:
         mac_id: MAC ID Number.
         uid: Digital Signature UID.
         signed_at: Digital Signature DateTime.
+        purpose: A code of CID 7007, or empty.
     """
 
     mac_id: int
     uid: str
     signed_at: datetime
+    purpose: str = ""
 
     def _signed_fields(self) -> dict[int, bytes]:
         return {
@@ -103,9 +107,27 @@ class NewSignature:
             CERTIFICATE_TYPE: _padded("X509_1993_SIG", b" "),
         }
 
+    def _purpose_code(self) -> dict[int, bytes]:
+        return {
+            CODE_VALUE: _padded(self.purpose, b" "),
+            CODING_SCHEME_DESIGNATOR: _padded(CODING_SCHEME, b" "),
+            CODE_MEANING: _padded(PURPOSES[self.purpose], b" "),
+        }
+
     def mac_bytes(self) -> bytes:
-        """What the MAC covers of the item (PS3.3 C.12.1.1.3.1.1)."""
-        return _encoded_elements(self._signed_fields(), EXPLICIT_LITTLE_ENDIAN)
+        """What the MAC covers of the item (PS3.3 C.12.1.1.3.1.1); of a sequence, everything but the lengths."""
+        fields = _encoded_elements(self._signed_fields(), EXPLICIT_LITTLE_ENDIAN)
+        if not self.purpose:
+            return fields
+        return b"".join(
+            (
+                fields,
+                EXPLICIT_LITTLE_ENDIAN.header(DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE, b"SQ", 0)[:8],
+                EXPLICIT_LITTLE_ENDIAN.item_header(ITEM, 0)[:4],
+                _encoded_elements(self._purpose_code(), EXPLICIT_LITTLE_ENDIAN),
+                EXPLICIT_LITTLE_ENDIAN.item_header(SEQUENCE_DELIMITATION, 0)[:4],
+            )
+        )
 
     def encoded(self, signature: bytes, certificate: bytes, encoding: Encoding) -> bytes:
         """The whole item, header included.
@@ -115,115 +137,11 @@ class NewSignature:
             certificate: The signer's certificate, DER.
             encoding: Of the instance.
         """
-        return _encoded_item(
-            self._signed_fields()
-            | {CERTIFICATE_OF_SIGNER: _padded(certificate, b"\0"), SIGNATURE: _padded(signature, b"\0")},
-            encoding,
-        )
-
-
-@dataclass(frozen=True)
-class DigitalSignature:
-    """An item of the Digital Signatures Sequence as it was found.
-
-    Args:
-        mac_id: MAC ID Number.
-        uid: Digital Signature UID.
-        signed_at: Digital Signature DateTime as written.
-        certificate: Certificate of Signer, with its padding.
-        signature: The signature, with its padding.
-    """
-
-    mac_id: int
-    uid: str
-    signed_at: str
-    certificate: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-
-
-def read_mac_parameters(item: bytes, encoding: Encoding) -> MacParameters:
-    """Read an item of the MAC Parameters Sequence.
-
-    Raises:
-        DicomError: Not such an item.
-    """
-    values = _read_item(item, encoding, _MAC_PARAMETERS_TAGS, hashlib.sha256())
-    tags = _value(values, DATA_ELEMENTS_SIGNED)
-    if len(tags) % 4:
-        raise malformed(f"{tag_name(DATA_ELEMENTS_SIGNED)} holds no whole number of tags.", "signature-malformed")
-    halves = struct.unpack(f"{encoding.order}{len(tags) // 2}H", tags)
-    return MacParameters(
-        mac_id=_mac_id(values, encoding),
-        transfer_syntax=_text(values, MAC_CALCULATION_TRANSFER_SYNTAX_UID),
-        algorithm=_text(values, MAC_ALGORITHM),
-        signed_tags=tuple(group << 16 | element for group, element in zip(halves[::2], halves[1::2], strict=True)),
-    )
-
-
-def read_digital_signature(item: bytes, encoding: Encoding, state: Hash) -> DigitalSignature:
-    """Read an item of the Digital Signatures Sequence, and hash what the MAC covers of it.
-
-    Args:
-        item: The content of the item.
-        encoding: Of the instance.
-        state: The hash of the covered elements of the data set.
-
-    Raises:
-        DicomError: Not such an item. Foreign elements are refused: content that was moved from the data set into the
-            item would not change the MAC.
-    """
-    values = _read_item(item, encoding, _DIGITAL_SIGNATURE_TAGS, state)
-    return DigitalSignature(
-        mac_id=_mac_id(values, encoding),
-        uid=_text(values, DIGITAL_SIGNATURE_UID),
-        signed_at=_text(values, DIGITAL_SIGNATURE_DATETIME),
-        certificate=_value(values, CERTIFICATE_OF_SIGNER),
-        signature=_value(values, SIGNATURE),
-    )
-
-
-def _read_item(item: bytes, encoding: Encoding, allowed: frozenset[int], state: Hash) -> dict[int, bytes]:
-    window = Window.over(item)
-    mac = MacStream(window, state)
-    seen: list[int] = []
-
-    def covers(tag: int) -> bool:
-        seen.append(tag)
-        return tag not in _NOT_IN_MAC
-
-    scanner = Scanner(
-        window,
-        encoding,
-        encapsulated=False,
-        mac=mac,
-        covers=covers,
-        limits=DEFAULT_LIMITS,
-        capture=allowed - _SEQUENCES,
-    )
-    outline = scanner.walk()
-    mac.flush()
-    if foreign := set(seen) - allowed:
-        raise malformed(f"{tag_name(min(foreign))} has no place in a signature item.", "signature-malformed")
-    return outline.values
-
-
-def _value(values: Mapping[int, bytes], tag: int) -> bytes:
-    if not values.get(tag):
-        raise malformed(f"A signature item has no {tag_name(tag)}, or an empty one.", "signature-malformed")
-    return values[tag]
-
-
-def _text(values: Mapping[int, bytes], tag: int) -> str:
-    text = _value(values, tag).rstrip(b"\0 ").decode("ascii", "replace")
-    # It ends up in reports and on terminals.
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
-def _mac_id(values: Mapping[int, bytes], encoding: Encoding) -> int:
-    value = _value(values, MAC_ID_NUMBER)
-    if len(value) != 2:
-        raise malformed("MAC ID Number (0400,0005) is not one number.", "signature-malformed")
-    return int.from_bytes(value, "little" if encoding.little_endian else "big")
+        fields = self._signed_fields()
+        fields |= {CERTIFICATE_OF_SIGNER: _padded(certificate, b"\0"), SIGNATURE: _padded(signature, b"\0")}
+        if self.purpose:
+            fields[DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE] = _encoded_item(self._purpose_code(), encoding)
+        return _encoded_item(fields, encoding)
 
 
 def _padded(value: str | bytes, padding: bytes) -> bytes:

@@ -19,6 +19,9 @@ SWAP_PIECE = 1 << 16  # bytes; a multiple of every number's width
 class Hash(Protocol):
     """A hash of `hashlib` under way."""
 
+    def copy(self) -> Hash:
+        """The same hash, to go on with separately."""
+
     def update(self, data: bytes | memoryview, /) -> None:
         """Hash more bytes."""
 
@@ -31,20 +34,22 @@ class MacStream:
 
     Args:
         window: Where the covered bytes come from.
-        state: The hash, which may hold what was covered elsewhere before.
+        state: The hash, which may hold what was covered elsewhere before. It is `hash` that goes on from it.
     """
 
     def __init__(self, window: Window, state: Hash) -> None:
-        self._window = window
-        self._hash = state
+        self.hash = state
+        self.window = window
         self._parts: list[bytes] = []
         self._run_start = 0
         self._run_end = 0
+        self._mark: int | None = None  # parts before it stay; None while nothing is on trial
+        self._before_trial: Hash | None = None  # the hash at the mark, once parts behind it were hashed
         window.before_discard = self.flush
 
     def cover(self, count: int) -> None:
         """Consume the next `count` bytes of the window and cover them."""
-        window = self._window
+        window = self.window
         while count > (here := window.filled - window.position):
             # Hashed as it arrives: the sender and the hash work at the same time.
             self.cover_range(window.position, window.filled)
@@ -67,7 +72,7 @@ class MacStream:
         """Consume `count` bytes of numbers, each `width` bytes wide, and cover them in the other byte order."""
         while count:
             piece = min(count, SWAP_PIECE)
-            self.literal(swap(self._window.take(piece), width))
+            self.literal(swap(self.window.take(piece), width))
             count -= piece
 
     def literal(self, data: bytes) -> None:
@@ -77,11 +82,36 @@ class MacStream:
         if len(self._parts) >= JOINED_PARTS or len(data) >= LARGE_RUN:
             self.flush()
 
+    def begin_trial(self) -> None:
+        """What is covered from here on may be taken back, until the trial ends."""
+        self._close_run()
+        self._mark = len(self._parts)
+
+    def end_trial(self, *, keep: bool) -> None:
+        """Keep or take back what was covered since the trial began."""
+        self._close_run()
+        mark, before = self._mark, self._before_trial
+        self._mark = self._before_trial = None
+        if keep or mark is None:
+            return
+        if before is None:
+            del self._parts[mark:]
+        else:
+            self.hash = before
+            self._parts.clear()
+
     def flush(self) -> None:
         """Hash everything that is covered so far."""
         self._close_run()
+        self._hash_parts()
+
+    def _hash_parts(self) -> None:
+        if self._mark is not None and self._before_trial is None:
+            self.hash.update(b"".join(self._parts[: self._mark]))
+            del self._parts[: self._mark]
+            self._before_trial = self.hash.copy()
         if self._parts:
-            self._hash.update(b"".join(self._parts))
+            self.hash.update(b"".join(self._parts))
             self._parts.clear()
 
     def _close_run(self) -> None:
@@ -89,11 +119,9 @@ class MacStream:
         if start == end:
             return
         self._run_start = self._run_end = end
-        run = self._window.view[start:end]
+        run = self.window.view[start:end]
         if end - start < LARGE_RUN:
             self._parts.append(bytes(run))
             return
-        if self._parts:
-            self._hash.update(b"".join(self._parts))
-            self._parts.clear()
-        self._hash.update(run)
+        self._hash_parts()
+        self.hash.update(run)

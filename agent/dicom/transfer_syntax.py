@@ -18,8 +18,11 @@ from agent.errors import DicomError
 PREAMBLE_SIZE = 128
 PREFIX = b"DICM"
 GROUP_LENGTH = 0x00020000
+MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
+MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
 TRANSFER_SYNTAX_UID = 0x00020010
-_VRS = {GROUP_LENGTH: b"UL", TRANSFER_SYNTAX_UID: b"UI"}
+_UIDS = (MEDIA_STORAGE_SOP_CLASS_UID, MEDIA_STORAGE_SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID)
+_VRS = {GROUP_LENGTH: b"UL", **dict.fromkeys(_UIDS, b"UI")}
 FILE_META_LIMIT = 64 * 1024  # bytes
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -37,6 +40,21 @@ _ENCAPSULATED_ENDINGS = (
     *(f"4.{number}" for number in (107, 108, 110, 111, 112, 201, 202, 203)),  # HEVC, JPEG XL, HTJ2K
 )
 ENCAPSULATED = frozenset(_STANDARD + ending for ending in _ENCAPSULATED_ENDINGS)
+
+
+@dataclass(frozen=True)
+class FileMeta:
+    """What the file meta information says. No signature covers it.
+
+    Args:
+        syntax: How the data set behind it is stored.
+        sop_class_uid: Media Storage SOP Class UID (0002,0002); empty where it is missing.
+        sop_instance_uid: Media Storage SOP Instance UID (0002,0003); empty where it is missing.
+    """
+
+    syntax: TransferSyntax
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ def transfer_syntax(uid: str) -> TransferSyntax:
     return _NATIVE[uid]
 
 
-def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
+def read_file_meta(window: Window, limits: Limits) -> FileMeta:
     """Consume the preamble and the file meta information.
 
     Raises:
@@ -102,7 +120,7 @@ def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
     headers = HeaderReader(window, limits, encapsulated=False)
     scope = Scope(EXPLICIT_LITTLE_ENDIAN)
     start = window.offset
-    uid: str | None = None
+    uids: dict[int, str] = {}
     announced: int | None = None
     last = -1
     while not window.at_end():
@@ -116,8 +134,8 @@ def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
         if header.vr != _VRS.get(header.tag, header.vr):
             raise malformed(f"{tag_name(header.tag)} has the VR {header.vr.decode()}.", "meta-malformed")
         last = header.tag
-        if header.tag == TRANSFER_SYNTAX_UID:
-            uid = headers.value_ahead(header).rstrip(b"\0 ").decode("ascii", "replace")
+        if header.tag in _UIDS:
+            uids[header.tag] = headers.value_ahead(header).rstrip(b"\0 ").decode("ascii", "replace")
         if header.tag == GROUP_LENGTH:
             announced = window.offset + header.size + header.length
             announced += int.from_bytes(headers.value_ahead(header), "little")
@@ -125,13 +143,17 @@ def read_file_meta(window: Window, limits: Limits) -> TransferSyntax:
     if announced not in (None, window.offset):
         # A reader that goes by the group length would begin the data set elsewhere.
         raise malformed("The group length (0002,0000) is not that of the file meta information.", "meta-malformed")
-    if uid is None:
+    if TRANSFER_SYNTAX_UID not in uids:
         raise DicomError(
             "The file meta information names no transfer syntax.",
             remedy="Write Transfer Syntax UID (0002,0010) into the file.",
             code="transfer-syntax-missing",
         )
-    return transfer_syntax(uid)
+    return FileMeta(
+        transfer_syntax(uids[TRANSFER_SYNTAX_UID]),
+        uids.get(MEDIA_STORAGE_SOP_CLASS_UID, ""),
+        uids.get(MEDIA_STORAGE_SOP_INSTANCE_UID, ""),
+    )
 
 
 def _read_prefix(window: Window) -> None:

@@ -1,64 +1,65 @@
 """Checking the signatures of an instance (PS3.3 C.12.1.1.3, PS3.15 C.2).
 
-For each signature the covered bytes are hashed anew, in these steps:
+The instance is read strictly first: whatever two readers could understand differently is an error of the whole. Then,
+for each signature of the data set and of its items, six facts are established and none is taken for another:
 
-1. The instance is well-formed; whatever two readers could understand differently ends here.
-2. The two items of the signature are complete, belong together and hold nothing else.
-3. The MAC Calculation Transfer Syntax can be that of the stored bytes.
-4. Data Elements Signed lists elements that are all there, once, in the order of the data set.
-5. The signature is that of the hash, by the key in the certificate.
-6. Every element that the profile demands and that is there is covered.
-7. The certificate leads to an anchor, may sign documents, and was valid at the time that the signature states. That
-   time is the signer's word; nothing proves it.
+1. integrity: its two items are complete, belong together and hold nothing else; what they list is there; the MAC
+   fits the covered bytes; the fragments are those of the frames.
+2. coverage: what the expected profile demands, and what is there, against what is covered.
+3. algorithms: what it was made with, and whether that can be forged today.
+4. time: what the signer states, and what a certified time stamp proves.
+5. chain: whether the certificate leads to an anchor, may sign documents, and was not revoked.
+6. identity: whether the signer is the device that the image names.
 
-What fails is a finding of that signature; only step 1 is an error of the whole instance. What cannot be checked, such
-as a signature over another transfer syntax than the stored one, is told apart from what was changed.
+What follows from these facts is the policy's to say (`agent.policy`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import pairwise
+from functools import partial
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
-
-from agent.dicom.deflate import inflated
-from agent.dicom.elements import tag_name
-from agent.dicom.headers import DEFAULT_LIMITS, Limits, malformed
-from agent.dicom.outline import Outline
+from agent.dicom.claims import claims_of, content_of
+from agent.dicom.coverage import coverage_of, nested_coverage_of
+from agent.dicom.data_set import DataSet
+from agent.dicom.diagnose import FailedSignature, diagnose
+from agent.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, Encoding, tag_name
+from agent.dicom.fragments import fragment_findings
+from agent.dicom.headers import DEFAULT_LIMITS, Limits
+from agent.dicom.mac_check import CheckedSignature, SignerCertificates, check_mac
 from agent.dicom.profile import Profile
-from agent.dicom.reader import Scanner
-from agent.dicom.report import SignatureReport, VerificationReport
-from agent.dicom.signature_items import (
-    MOST_SIGNATURES,
-    DigitalSignature,
-    MacParameters,
-    read_digital_signature,
-    read_mac_parameters,
+from agent.dicom.provenance import stated_sources
+from agent.dicom.remembered import remembered
+from agent.dicom.report import (
+    Algorithms,
+    Chain,
+    ContentClass,
+    Coverage,
+    Diagnosis,
+    Equipment,
+    Finding,
+    Identity,
+    InstanceReport,
+    Integrity,
+    Outcome,
+    SignatureReport,
+    Time,
 )
-from agent.dicom.stream import Hash, MacStream
-from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax, read_file_meta
-from agent.dicom.window import Window
+from agent.dicom.signature_items import MacParameters
+from agent.dicom.signer_chain import SignerChains, TrustMaterial, claimed_time, stamped_time
+from agent.dicom.signer_identity import equipment_of, function_fault, identity_of
+from agent.dicom.stored_instance import StoredInstance, signature_items
+from agent.dicom.stored_signatures import DigitalSignature, mac_parameters_of
+from agent.dicom.transfer_syntax import TransferSyntax
 from agent.errors import DicomError
-from enroll.certificates import PARSE_ERRORS
-from enroll.errors import CertificateRefused
-from enroll.trust import CLOCK_SKEW, verify_signer
 
-NOT_CHECKABLE = "signature-not-checkable"
-
-_HASHES: dict[str, tuple[str, hashes.HashAlgorithm]] = {
-    "SHA256": ("sha256", hashes.SHA256()),
-    "SHA384": ("sha384", hashes.SHA384()),
-    "SHA512": ("sha512", hashes.SHA512()),
-}
+DIAGNOSIS_SECONDS = 10.0
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
+TIFF_HEADER_SIZE = 8  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,222 +68,231 @@ class Verification:
 
     Args:
         profile: What a signature is expected to cover.
-        anchors: CA certificates that are trusted.
-        intermediates: CA certificates that may stand between.
         now: The time of the verification, aware.
+        trust: What signers are judged by.
         limits: What the instance may demand.
+        diagnosis_seconds: How long it is looked for the reason why one signature does not verify; 0 for not at all.
     """
 
     profile: Profile
     now: datetime
-    anchors: tuple[x509.Certificate, ...] = ()
-    intermediates: tuple[x509.Certificate, ...] = ()
+    trust: TrustMaterial = field(default_factory=TrustMaterial)
     limits: Limits = DEFAULT_LIMITS
+    diagnosis_seconds: float = DIAGNOSIS_SECONDS
 
 
-def verify_instance(data: bytes | memoryview, verification: Verification) -> VerificationReport:
-    """Check all signatures of the data set.
-
-    Args:
-        data: The instance, a DICOM file.
-        verification: By what they are judged.
+def verify_instance(data: bytes | memoryview, verification: Verification) -> InstanceReport:
+    """Check the signatures of one instance; for many, keep a `Verifier`.
 
     Raises:
-        DicomError: The instance is not well-formed (step 1).
+        DicomError: The instance is not well-formed.
     """
-    instance = _Instance(data, verification.limits)
-    return VerificationReport(
-        tuple(_signature_report(instance, item, verification) for item in instance.signature_items)
-    )
+    return Verifier(verification).verify(data)
 
 
-class _Instance:
-    """An instance in memory, walked once to see what is there, and once more for each signature."""
+class Verifier:
+    """Checks instances; what it learns of signers it uses again.
 
-    def __init__(self, data: bytes | memoryview, limits: Limits) -> None:
-        self._data = data
-        self._limits = limits
-        self.present: list[int] = []
+    Args:
+        verification: By what they are judged.
+    """
 
-        def note(tag: int) -> bool:
-            self.present.append(tag)
-            return False
+    def __init__(self, verification: Verification) -> None:
+        self._verification = verification
+        self._certificates = SignerCertificates()
+        self._chains = SignerChains(verification.trust, verification.now)
+        # The images of a series differ in their pixels, and hardly in what is asked here.
+        self._mac_parameters_of = remembered(mac_parameters_of)
+        self._coverage_of = remembered(partial(coverage_of, verification.profile))
+        self._identity_of = remembered(identity_of)
 
-        window = Window.over(data)
-        self.syntax = read_file_meta(window, limits)
-        self._start = window.offset
-        outline = self._walk(window, hashlib.sha256(), note)
-        self.signature_items = outline.signatures.items if outline.signatures else ()
-        parameters_items = outline.mac_parameters.items if outline.mac_parameters else ()
-        if max(len(self.signature_items), len(parameters_items)) > MOST_SIGNATURES:
-            raise malformed(f"The instance has more than {MOST_SIGNATURES} signatures.", "too-many-signatures")
-        self._parameters = [read_mac_parameters(item, self.syntax.encoding) for item in parameters_items]
+    def verify(self, data: bytes | memoryview) -> InstanceReport:
+        """Check all signatures of an instance.
 
-    def parameters_of(self, signature: DigitalSignature) -> MacParameters:
-        """The MAC parameters that a signature names."""
-        matching = [parameters for parameters in self._parameters if parameters.mac_id == signature.mac_id]
-        if len(matching) != 1:
-            raise _broken(f"{len(matching)} items of MAC parameters have the number {signature.mac_id} instead of one.")
-        return matching[0]
+        Args:
+            data: A DICOM file.
 
-    def hash_covered(self, tags: Sequence[int], state: Hash) -> None:
-        """Hash the elements of the data set that a signature covers."""
-        window = Window.over(self._data)
-        window.skip(self._start)
-        self._walk(window, state, frozenset(tags).__contains__)
+        Raises:
+            DicomError: The instance is not well-formed.
+        """
+        return self.report_on(StoredInstance.read(data, self._verification.limits))
 
-    def _walk(self, window: Window, state: Hash, covers: Callable[[int], bool]) -> Outline:
-        data_set, limits = inflated(window, self.syntax, self._limits)
-        mac = MacStream(data_set, state)
-        encoding, encapsulated = self.syntax.encoding, self.syntax.encapsulated
-        outline = Scanner(data_set, encoding, encapsulated=encapsulated, mac=mac, covers=covers, limits=limits).walk()
-        mac.flush()
-        return outline
-
-
-def _signature_report(instance: _Instance, item: bytes, verification: Verification) -> SignatureReport:
-    encoding = instance.syntax.encoding
-    signature = parameters = certificate = None
-    intact: bool | None = True
-    trusted = False
-    try:
-        signature = read_digital_signature(item, encoding, hashlib.sha256())
-        parameters = instance.parameters_of(signature)
-        certificate = _certificate(signature.certificate)
-        _check_tag_list(parameters.signed_tags, instance.present)
-        _check_transfer_syntax(parameters, instance.syntax)
-        _check_signature(instance, item, signature, parameters, certificate)
-        reason = _distrust(certificate, signature.signed_at, verification)
-        trusted = not reason
-    except DicomError as error:
-        intact = None if error.code == NOT_CHECKABLE else False
-        reason = error.what
-    covered = parameters.signed_tags if parameters else ()
-    demanded = set(filter(verification.profile.selector(), instance.present))
-    return SignatureReport(
-        uid=signature.uid if signature else "",
-        signed_at=signature.signed_at if signature else "",
-        algorithm=parameters.algorithm if parameters else "",
-        intact=intact,
-        trusted=trusted,
-        reason=reason,
-        covered=covered,
-        not_covered=tuple(sorted(demanded.difference(covered))),
-        certificate=certificate,
-    )
-
-
-def _certificate(stored: bytes) -> x509.Certificate:
-    encoded = _unpadded(stored, der_length(stored))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
-            return x509.load_der_x509_certificate(encoded)
-    except (*PARSE_ERRORS, Warning) as error:
-        raise _broken("Certificate of Signer (0400,0115) cannot be read.") from error
-
-
-def _check_transfer_syntax(parameters: MacParameters, stored: TransferSyntax) -> None:
-    """Step 3: of a native data set any native syntax gives the same bytes; of fragments only their own does."""
-    if stored.encapsulated:
-        fits = parameters.transfer_syntax == stored.uid
-    else:
-        fits = parameters.transfer_syntax in MAC_NATIVE_SYNTAXES
-    if not fits:
-        raise _not_checkable(
-            f"The signature was made over transfer syntax {parameters.transfer_syntax[:64]}, stored is {stored.uid}."
+    def report_on(self, instance: StoredInstance) -> InstanceReport:
+        """Check all signatures of an instance that was read."""
+        data_set, syntax = instance.data_set, instance.meta.syntax
+        equipment = equipment_of(data_set)
+        signatures = tuple(self._signatures(data_set, syntax, equipment))
+        nested = tuple(
+            replace(report, location=location)
+            for location, item in instance.signed_items()
+            for report in self._signatures(item, syntax, None)
+        )
+        covered = frozenset(tag for report in signatures if report.intact for tag in report.coverage.covered)
+        claims = claims_of(data_set, covered)
+        content = content_of(claims)
+        sources = stated_sources(data_set, covered)
+        return InstanceReport(
+            sop_class_uid=data_set.text(SOP_CLASS_UID),
+            sop_instance_uid=data_set.text(SOP_INSTANCE_UID),
+            transfer_syntax=syntax.uid,
+            signatures=tuple(_with_function(report, content) for report in signatures),
+            nested=nested,
+            equipment=equipment,
+            content=content,
+            claims=claims,
+            sources=tuple(source.reference for source in sources.sources),
+            findings=(*self._instance_findings(instance, signatures), *_copies(signatures), *sources.findings),
         )
 
+    def _signatures(
+        self, data_set: DataSet, syntax: TransferSyntax, equipment: Equipment | None
+    ) -> Iterator[SignatureReport]:
+        """The reports on the signatures of a data set, or of a sequence item, which names no equipment."""
+        outline = data_set.survey.outline
+        encoded = signature_items(outline.signatures)
+        parameters = self._mac_parameters(data_set, syntax.encoding)
+        for item in encoded:
+            yield self._signature(data_set, syntax, item, parameters, equipment)
 
-def _check_tag_list(signed_tags: Sequence[int], present: Sequence[int]) -> None:
-    if any(later <= earlier for earlier, later in pairwise(signed_tags)):
-        raise _broken("Data Elements Signed (0400,0020) is not in the order of the data set.")
-    if absent := set(signed_tags).difference(present):
-        raise _broken(f"{tag_name(min(absent))} was signed and is not there.")
-
-
-def _check_signature(
-    instance: _Instance,
-    item: bytes,
-    signature: DigitalSignature,
-    parameters: MacParameters,
-    certificate: x509.Certificate,
-) -> None:
-    if parameters.algorithm not in _HASHES:
-        raise _not_checkable(f"Signatures with {parameters.algorithm[:16]} are not checked by this version.")
-    name, algorithm = _HASHES[parameters.algorithm]
-    state = hashlib.new(name)
-    instance.hash_covered(parameters.signed_tags, state)
-    read_digital_signature(item, instance.syntax.encoding, state)
-    hashed = utils.Prehashed(algorithm)
-    try:
-        key = certificate.public_key()
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(_unpadded(signature.signature, key.key_size // 8), state.digest(), padding.PKCS1v15(), hashed)
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            # Outside PS3.15 C, but made by some.
-            value = _unpadded(signature.signature, der_length(signature.signature))
-            key.verify(value, state.digest(), ec.ECDSA(hashed))
+    def _signature(
+        self,
+        data_set: DataSet,
+        syntax: TransferSyntax,
+        item: bytes,
+        parameters: Sequence[MacParameters],
+        equipment: Equipment | None,
+    ) -> SignatureReport:
+        try:
+            signature = DigitalSignature.read(item, syntax.encoding)
+        except DicomError as error:
+            return _unreadable(Finding(error.code, error.what))
+        checked = check_mac(data_set, syntax, signature, parameters, self._certificates)
+        integrity, diagnosis = self._diagnosed(data_set, syntax, checked)
+        time, chain = self._signer(checked)
+        signed_tags = checked.parameters.signed_tags if checked.parameters else ()
+        if equipment is None:
+            coverage = nested_coverage_of(data_set, signed_tags)
+            identity = Identity()
         else:
-            raise _not_checkable("The key of the certificate is neither RSA nor EC.")
-    except InvalidSignature as error:
-        raise _broken("The covered bytes, or the signature, were changed after signing.") from error
-    except PARSE_ERRORS as error:
-        raise _broken("The key of the certificate cannot be used.") from error
+            here = tuple(data_set.tags), frozenset(data_set.survey.unsignable)
+            coverage = self._coverage_of(*here, signed_tags)
+            identity = self._identity_of(checked.certificate, equipment, frozenset(signed_tags))
+        report = SignatureReport(
+            mac_id=signature.mac_id,
+            uid=signature.uid,
+            signed_at=signature.signed_at,
+            purposes=signature.purposes,
+            certificate=checked.certificate,
+            integrity=integrity,
+            coverage=coverage,
+            algorithms=checked.algorithms,
+            time=time,
+            chain=chain,
+            identity=identity,
+            diagnosis=diagnosis,
+        )
+        return _with_fragments(report, data_set, syntax)
+
+    def _diagnosed(
+        self, data_set: DataSet, syntax: TransferSyntax, checked: CheckedSignature
+    ) -> tuple[Integrity, Diagnosis | None]:
+        """What was found wrong, and the reading under which it would be right."""
+        failed = FailedSignature.of(data_set, syntax, checked)
+        if failed is None or not self._verification.diagnosis_seconds:
+            return checked.integrity, None
+        examination = diagnose(failed, seconds=self._verification.diagnosis_seconds)
+        diagnosis = examination.diagnosis
+        if diagnosis is not None and diagnosis.legitimate:
+            return Integrity(findings=(Finding("restored", diagnosis.what, Outcome.FLAGGED),)), diagnosis
+        return Integrity(findings=(*checked.integrity.findings, *examination.findings)), diagnosis
+
+    def _instance_findings(self, instance: StoredInstance, signatures: Sequence[SignatureReport]) -> Iterator[Finding]:
+        """What no signature covers and what yet shows that something was done."""
+        meta, data_set = instance.meta, instance.data_set
+        for name, stated, tag in (
+            ("SOP Class UID", meta.sop_class_uid, SOP_CLASS_UID),
+            ("SOP Instance UID", meta.sop_instance_uid, SOP_INSTANCE_UID),
+        ):
+            if stated and stated != data_set.text(tag):
+                what = f"Media Storage {name} of the file meta information is not the {name} of the data set."
+                yield Finding("meta-contradicts", what, Outcome.FLAGGED)
+        parameters = self._mac_parameters(data_set, meta.syntax.encoding)
+        if {item.mac_id for item in parameters}.difference(report.mac_id for report in signatures):
+            what = "There are MAC parameters (4FFE,0001) without a signature: one was removed."
+            yield Finding("signature-removed", what, Outcome.FLAGGED)
+        if len(parameters) != len(signature_items(data_set.survey.outline.mac_parameters)):
+            yield Finding("mac-parameters-malformed", "An item of (4FFE,0001) cannot be read.", Outcome.FLAGGED)
+        # PS3.10 7.1 foresees that the file is a TIFF image as well, and some scanners write its header.
+        if any(instance.preamble[TIFF_HEADER_SIZE if instance.preamble.startswith(TIFF_BEGINNINGS) else 0 :]):
+            what = "The preamble is not empty: a program that is no DICOM reader may see something else in this file."
+            yield Finding("preamble-not-empty", what, Outcome.FLAGGED)
+        if signatures and (hidden := data_set.survey.outline.hidden):
+            what = f"{tag_name(hidden[0])} has no place there, and no signature covers it."
+            yield Finding("element-hidden", what, Outcome.FLAGGED)
+        for location, item in instance.items_with_fragments():
+            for finding in fragment_findings(item, meta.syntax.uid):
+                yield replace(finding, what=f"{location}: {finding.what}")
+
+    def _mac_parameters(self, data_set: DataSet, encoding: Encoding) -> list[MacParameters]:
+        """Those that can be read; a signature that needs another one will say so."""
+        readable = []
+        for item in signature_items(data_set.survey.outline.mac_parameters):
+            with suppress(DicomError):
+                readable.append(self._mac_parameters_of(item, encoding))
+        return readable
+
+    def _signer(self, checked: CheckedSignature) -> tuple[Time, Chain]:
+        time = stamped_time(
+            claimed_time(checked.signature.signed_at),
+            checked.signature,
+            checked.value,
+            self._verification.trust,
+            self._verification.now,
+        )
+        if checked.certificate is None:
+            return time, Chain(findings=(Finding("certificate-malformed", "There is no certificate to go by."),))
+        return self._chains.judge(checked.certificate, time)
 
 
-def _distrust(certificate: x509.Certificate, signed_at: str, verification: Verification) -> str:
-    """Why the signer is not trusted; empty if it is."""
-    if not verification.anchors:
-        return "No trust anchor was given."
-    moment = _time_of_signing(signed_at)
-    if moment is None:
-        return "Digital Signature DateTime (0400,0105) is no time with a UTC offset."
-    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
-        return f"The certificate was not valid at the time of signing, {moment:%Y-%m-%d %H:%M} UTC."
-    if moment > verification.now + CLOCK_SKEW:
-        return f"The time of signing, {moment:%Y-%m-%d %H:%M} UTC, lies in the future."
-    try:
-        verify_signer(certificate, verification.intermediates, verification.anchors, verification.now)
-    except CertificateRefused as error:
-        return error.what
-    return ""
+def _copies(signatures: Sequence[SignatureReport]) -> Iterator[Finding]:
+    for uid, count in Counter(report.uid for report in signatures if report.uid).items():
+        if count > 1:
+            what = f"Digital Signature UID {uid} is there {count} times."
+            yield Finding("signature-uid-duplicate", what, Outcome.FLAGGED)
 
 
-def _time_of_signing(text: str) -> datetime | None:
-    """A DT value with seconds and UTC offset (PS3.5 6.2) as a time."""
-    parts = re.fullmatch(r"([0-9]{14})(?:\.([0-9]{1,6}))?([+-][0-9]{4})", text, re.ASCII)
-    if parts is None:
-        return None
-    try:
-        return datetime.strptime(f"{parts[1]}.{parts[2] or 0}{parts[3]}", "%Y%m%d%H%M%S.%f%z")
-    except ValueError:
-        return None
+def _with_function(report: SignatureReport, content: frozenset[ContentClass]) -> SignatureReport:
+    fault = function_fault(report.certificate, content) if report.certificate else None
+    if fault is None:
+        return report
+    return replace(report, identity=replace(report.identity, findings=(*report.identity.findings, fault)))
 
 
-def _unpadded(stored: bytes, length: int | None) -> bytes:
-    """A value of odd length is padded with one byte 00 (PS3.5 6.2, OB); nothing else may follow it."""
-    if length is None or stored[length:] not in (b"", b"\0"):
-        raise _broken("A certificate or signature is cut off, or something follows it.")
-    return stored[:length]
+def _with_fragments(report: SignatureReport, data_set: DataSet, syntax: TransferSyntax) -> SignatureReport:
+    """The MAC does not show where fragments end; something else has to."""
+    if not syntax.encapsulated:
+        return report
+    for finding in fragment_findings(data_set, syntax.uid):
+        if finding.outcome is Outcome.FLAGGED:
+            coverage = replace(report.coverage, findings=(*report.coverage.findings, finding))
+            report = replace(report, coverage=coverage)
+        else:
+            report = _noticed(report, finding)
+    return report
 
 
-def der_length(data: bytes) -> int | None:
-    """Bytes of the DER value at the start of `data`; None where there is none (X.690 8.1.3)."""
-    if len(data) < 2:
-        return None
-    first = data[1]
-    if first < 0x80:
-        return 2 + first
-    size = first & 0x7F
-    if not 1 <= size <= 4 or len(data) < 2 + size:
-        return None
-    return 2 + size + int.from_bytes(data[2 : 2 + size])
+def _noticed(report: SignatureReport, finding: Finding) -> SignatureReport:
+    return replace(report, integrity=Integrity(findings=(*report.integrity.findings, finding)))
 
 
-def _not_checkable(what: str) -> DicomError:
-    return DicomError(what, code=NOT_CHECKABLE)
-
-
-def _broken(what: str) -> DicomError:
-    return DicomError(what, code="signature-broken")
+def _unreadable(finding: Finding) -> SignatureReport:
+    """The report on an item that is no signature."""
+    nothing = Finding(finding.code, "The signature cannot be read.", Outcome.INDETERMINATE)
+    return SignatureReport(
+        integrity=Integrity(findings=(finding,)),
+        coverage=Coverage(findings=(nothing,)),
+        algorithms=Algorithms(findings=(nothing,)),
+        time=Time(findings=(nothing,)),
+        chain=Chain(findings=(nothing,)),
+        identity=Identity(findings=(nothing,)),
+    )

@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from enroll.certificates import PARSE_ERRORS, alternative_names, pem, read_certificates
 from enroll.clock import Clock
-from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, HARDWARE_MODULE_NAME
+from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, HARDWARE_MODULE_NAME, RESERVED_UNITS
 from enroll.errors import EnrollmentRefused
 from enroll.keystore.base import PublicKey
 from enroll.record import damaged
@@ -195,12 +195,15 @@ def _public_key(request: x509.CertificateSigningRequest) -> PublicKey:
 
 
 def _subject(request: x509.CertificateSigningRequest) -> x509.Name:
-    """The names of the device, and the owner's."""
+    """The owner's name, the unit that tells what is signed where it is asked for, and the names of the device."""
     names = [request.subject.get_attributes_for_oid(oid) for oid in _DEVICE_ATTRIBUTES]
     if any(len(attributes) != 1 for attributes in names):
         raise _refused("The subject must hold one common name and one serial number.")
+    units = request.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    if len(units) > 1 or any(unit.value not in RESERVED_UNITS for unit in units):
+        raise _refused(f"The organizational unit can only be one of: {', '.join(sorted(RESERVED_UNITS))}.")
     owner = x509.NameAttribute(NameOID.ORGANIZATION_NAME, OWNER)
-    return x509.Name([owner, *(attribute for attributes in names for attribute in attributes)])
+    return x509.Name([owner, *units, *(attribute for attributes in names for attribute in attributes)])
 
 
 def _read_key(path: Path, files: StateFiles) -> ec.EllipticCurvePrivateKey:

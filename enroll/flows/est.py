@@ -206,7 +206,7 @@ def _device_identity(identities: IdentityStore, anchors: Sequence[x509.Certifica
         raise StateError(
             "This scanner has no device identity yet.",
             remedy="Set [est] username and password_file, then enroll the identity device first.",
-            code="device-identity-missing",
+            code="device-not-enrolled",
         )
     verify_chain(device.certificate, device.chain, anchors, now)
     return device

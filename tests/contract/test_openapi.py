@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from agent.config import LimitsSettings
+from agent.config import LimitsSettings, SigningSettings
 from agent.daemon import api
 from agent.daemon.problems import PROBLEMS
 from agent.daemon.wire import HashName, Identity, Role
 from agent.dicom.profile import ProfileName
+from agent.dicom.purposes import PURPOSES
 from agent.errors import DicomError
 from tests.support.agent_process import ROOT
 
@@ -63,6 +64,7 @@ def test_every_call_needs_the_version_header() -> None:
         ("/v1/sign/instance", "POST", "role", Role),
         ("/v1/sign/instance", "POST", "profile", ProfileName),
         ("/v1/sign/instance", "POST", "algorithm", HashName),
+        ("/v1/sign/instance", "POST", "purpose", PURPOSES),
     ],
 )
 def test_parameters_take_the_same_values(path: str, method: str, name: str, values: Any) -> None:
@@ -93,6 +95,26 @@ def test_every_status_of_a_problem_is_promised_by_some_call() -> None:
     everywhere = {PROBLEMS["path-unknown"].status, PROBLEMS["method-not-allowed"].status}  # belong to no call
 
     assert promised == {problem.status for problem in PROBLEMS.values()} - everywhere
+
+
+def test_the_identities_of_the_status_are_those_whose_certificates_can_be_asked_for() -> None:
+    status = OPENAPI["components"]["schemas"]["Status"]["properties"]
+
+    assert set(status["identities"]["properties"]) == set(status["identities"]["required"]) == set(Identity)
+    assert set(status["roles"]["properties"]) == set(status["roles"]["required"]) == set(Role)
+
+
+def test_what_a_request_may_leave_out_is_optional() -> None:
+    parameters = OPERATIONS["/v1/sign/instance", "POST"]["parameters"]
+
+    assert [entry["name"] for entry in parameters if entry.get("in") == "query" and entry["required"]] == ["role"]
+
+
+def test_the_defaults_on_the_page_are_those_of_the_configuration() -> None:
+    signing = SigningSettings()
+
+    assert f"default: `[signing] profile`, `{signing.profile}` unless" in PAGE
+    assert f"default: `[signing] hash`, `{signing.hash}` unless" in PAGE
 
 
 def test_the_limits_on_the_page_are_the_defaults() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from agent.daemon.wire import (
 )
 from agent.errors import SigningError
 from enroll.clock import SystemClock
+from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner, wait_until
 
 WORKER = 4711
@@ -58,6 +60,7 @@ def keyholder(tmp_path: Path) -> Iterator[Keyholder]:
     clock = SystemClock()
     with new_scanner(tmp_path) as scanner:
         scanner.enroll()
+        scanner.enroll(IdentityName.DERIVATION)
         scanner.audit_file.parent.mkdir()
         audit = AuditTrail(scanner.audit_file, clock)
         identities = Identities(scanner.identities, scanner.keys, audit, clock)
@@ -109,6 +112,18 @@ def test_a_worker_cannot_use_a_role_its_caller_has_not(keyholder: Keyholder) -> 
         with pytest.raises(SigningError):
             decode_answer(ask(channel, Request(Operation.AUTHORIZE, role=Role.SYNTHESIS).encode()))
         assert decode_answer(ask(channel, Request(Operation.AUTHORIZE, role=Role.DERIVATION).encode())) == b""
+    assert keyholder.scanner.audit("signature") == []
+
+
+def test_a_role_without_an_identity_gets_no_signature_by_another_key(keyholder: Keyholder) -> None:
+    with keyholder.channel(Role.SYNTHESIS) as channel:
+        for operation in (Operation.AUTHORIZE, Operation.SIGN):
+            with pytest.raises(SigningError) as refused:
+                decode_answer(
+                    ask(channel, dataclasses.replace(SIGN, operation=operation, role=Role.SYNTHESIS).encode())
+                )
+            assert refused.value.code == "not-enrolled"
+            assert "--identity synthesis" in refused.value.remedy
     assert keyholder.scanner.audit("signature") == []
 
 

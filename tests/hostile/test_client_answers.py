@@ -44,7 +44,13 @@ def http(body: bytes, status: int = 200, length: int | None = None, fields: str 
 
 
 def splice(*edits: dict[str, object]) -> bytes:
-    members = {"edits": edits, "signature_uid": "2.25.1", "sop_instance_uid": "2.25.2", "key_generation": 1}
+    members = {
+        "edits": edits,
+        "signature_uid": "2.25.1",
+        "sop_instance_uid": "2.25.2",
+        "key_generation": 1,
+        "warnings": [],
+    }
     return http(json.dumps(members).encode("ascii"))
 
 
@@ -97,9 +103,11 @@ def test_what_is_not_the_protocol_is_named(answer: bytes, call: Callable[[Signin
         splice({"offset": True, "remove": 0, "insert": ""}),
         splice({"offset": 0, "remove": 0, "insert": "###"}),
         splice({"offset": 0, "remove": 0}),
-        http(b'{"edits": 5, "signature_uid": "", "sop_instance_uid": "", "key_generation": 1}'),
-        http(b'{"edits": [5], "signature_uid": "", "sop_instance_uid": "", "key_generation": 1}'),
-        http(b'{"edits": [], "signature_uid": 5, "sop_instance_uid": "", "key_generation": 1}'),
+        http(b'{"edits": 5, "signature_uid": "", "sop_instance_uid": "", "key_generation": 1, "warnings": []}'),
+        http(b'{"edits": [5], "signature_uid": "", "sop_instance_uid": "", "key_generation": 1, "warnings": []}'),
+        http(b'{"edits": [], "signature_uid": 5, "sop_instance_uid": "", "key_generation": 1, "warnings": []}'),
+        http(b'{"edits": [], "signature_uid": "", "sop_instance_uid": "", "key_generation": 1, "warnings": 5}'),
+        http(b'{"edits": [], "signature_uid": "", "sop_instance_uid": "", "key_generation": 1, "warnings": [5]}'),
     ],
 )
 def test_a_splice_that_is_none_is_named(answer: bytes) -> None:

@@ -160,4 +160,5 @@ def test_attributes_of_c_2_added_after_signing_are_reported(signed: bytes) -> No
     added = rewritten(signed, lambda nodes: tuple(sorted((*nodes, overlay), key=lambda node: node.tag)))
     (report,) = verify(added)
     assert report.intact
-    assert report.not_covered == (overlay.tag,)
+    assert report.coverage.missing == (overlay.tag,)
+    assert [finding.code for finding in report.coverage.findings] == ["overlay-not-covered"]

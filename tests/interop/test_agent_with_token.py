@@ -86,7 +86,7 @@ def test_every_image_that_several_connections_have_signed_by_a_token_is_valid(
         with SigningClient(agent.socket) as client:
             for number in mine:
                 signed = BytesIO()
-                client.sign_instance(images[number], signed, role="acquisition", profile="creator-rsa")
+                client.sign_instance(images[number], signed, role="acquisition")
                 files[number].write_bytes(signed.getvalue())
 
     with ThreadPoolExecutor(CONNECTIONS) as threads:

@@ -14,6 +14,7 @@ import pytest
 
 from agent.cli import exits
 from agent.cli.main import run
+from enroll.identity import IdentityName
 from tests.support.agent_process import ROOT, Agent, Scanner
 from tests.support.dicom_samples import ct_slice, deflate_bomb, nested_sequences
 
@@ -112,9 +113,23 @@ def test_what_cannot_be_signed_is_refused_by_name_and_the_next_file_is_signed(  
     assert signed["signed"] == str(target / image.name)
 
 
-@pytest.mark.parametrize("kind", ODD_FILES)
+@pytest.mark.parametrize("kind", [kind for kind in ODD_FILES if kind != "directory"])
 def test_what_cannot_be_judged_is_indeterminate(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict(capsys, odd_files(tmp_path)[kind]) == (exits.INDETERMINATE, "INDETERMINATE")
+
+
+def test_a_folder_stands_for_the_files_in_it(
+    agent: Agent, image: Path, scanner: Scanner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    assert run(["sign", "--socket", str(agent.socket), str(image), "-o", str(study / "series" / "1.dcm")]) == 0
+    (study / "2.dcm").write_bytes(image.read_bytes())
+    (study / "link").symlink_to(image)
+    capsys.readouterr()
+    assert run(["verify", "--anchor", anchor(scanner), str(study)]) == exits.UNSIGNED
+    assert capsys.readouterr().out.splitlines()[-1] == "2 files: 1 UNSIGNED, 1 VALID"
+    (tmp_path / "nothing").mkdir()
+    assert run(["verify", str(tmp_path / "nothing")]) == exits.USAGE
 
 
 def test_nothing_that_is_there_is_replaced_without_force(agent: Agent, image: Path, tmp_path: Path) -> None:
@@ -138,7 +153,7 @@ def test_the_hash_of_a_signature_can_be_chosen(
     capsys.readouterr()
     assert run(["verify", "--json", "--anchor", anchor(scanner), str(target)]) == exits.OK
     (signature,) = json.loads(capsys.readouterr().out)["files"][0]["signatures"]
-    assert signature["mac_algorithm"] == algorithm.upper()
+    assert signature["algorithms"]["mac"] == algorithm.upper()
 
 
 def test_long_work_shows_progress_on_a_terminal(agent: Agent, image: Path, tmp_path: Path) -> None:
@@ -179,7 +194,7 @@ def test_status_shows_the_identities_and_the_agent(
     status = json.loads(capsys.readouterr().out)
     assert status["agent"]["state"] == "ready"
     states = {name: record["state"] for name, record in status["identities"].items()}
-    assert states == {"idevid": "absent", "device": "absent", "signing": "valid"}
+    assert states == {name: "valid" if name == "signing" else "absent" for name in IdentityName}
     assert status["identities"]["signing"]["protection"] == "software"
 
 
@@ -187,7 +202,7 @@ def test_nothing_is_renewed_before_it_is_due(scanner: Scanner, capsys: pytest.Ca
     configuration = str(scanner.configure())
     assert run(["renew", "--json", "--config", configuration]) == exits.OK
     states = {entry["identity"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["identities"]}
-    assert states == {"device": "absent", "signing": "not-due"}
+    assert states == {"device": "absent", "signing": "not-due", "derivation": "absent", "synthesis": "absent"}
 
 
 def test_the_audit_trail_is_checked_from_the_command_line(

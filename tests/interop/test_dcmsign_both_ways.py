@@ -105,7 +105,7 @@ def test_dcmsigns_signature_verifies_here(
     signed = by_dcmsign(sample(CT).path.read_bytes(), *options, key=signers[bits], hash_name=hash_name)
     (report,) = product_signing.verify(signed)
     assert report.intact
-    assert report.algorithm == hash_name
+    assert report.algorithms.mac == hash_name
     assert report.certificate == signers[bits].certificate
 
 

@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from agent.cli.try_out import SERIAL_NUMBER
 from tests.support.agent_process import wait_until
 from tests.support.dicom_samples import ct_slice
 
@@ -51,7 +52,7 @@ def background(folder: Path, arguments: list[str]) -> Iterator[IO[str]]:
 def test_the_first_walk_by_hand_works_as_printed(tmp_path_factory: pytest.TempPathFactory) -> None:
     ca, enroll, agent, sign, verify = commands_of_the_first_walk()
     folder = tmp_path_factory.mktemp("walk")
-    (folder / "image.dcm").write_bytes(ct_slice(64, 64))
+    (folder / "image.dcm").write_bytes(ct_slice(64, 64, SERIAL_NUMBER))
 
     def run(command: list[str]) -> str:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -101,7 +101,7 @@ def test_a_request_that_never_left_is_not_said_to_be_with_the_ca(
     assert capsys.readouterr().out.splitlines() == [
         "device: the first request is prepared, not sent yet",
         "signing: not enrolled yet, nothing to renew",
-    ]
+    ]  # and nothing of identities that most scanners never have
 
 
 def test_a_renewal_while_images_are_signed_fails_no_request(scanner: Scanner, hospital: Hospital) -> None:

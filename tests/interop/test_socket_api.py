@@ -60,6 +60,7 @@ def test_the_status_says_what_signs(client: SigningClient) -> None:
     assert status["identities"]["signing"]["protection"] == "software"
     assert status["identities"]["signing"]["generation"] == 1
     assert status["identities"]["device"] is None
+    assert status["roles"] == {"acquisition": "ready", "derivation": "not-enrolled", "synthesis": "not-enrolled"}
     assert status["workers"] == 2
     assert status["connections"] >= 1
 
@@ -230,11 +231,16 @@ INSTANCE = "/v1/sign/instance"
         (request("POST", "/v1/sign/digest", json.dumps({**DIGEST, "role": "tls"}).encode()), 400, "parameter-invalid"),
         (request("POST", "/v1/sign/digest", headers=VERSION), 411, "length-required"),
         (request("POST", INSTANCE, b""), 400, "parameter-invalid"),
-        (request("POST", f"{INSTANCE}?role=acquisition", b""), 400, "parameter-invalid"),
-        (request("POST", f"{INSTANCE}?role=acquisition&profile=creator-rsa"), 411, "length-required"),
+        (request("POST", f"{INSTANCE}?role=acquisition&profile=", b""), 400, "parameter-invalid"),
+        (request("POST", f"{INSTANCE}?role=acquisition&profile=base-rsa", b""), 400, "parameter-invalid"),
+        (request("POST", f"{INSTANCE}?role=acquisition"), 411, "length-required"),
         (request("POST", f"{INSTANCE}?role=derivation&profile=creator-rsa", b""), 403, "role-not-allowed"),
         (sign_instance(b"", "text/html"), 406, "not-acceptable"),
         (sign_instance(b"", query="&algorithm=md5"), 400, "parameter-invalid"),
+        (sign_instance(b"", query="&purpose="), 400, "parameter-invalid"),
+        (sign_instance(b"", query="&purpose=0"), 400, "parameter-invalid"),
+        (sign_instance(b"", query="&purpose=19"), 400, "parameter-invalid"),
+        (sign_instance(b"", query="&purpose=014"), 400, "parameter-invalid"),
         (sign_instance(b"not DICOM"), 422, "not-dicom"),
     ],
 )
@@ -356,6 +362,7 @@ def test_another_user_has_only_its_own_roles(tmp_path: Path) -> None:
     with new_scanner(tmp_path) as scanner:
         scanner.socket.parent.chmod(0o755)
         scanner.enroll()
+        scanner.enroll(IdentityName.DERIVATION)
         with running_agent(scanner, roles=roles, socket={"group": "4242"}):
             assert signed_as(1001, scanner.socket) == ["signed", "signed", "role-not-allowed"]
             assert signed_as(1002, scanner.socket) == ["role-not-allowed", "signed", "role-not-allowed"]

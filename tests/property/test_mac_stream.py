@@ -91,6 +91,18 @@ overlays: Final[NodeStrategy] = st.sampled_from([0x6000, 0x6002, 0x60FE]).flatma
         values("OW").map(lambda value: Node(group << 16 | 0x3000, "OW", value)),
     )
 )
+UNKNOWN: Final = Node(0x04010010, "UN", b"\1\2")
+# Left out of every item, and yet: if it is or holds UN, the sequence around it cannot be signed.
+never_signed: Final[NodeStrategy] = st.sampled_from(
+    [
+        Node(0x00080000, "UN", bytes(4)),
+        Node(0x4FFE0001, "SQ", items=((UNKNOWN,),)),
+        Node(0x4FFE0001, "SQ", items=((number(0x04000005, 1),),)),
+        Node(0xFFFAFFFA, "SQ", items=((number(0x04000005, 1), UNKNOWN),)),
+        Node(0xFFFCFFFC, "OB", bytes(2)),
+        Node(0xFFFCFFFC, "UN", bytes(2)),
+    ]
+)
 signed_pixels: Final = st.sampled_from([None, 0, 1])
 
 
@@ -156,7 +168,9 @@ def data_sets(draw: st.DrawFn, leaves: NodeStrategy, extra: NodeStrategy) -> Nod
     )
 
 
-everything: Final = data_sets(st.one_of(standard, standard, private, group_lengths), st.one_of(private, group_lengths))
+everything: Final = data_sets(
+    st.one_of(standard, standard, standard, private, group_lengths, never_signed), st.one_of(private, group_lengths)
+)
 well_known: Final = data_sets(st.one_of(standard, group_lengths), group_lengths)
 encapsulated_pixels: Final = st.lists(st.binary(max_size=5).map(lambda value: value * 2), max_size=4).map(
     lambda fragments: Node(0x7FE00010, "OB", fragments=(b"", *fragments))

@@ -26,7 +26,7 @@ from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
-from tests.support.certificates import Authority
+from tests.support.certificates import SERIAL_NUMBER, Authority
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 20.0
@@ -105,7 +105,7 @@ class Scanner:
     def configure(self, **tables: dict[str, Any]) -> Path:
         """Write scanseal.toml; the user who runs the tests may sign original images unless `roles` says otherwise."""
         everything: dict[str, dict[str, Any]] = {
-            "device": {"serial_number": "4711"},
+            "device": {"serial_number": SERIAL_NUMBER},
             "keystore.software": {"passphrase_file": str(self.passphrase)},
             "socket": {"path": str(self.socket), "group": ""},
             "roles": {"acquisition": [f"user:{os.getuid()}"]},

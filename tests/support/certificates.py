@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
+SERIAL_NUMBER: Final = "SN0001"  # of the scanner that made tests.support.dicom_samples.ct_slice
 DOCUMENT_SIGNING: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 DIGESTS: Final[dict[str, hashes.HashAlgorithm]] = {
     "sha256": hashes.SHA256(),
@@ -56,15 +57,17 @@ class Authority:
     Args:
         folder: Where the PEM files go.
         now: Time of issue, aware.
+        title: Its common name.
     """
 
-    def __init__(self, folder: Path, now: dt.datetime) -> None:
+    def __init__(self, folder: Path, now: dt.datetime, title: str = "Test CA") -> None:
         self.folder = folder
+        self.title = title
         self.not_before = now - dt.timedelta(hours=1)
         self.not_after = now + dt.timedelta(days=1)
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = (
-            self._builder("Test CA", self.key.public_key())
+            self._builder(_name(title), self.key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(ca=True), critical=True)
             .sign(self.key, hashes.SHA256())
@@ -73,10 +76,11 @@ class Authority:
         self.certificate_file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, key: PrivateKey) -> Signer:
-        """A signer certificate: digitalSignature and documentSigning (RFC 9336)."""
+        """A signer certificate: digitalSignature and documentSigning (RFC 9336), of the scanner with SERIAL_NUMBER."""
         issuer = self.key.public_key()
+        subject = x509.Name([*_name(name), x509.NameAttribute(NameOID.SERIAL_NUMBER, SERIAL_NUMBER)])
         certificate = (
-            self._builder(name, key.public_key())
+            self._builder(subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([DOCUMENT_SIGNING]), critical=False)
@@ -93,16 +97,20 @@ class Authority:
         )
         return signer
 
-    def _builder(self, name: str, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
         return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")]))
+            x509.CertificateBuilder(_name(self.title), subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(self.not_before)
             .not_valid_after(self.not_after)
         )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _key_usage(*, ca: bool) -> x509.KeyUsage:

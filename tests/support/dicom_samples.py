@@ -113,7 +113,7 @@ def _sequence(tag: int, *items: Nodes) -> Node:
     return Node(tag, "SQ", items=items)
 
 
-def ct_slice(rows: int = 512, columns: int = 512) -> bytes:
+def ct_slice(rows: int = 512, columns: int = 512, serial: str = "SN0001") -> bytes:
     """A CT slice in explicit VR little endian with 512 KB of pixels and the usual attributes around them."""
     pixels = b"".join(struct.pack("<H", index * 17 & 0x0FFF) for index in range(rows * columns))
     return part10(
@@ -133,7 +133,7 @@ def ct_slice(rows: int = 512, columns: int = 512) -> bytes:
             text(0x00100020, "LO", "12345"),
             text(0x00180050, "DS", "1.25"),
             text(0x00180060, "DS", "120"),
-            text(0x00181000, "LO", "SN0001"),
+            text(0x00181000, "LO", serial),
             text(0x00181020, "LO", "1.0\\2.0"),
             text(0x00200013, "IS", "1"),
             text(0x00200032, "DS", "-125\\-125\\-75"),

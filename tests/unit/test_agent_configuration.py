@@ -33,6 +33,22 @@ def test_nobody_may_sign_until_the_operator_says_so(tmp_path: Path) -> None:
     assert roles.acquisition == roles.derivation == roles.synthesis == ()
 
 
+def test_without_a_word_everything_but_what_may_change_is_signed(tmp_path: Path) -> None:
+    signing = read(tmp_path, DEVICE).agent.signing
+
+    assert (signing.profile, signing.hash, signing.missing_device_identity) == ("creator-plus", "sha256", "warn")
+    assert signing.private_elements is False
+
+
+@pytest.mark.parametrize("name", ["md5", "MD5", "sha1", "SHA-1", "ripemd160", "RIPEMD-160", "ripemd_160"])
+def test_an_antique_hash_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    """PS3.15 C.1, note: a verifier may still check them, a signer may not be allowed to make them."""
+    with pytest.raises(ConfigurationError, match=r"\[signing\] hash .* could be forged") as refused:
+        read(tmp_path, f'{DEVICE}[signing]\nhash = "{name}"\n')
+    assert "sha256, sha384, sha512" in refused.value.remedy
+    assert "still verified (PS3.15 C.1, note)" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -47,6 +63,11 @@ def test_nobody_may_sign_until_the_operator_says_so(tmp_path: Path) -> None:
         ('[roles]\nacquisition = "user:ct"\n', "list of strings"),
         ("[roles]\ntls = []\n", "[roles] has no option 'tls'"),
         ('[socket]\npath = "sign.sock"\n', "[socket] path is 'sign.sock'. Give an absolute path"),
+        ('[signing]\nhash = "sha224"\n', "[signing] hash is 'sha224'. Use one of: sha256, sha384, sha512."),
+        ('[signing]\nprofile = "base-rsa"\n', "[signing] profile is 'base-rsa'"),
+        ('[signing]\nmissing_device_identity = "no"\n', "Use one of: refuse, warn, allow."),
+        ('[signing]\nprivate_elements = "no"\n', "Give true or false."),
+        ("signing = 5\n", "signing must be a table"),
         ('[workers]\nspool_directory = "spool"\n', "[workers] spool_directory is 'spool'"),
     ],
 )

@@ -20,16 +20,24 @@ CA = HospitalCa()
 
 
 @pytest.mark.parametrize(
-    ("usage", "purpose"), [(Usage.DEVICE, ExtendedKeyUsageOID.CLIENT_AUTH), (Usage.SIGNING, DOCUMENT_SIGNING)]
+    ("usage", "unit", "purpose"),
+    [
+        (Usage.DEVICE, {}, ExtendedKeyUsageOID.CLIENT_AUTH),
+        (Usage.SIGNING, {}, DOCUMENT_SIGNING),
+        (Usage.DERIVATION, {"ORGANIZATIONAL_UNIT_NAME": "derivation"}, DOCUMENT_SIGNING),
+        (Usage.SYNTHESIS, {"ORGANIZATIONAL_UNIT_NAME": "synthesis"}, DOCUMENT_SIGNING),
+    ],
 )
-def test_a_request_names_the_device_and_one_purpose(usage: Usage, purpose: x509.ObjectIdentifier) -> None:
+def test_a_request_names_the_device_what_is_signed_and_one_purpose(
+    usage: Usage, unit: dict[str, str], purpose: x509.ObjectIdentifier
+) -> None:
     key = new_key()
 
     request = build(key, CertificateRequest.for_device(DEVICE, usage))
 
     assert request.is_signature_valid
     assert request.public_key() == key.public_key()
-    assert request.subject == name(COMMON_NAME="Example CT CT-000123", SERIAL_NUMBER="CT-000123")
+    assert request.subject == name(**unit, COMMON_NAME="Example CT CT-000123", SERIAL_NUMBER="CT-000123")
     assert list(request.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [purpose]
     key_usage = request.extensions.get_extension_for_class(x509.KeyUsage)
     assert key_usage.critical

@@ -15,6 +15,7 @@ from agent.cli.demo import DemoError
 from agent.cli.main import COMMANDS, run
 from agent.cli.options import written_whole
 from agent.errors import AgentRefused, DicomError, OutputFileError
+from agent.policy.verdicts import EXIT_CODES
 from enroll.errors import ScansealError
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,7 @@ def test_the_exit_codes_are_documented() -> None:
     }
     defined = {value for name, value in vars(exits).items() if name.isupper() and not name.startswith("_")}
     assert documented == defined
+    assert set(EXIT_CODES.values()) == set(range(8))
 
 
 def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:

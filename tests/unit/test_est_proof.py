@@ -75,7 +75,7 @@ def test_afterwards_the_device_certificate_does(scanner: Scanner, identity: Iden
 def test_the_signing_identity_never_takes_the_password(new_scanner: Scanner) -> None:
     with pytest.raises(StateError, match="no device identity") as error:
         proof(new_scanner, SIGNING)
-    assert error.value.code == "device-identity-missing"
+    assert error.value.code == "device-not-enrolled"
 
 
 def test_without_password_and_certificate_there_is_nothing_to_prove_with(new_scanner: Scanner) -> None:

@@ -127,9 +127,13 @@ SMALL_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 - this is what i
     [
         pytest.param(request(name(COMMON_NAME="no serial number")), id="no serial number"),
         pytest.param(request(x509.Name([*REQUEST.subject, *name(SERIAL_NUMBER="2")])), id="two serial numbers"),
+        pytest.param(request(x509.Name([*REQUEST.subject, *name(ORGANIZATIONAL_UNIT_NAME="x")])), id="a unit"),
         pytest.param(request(extended_usage=()), id="no usage"),
         pytest.param(request(extended_usage=(ExtendedKeyUsageOID.SERVER_AUTH,)), id="server"),
-        pytest.param(request(extended_usage=tuple(usage.extended_key_usage for usage in Usage)), id="both usages"),
+        pytest.param(
+            request(extended_usage=(Usage.DEVICE.extended_key_usage, Usage.SIGNING.extended_key_usage)),
+            id="both usages",
+        ),
         pytest.param(request(names=(x509.DNSName("pacs.example"),)), id="name of a server"),
         pytest.param(request(key=SMALL_RSA), id="small RSA key"),
         pytest.param(request(key=ec.generate_private_key(ec.SECP224R1())), id="small curve"),

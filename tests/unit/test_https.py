@@ -170,6 +170,14 @@ def test_a_server_that_speaks_no_tls_is_unreachable(tmp_path: Path) -> None:
         plain.terminate()
 
 
+def test_plain_http_is_not_spoken_unless_it_is_asked_for() -> None:
+    with (
+        HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session,
+        pytest.raises(ServerUnreachable, match="No connection adapters"),
+    ):
+        session.get("http://127.0.0.1:1/", {})
+
+
 def test_an_anchor_that_tls_cannot_use_is_a_matter_of_configuration() -> None:
     class Unusable:
         def public_bytes(self, _: object) -> bytes:

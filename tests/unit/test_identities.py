@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
 from agent.audit import AuditTrail
-from agent.daemon.signer import RETRY_SECONDS, Identities
-from agent.daemon.wire import HashName
+from agent.daemon.signer import IDENTITY_OF, RETRY_SECONDS, ActiveKey, Identities, IdentityView
+from agent.daemon.wire import HashName, Role
 from agent.errors import CertificateNotUsable
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import StoreName
-from enroll.errors import KeyNotFound, KeyStoreError, ScansealError, UnsupportedKey
+from enroll.errors import KeyNotFound, KeyStoreError, PinRefused, ScansealError, UnsupportedKey
 from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner
 
@@ -60,9 +60,18 @@ def follow(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> Identit
     return Identities(scanner.identities, scanner.keys, audit, clock)
 
 
-def generation(identities: Identities) -> int:
-    assert identities.view.signing is not None
-    return identities.view.signing.generation.number
+def active(identities: Identities, name: IdentityName = IdentityName.SIGNING) -> ActiveKey:
+    found = identities.view(name).active
+    assert found is not None
+    return found
+
+
+def generation(identities: Identities, name: IdentityName = IdentityName.SIGNING) -> int:
+    return active(identities, name).generation.number
+
+
+def refusal(identities: Identities, name: IdentityName = IdentityName.SIGNING) -> ScansealError | None:
+    return identities.view(name).refused
 
 
 def test_without_an_identity_there_is_nothing_to_sign_with(
@@ -70,7 +79,7 @@ def test_without_an_identity_there_is_nothing_to_sign_with(
 ) -> None:
     identities = follow(scanner, audit, clock)
 
-    assert identities.view.signing is None
+    assert [identities.view(name) for name in IdentityName] == [IdentityView()] * len(IdentityName)
     assert identities.chain(IdentityName.SIGNING) is None
 
 
@@ -82,15 +91,14 @@ def test_the_first_identity_is_taken_up_without_a_restart(
     identities.refresh()
 
     assert generation(identities) == 1
-    assert scanner.audit("identity-in-use") == [{"key_generation": 1}]
+    assert scanner.audit("identity-in-use") == [{"identity": "signing", "key_generation": 1}]
 
 
 def test_a_signature_verifies_with_the_certificate(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
     """PS3.15 C.1: RSASSA-PKCS1-v1_5."""
     scanner.enroll()
-    active = follow(scanner, audit, clock).view.signing
-    assert active is not None
-    public_key = active.generation.certificate.public_key()
+    key = active(follow(scanner, audit, clock))
+    public_key = key.generation.certificate.public_key()
     assert isinstance(public_key, rsa.RSAPublicKey)
 
     for name, algorithm in (
@@ -99,7 +107,7 @@ def test_a_signature_verifies_with_the_certificate(scanner: Scanner, audit: Audi
         (HashName.SHA512, hashes.SHA512()),
     ):
         digest = bytes(algorithm.digest_size)
-        signature = active.sign(digest, name, clock.now())
+        signature = key.sign(digest, name, clock.now())
         public_key.verify(signature, digest, padding.PKCS1v15(), utils.Prehashed(algorithm))
 
 
@@ -107,13 +115,12 @@ def test_nothing_is_signed_outside_the_validity_of_the_certificate(
     scanner: Scanner, audit: AuditTrail, clock: SteppingClock
 ) -> None:
     scanner.enroll()
-    active = follow(scanner, audit, clock).view.signing
-    assert active is not None
+    key = active(follow(scanner, audit, clock))
 
     for passed, code in ((timedelta(days=2), "certificate-expired"), (-timedelta(days=2), "certificate-not-yet-valid")):
         clock.passed = passed
         with pytest.raises(CertificateNotUsable) as refused:
-            active.sign(bytes(32), HashName.SHA256, clock.now())
+            key.sign(bytes(32), HashName.SHA256, clock.now())
         assert refused.value.code == code
 
 
@@ -155,7 +162,7 @@ def test_a_bad_new_generation_changes_nothing_but_the_status(
     identities.refresh()
 
     assert generation(identities) == good.number
-    assert isinstance(identities.view.refused, ScansealError)
+    assert isinstance(refusal(identities), ScansealError)
     assert [line["code"] for line in scanner.audit("identity-refused")] == ["key-mismatch"]
 
 
@@ -175,7 +182,7 @@ def test_a_refused_generation_is_tried_again(scanner: Scanner, audit: AuditTrail
     clock.sleep(RETRY_SECONDS + 1)
     identities.refresh()
     assert generation(identities) == second.number
-    assert identities.view.refused is None
+    assert refusal(identities) is None
 
 
 def test_a_refused_pin_is_not_tried_again_unasked(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
@@ -204,13 +211,13 @@ def test_an_identity_that_is_taken_away_signs_no_more(
     (scanner.identities.directory(IdentityName.SIGNING) / "current").unlink()
     identities.refresh()
 
-    assert identities.view.signing is None
+    assert identities.view(IdentityName.SIGNING).active is None
 
 
 def test_no_representation_shows_the_key(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
     scanner.enroll()
 
-    assert "key=" not in repr(follow(scanner, audit, clock).view).replace("key_uri=", "")
+    assert "key=" not in repr(active(follow(scanner, audit, clock))).replace("key_uri=", "")
 
 
 def test_a_certificate_that_is_not_valid_yet_replaces_none_that_is(
@@ -224,9 +231,78 @@ def test_a_certificate_that_is_not_valid_yet_replaces_none_that_is(
 
     identities.refresh()
     assert generation(identities) == 1
-    assert identities.view.refused is not None
-    assert identities.view.refused.code == "certificate-not-yet-valid"
+    refused = refusal(identities)
+    assert refused is not None
+    assert refused.code == "certificate-not-yet-valid"
 
     clock.sleep(timedelta(hours=2).total_seconds())
     identities.refresh()
     assert generation(identities) == 2
+
+
+# --- every role has its own
+
+
+def test_every_role_signs_with_an_identity_of_its_own() -> None:
+    assert set(IDENTITY_OF) == set(Role)
+    assert len(set(IDENTITY_OF.values())) == len(Role)
+
+
+def test_the_keys_and_generations_of_the_roles_are_told_apart(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    for name, generations in ((IdentityName.SIGNING, 3), (IdentityName.DERIVATION, 2), (IdentityName.SYNTHESIS, 1)):
+        for _ in range(generations):
+            scanner.enroll(name)
+    identities = follow(scanner, audit, clock)
+
+    assert [generation(identities, name) for name in IDENTITY_OF.values()] == [3, 2, 1]
+    keys = {active(identities, name).key.public_key().public_numbers().n for name in IDENTITY_OF.values()}
+    assert len(keys) == len(Role)
+    assert len({active(identities, name).certificate for name in IDENTITY_OF.values()}) == len(Role)
+
+
+@pytest.mark.parametrize("name", [IdentityName.DERIVATION, IdentityName.SYNTHESIS])
+def test_an_identity_of_another_role_that_is_broken_keeps_no_original_from_being_signed(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, name: IdentityName
+) -> None:
+    """Acquisition comes first."""
+    scanner.enroll()
+    scanner.keys.destroy(scanner.enroll(name).key_uri)
+
+    identities = follow(scanner, audit, clock)
+
+    assert generation(identities) == 1
+    assert identities.view(name).active is None
+    assert isinstance(refusal(identities, name), KeyNotFound)
+    assert [line["identity"] for line in scanner.audit("identity-refused")] == [name]
+
+
+def test_a_broken_identity_is_taken_up_when_it_is_mended(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    scanner.enroll()
+    scanner.keys.destroy(scanner.enroll(IdentityName.DERIVATION).key_uri)
+    identities = follow(scanner, audit, clock)
+    scanner.enroll(IdentityName.DERIVATION)
+    identities.refresh()
+
+    assert generation(identities, IdentityName.DERIVATION) == 2
+    assert refusal(identities, IdentityName.DERIVATION) is None
+    assert scanner.audit("identity-in-use") == [{"identity": "derivation", "key_generation": 2}]
+
+
+def test_a_wrong_pin_is_tried_with_one_identity_and_not_with_all(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """A token locks after a few wrong PINs, and all keys may lie in the same token."""
+    for name in IDENTITY_OF.values():
+        scanner.enroll(name)
+    identities = follow(scanner, audit, clock)
+    scanner.passphrase.write_text("wrong", "utf-8")
+    identities.refresh(at_once=True)
+    clock.sleep(RETRY_SECONDS + 1)
+    identities.refresh()
+
+    assert [isinstance(refusal(identities, name), PinRefused) for name in IDENTITY_OF.values()] == [True, False, False]
+    assert [generation(identities, name) for name in IDENTITY_OF.values()] == [1, 1, 1]

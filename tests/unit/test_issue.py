@@ -76,7 +76,7 @@ def test_a_first_enrollment_puts_a_matching_pair_into_use(scanner: Scanner, flow
     assert scanner.identities.journal(SIGNING).read() is None
 
 
-@pytest.mark.parametrize(("identity", "usage"), [(IdentityName.DEVICE, Usage.DEVICE), (SIGNING, Usage.SIGNING)])
+@pytest.mark.parametrize(("identity", "usage"), [(IdentityName(usage), usage) for usage in Usage])
 def test_each_identity_has_its_usage(scanner: Scanner, flow: CaFlow, identity: IdentityName, usage: Usage) -> None:
     scanner.issue(flow, identity)
 

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.report import SignatureReport, Verdict
+from agent.dicom.report import Fact, Grade, Outcome, SignatureReport
 from agent.dicom.sign import SignaturePlan
 from agent.dicom.signature_items import MOST_SIGNATURES
+from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.verify import Verification, verify_instance
 from agent.errors import DicomError
 from tests.support.dicom_samples import small_instance
@@ -46,12 +47,19 @@ def signed(
 
 
 def verified(data: bytes, now: datetime = NOW) -> SignatureReport:
-    (report,) = verify_instance(data, Verification(PROFILE, now, anchors=(CA.certificate,))).signatures
+    (report,) = verify_instance(data, Verification(PROFILE, now, TrustMaterial((CA.certificate,)))).signatures
     return report
 
 
-def test_a_signer_with_document_signing_below_the_anchor_is_valid() -> None:
-    assert verified(signed()).verdict is Verdict.VALID
+def codes(fact: Fact) -> list[str]:
+    return [finding.code for finding in fact.findings]
+
+
+def test_an_image_of_a_signer_below_the_anchor_raises_nothing() -> None:
+    report = verified(signed())
+    outcomes = {name: fact.outcome for name, fact in report.facts.items() if name not in ("coverage", "identity")}
+    assert set(outcomes.values()) == {Outcome.PASSED}
+    assert report.chain.path[-1] == CA.certificate
 
 
 @pytest.mark.parametrize(
@@ -66,26 +74,26 @@ def test_a_signer_with_document_signing_below_the_anchor_is_valid() -> None:
 )
 def test_not_every_certificate_below_the_anchor_makes_a_signer(data: bytes) -> None:
     report = verified(data)
-    assert (report.intact, report.trusted, report.verdict) == (True, False, Verdict.UNKNOWN_SIGNER)
-    assert report.reason
+    assert (report.intact, report.chain.outcome, report.chain.path) == (True, Outcome.FAILED, ())
 
 
 @pytest.mark.parametrize(
-    ("at", "reason"),
+    ("at", "code"),
     [
-        (datetime(1999, 1, 1, tzinfo=UTC), "not valid at the time of signing"),
-        (NOW + 2 * YEAR, "not valid at the time of signing"),
-        (NOW + timedelta(days=1), "lies in the future"),
+        (datetime(1999, 1, 1, tzinfo=UTC), "time-outside-certificate"),
+        (NOW + 2 * YEAR, "time-in-future"),
+        (NOW + timedelta(days=1), "time-in-future"),
     ],
 )
-def test_the_stated_time_of_signing_must_be_possible(at: datetime, reason: str) -> None:
+def test_the_stated_time_of_signing_must_be_possible(at: datetime, code: str) -> None:
     report = verified(signed(at=at))
-    assert report.verdict is Verdict.UNKNOWN_SIGNER
-    assert reason in report.reason
+    assert report.time.outcome is Outcome.FAILED
+    assert code in codes(report.time)
 
 
-def test_a_certificate_that_has_expired_since_is_no_longer_trusted() -> None:
-    assert verified(signed(), now=NOW + 2 * YEAR).verdict is Verdict.UNKNOWN_SIGNER
+def test_a_certificate_that_has_expired_since_needs_proof_of_time() -> None:
+    report = verified(signed(), now=NOW + 2 * YEAR)
+    assert (report.intact, codes(report.time)) == (True, ["certificate-expired"])
 
 
 def test_the_time_of_signing_is_written_in_utc_with_its_offset() -> None:
@@ -95,11 +103,16 @@ def test_the_time_of_signing_is_written_in_utc_with_its_offset() -> None:
     assert report.signed_at == f"{NOW:%Y%m%d%H%M%S}.000000+0000"
 
 
-@pytest.mark.parametrize("algorithm", [b"SHA1  ", b"MD5   "])
-def test_what_is_not_checked_is_not_called_broken(algorithm: bytes) -> None:
+@pytest.mark.parametrize("algorithm", [b"SHA1  ", b"MD5   ", b"SHA512"])
+def test_the_hash_cannot_be_relabelled(algorithm: bytes) -> None:
+    """MAC Algorithm is not part of the MAC; PKCS#1 binds it."""
     report = verified(signed().replace(b"SHA256", algorithm))
-    assert report.intact is None
-    assert report.verdict is Verdict.INDETERMINATE
+    assert codes(report.integrity) == ["signature-wrong"]
+
+
+def test_what_cannot_be_checked_is_not_called_broken() -> None:
+    report = verified(signed().replace(b"SHA256", b"SHA3  "))
+    assert (report.intact, report.algorithms.grade) == (None, Grade.UNKNOWN)
 
 
 def test_another_mac_transfer_syntax_is_not_called_broken() -> None:
@@ -107,17 +120,19 @@ def test_another_mac_transfer_syntax_is_not_called_broken() -> None:
     data = signed()
     at = data.index(b"\x00\x04\x10\x00UI") + 8
     other = data[:at] + b"1.2.840.10008.1.2.4.70"[: data[at - 2]].ljust(data[at - 2], b"\0") + data[at + data[at - 2] :]
-    assert verified(other).verdict is Verdict.INDETERMINATE
+    report = verified(other)
+    assert report.intact is None
+    assert "transfer-syntax-differs" in codes(report.integrity)
 
 
 def test_private_elements_of_raw_data_belong_to_the_content() -> None:
     """PS3.3 C.19.1: in an instance with Creator-Version UID the private elements are the data."""
     creator = Node(0x00290010, "LO", b"SOMEONE ")
     raw_data = part10(in_order(Node(0x00089123, "UI", b"2.25.9"), creator))
-    assert creator.tag in verified(signed(raw_data)).covered
+    assert creator.tag in verified(signed(raw_data)).coverage.covered
     extended = signed(raw_data).replace(b"SOMEONE ", b"SOMEONE " + b"\x29\x00\x01\x10LO\x08\x00the data")
     report = verified(extended)
-    assert (report.verdict, report.not_covered) == (Verdict.PARTIAL_COVERAGE, (0x00291001,))
+    assert (codes(report.coverage), report.coverage.missing) == (["element-not-covered"], (0x00291001,))
 
 
 def test_more_private_elements_than_can_be_listed_are_refused() -> None:
@@ -148,7 +163,7 @@ def test_nothing_may_follow_a_signature() -> None:
         size = longer.rindex(sequence) + len(sequence)
         grown = int.from_bytes(longer[size : size + 4], "little") + 2
         longer = longer[:size] + grown.to_bytes(4, "little") + longer[size + 4 :]
-    assert verified(longer).verdict is Verdict.BROKEN
+    assert codes(verified(longer).integrity) == ["signature-malformed"]
 
 
 def in_order(*nodes: Node) -> tuple[Node, ...]:

@@ -27,13 +27,19 @@ SIGN = Request(
     role=Role.SYNTHESIS,
     hash_name=HashName.SHA384,
     digest=bytes(range(48)),
+    device_unnamed=True,
     reference="1.2.840.10008.5.1.4.1.1.2",
 )
 
 
 @pytest.mark.parametrize(
     "request_",
-    [SIGN, Request(Operation.STATUS), Request(Operation.CERTIFICATES, identity=Identity.DEVICE)],
+    [
+        SIGN,
+        Request(Operation.STATUS),
+        *(Request(Operation.CERTIFICATES, identity=identity) for identity in Identity),
+        *(Request(Operation.AUTHORIZE, role=role) for role in Role),
+    ],
 )
 def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
     frame = request_.encode()
@@ -66,8 +72,9 @@ def test_only_digits_and_dots_of_a_reference_are_sent() -> None:
         b"\2" + SIGN.encode()[1:],
         SIGN.encode()[:1] + b"\x09" + SIGN.encode()[2:],
         SIGN.encode()[:2] + b"\x04" + SIGN.encode()[3:],
-        SIGN.encode()[:3] + b"\x02" + SIGN.encode()[4:],
+        SIGN.encode()[:3] + b"\x04" + SIGN.encode()[4:],
         SIGN.encode()[:4] + b"\x03" + SIGN.encode()[5:],
+        SIGN.encode()[:5] + b"\x02" + SIGN.encode()[6:],
         SIGN.encode()[:-64] + b"1.2.x".ljust(64, b"\0"),
         SIGN.encode()[:-64] + b"1\0.2".ljust(64, b"\0"),
         SIGN.encode()[:-65] + b"\1" + SIGN.encode()[-64:],
@@ -81,6 +88,7 @@ def test_only_digits_and_dots_of_a_reference_are_sent() -> None:
         "role",
         "identity",
         "hash",
+        "flag",
         "letters in the reference",
         "NUL in the reference",
         "digest longer than its hash",

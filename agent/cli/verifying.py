@@ -1,0 +1,153 @@
+"""Verifying many files: what is asked of each, and the answers, in a form that other processes can be given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from agent.cli import exits
+from agent.cli.options import instance_bytes
+from agent.cli.source_files import SourceFiles
+from agent.cli.verification_text import headline, text_of
+from agent.dicom.profile import ProfileName, load_profile
+from agent.dicom.provenance_graph import ProvenanceGraph
+from agent.dicom.report import ContentClass, InstanceReport
+from agent.dicom.signer_chain import TrustMaterial
+from agent.dicom.verify import Verification, Verifier
+from agent.policy.evaluate import evaluate
+from agent.policy.judgement import Receipt
+from agent.policy.load import load_policy
+from agent.policy.model import Policy
+from agent.policy.verdicts import EXIT_CODES, Verdict
+from agent.verification_document import document_of
+from enroll.certificates import read_certificates
+from enroll.clock import SystemClock
+from enroll.errors import ConfigurationError, ScansealError, StateError
+from enroll.revocation import read_revocation_lists
+from enroll.statefile import StateFiles
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about files, as it was given on the command line.
+
+    Args:
+        profile: What a signature is expected to cover.
+        anchor: File with the anchors.
+        intermediate: File with CA certificates that may stand between.
+        time_stamp_anchor: File with the anchors of time stamp authorities.
+        revocation_list: File with revocation lists.
+        policy: The policy file.
+        received: When the files were received; None for now.
+        sending_ae: Who sent them.
+        sources: Files that the verified ones may have been made from.
+        as_json: Whether the answer is for programs.
+    """
+
+    profile: ProfileName
+    anchor: Path | None = None
+    intermediate: Path | None = None
+    time_stamp_anchor: Path | None = None
+    revocation_list: Path | None = None
+    policy: Path | None = None
+    received: datetime | None = None
+    sending_ae: str = ""
+    sources: tuple[Path, ...] = ()
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """The answer for one file.
+
+    Args:
+        verdict: What it comes to.
+        exit_code: Of that.
+        size: Bytes of the file.
+        shown: What is printed: lines of text, or one JSON object.
+    """
+
+    verdict: Verdict
+    exit_code: int
+    size: int
+    shown: str
+
+
+class FileVerifier:
+    """Verifies files and judges them.
+
+    Args:
+        question: What is asked.
+
+    Raises:
+        ConfigurationError: A file with anchors, lists or the policy cannot be used.
+    """
+
+    def __init__(self, question: Question) -> None:
+        files = StateFiles()
+        self._as_json = question.as_json
+        self._now = SystemClock().now()
+        self._policy: Policy | None = load_policy(question.policy, files) if question.policy else None
+        trust = TrustMaterial(
+            anchors=_certificates(question.anchor, files),
+            intermediates=_certificates(question.intermediate, files),
+            time_stamp_anchors=_certificates(question.time_stamp_anchor, files),
+            revocation_lists=read_revocation_lists(question.revocation_list, files) if question.revocation_list else (),
+        )
+        self._verifier = Verifier(Verification(load_profile(question.profile), self._now, trust))
+        self._sources = SourceFiles(question.sources, self._verifier) if question.sources else None
+        self._receipt = Receipt(question.received or self._now, question.sending_ae)
+
+    def result(self, file: Path) -> FileResult:
+        """The answer for one file."""
+        size = 0
+        try:
+            with instance_bytes(file) as data:
+                size = len(data)
+                report = self._verifier.verify(data)
+        except ScansealError as error:
+            return self._not_judged(file, size, error)
+        graph = self._provenance(file, report)
+        verified = graph.sources_verified if graph else None
+        judgement = evaluate(report, self._receipt, self._policy, self._now, sources_verified=verified)
+        if self._as_json:
+            document = {"file": str(file), "exit_code": judgement.exit_code, **document_of(report, judgement, graph)}
+            shown = json.dumps(document)
+        else:
+            shown = text_of(str(file), report, judgement, graph)
+        return FileResult(judgement.verdict, judgement.exit_code, size, shown)
+
+    def _provenance(self, file: Path, report: InstanceReport) -> ProvenanceGraph | None:
+        """From what it was made, where that can be looked up."""
+        made_of_others = report.sources or report.content & {ContentClass.DERIVED, ContentClass.SYNTHETIC}
+        return self._sources.graph(file, report.sop_instance_uid) if self._sources and made_of_others else None
+
+    def _not_judged(self, file: Path, size: int, error: ScansealError) -> FileResult:
+        verdict = Verdict.INDETERMINATE
+        code = EXIT_CODES[verdict]
+        if self._as_json:
+            document = {"file": str(file), "verdict": verdict, "exit_code": code, "error": exits.described(error)}
+            return FileResult(verdict, code, size, json.dumps(document))
+        return FileResult(verdict, code, size, f"{headline(str(file), verdict)}\n    {error.what} {error.remedy}")
+
+
+def verified(files: Sequence[Path], question: Question) -> Iterator[FileResult]:
+    """The answer for each file."""
+    verifier = FileVerifier(question)
+    return (verifier.result(file) for file in files)
+
+
+def _certificates(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:
+    if path is None:
+        return ()
+    try:
+        return read_certificates(path, files, follow=True)
+    except StateError as error:
+        raise ConfigurationError(
+            f"No CA certificate: {error.what}", remedy="Put the CA certificate there as PEM, received on a trusted way."
+        ) from error

@@ -1,0 +1,237 @@
+"""Why an image was made, by its own account: the markers of PS3.3 and what each of them means.
+
+Whether a signature covers a marker decides what it is worth. No marker is taken for more than the standard gives it:
+Calibration Image says that an object of known size is in the picture, which may still be one of a patient. Reasons for
+the procedure are given only where their code is one of `_REASONS`; any other is about somebody's health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import chain, islice
+
+from agent.dicom.content import IMAGE_TYPE, SYNTHETIC_DATA
+from agent.dicom.data_set import DataSet
+from agent.dicom.elements import SOP_CLASS_UID
+from agent.dicom.report import Claim, ContentClass
+from enroll.foreign import printable
+
+PRESENTATION_INTENT_TYPE = 0x00080068
+CODE_VALUE = 0x00080100
+CODING_SCHEME_DESIGNATOR = 0x00080102
+DERIVATION_DESCRIPTION = 0x00082111
+DERIVATION_CODE_SEQUENCE = 0x00089215
+QUALITY_CONTROL_SUBJECT = 0x00100200
+CLINICAL_TRIAL_SPONSOR_NAME = 0x00120010
+CLINICAL_TRIAL_PROTOCOL_ID = 0x00120020
+PATIENT_IDENTITY_REMOVED = 0x00120062
+CONTENT_QUALIFICATION = 0x00189004
+CONTRIBUTING_EQUIPMENT_SEQUENCE = 0x0018A001
+QUALITY_CONTROL_IMAGE = 0x00280300
+REASON_FOR_PERFORMED_PROCEDURE_CODE_SEQUENCE = 0x00401012
+CONCEPT_NAME_CODE_SEQUENCE = 0x0040A043
+PURPOSE_OF_REFERENCE_CODE_SEQUENCE = 0x0040A170
+CALIBRATION_IMAGE = 0x00500004
+SEGMENT_SEQUENCE = 0x00620002
+SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE = 0x00620007
+SEGMENT_ALGORITHM_TYPE = 0x00620008
+ALGORITHM_FAMILY_CODE_SEQUENCE = 0x0066002F
+INSTANCE_ORIGIN_STATUS = 0x04000600
+
+KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
+_MOST_ITEMS = 10_000  # of one sequence that are looked at
+_MOST_CLAIMS = 100  # different ones; no real object has a tenth of it
+
+
+class Meaning(StrEnum):
+    """What a marker means."""
+
+    ORIGINAL = "original"
+    DERIVED = "derived"
+    SYNTHETIC = "synthetic"
+    NOT_SYNTHETIC = "not-synthetic"
+    PATIENT = "patient"
+    PHANTOM = "phantom"
+    QUALITY_CONTROL = "quality-control"
+    CALIBRATION = "calibration"
+    SERVICE = "service"
+    RESEARCH = "research"
+    PRODUCT = "product"
+    TRAINING = "training"
+    CLINICAL_TRIAL = "clinical-trial"
+    DE_IDENTIFIED = "de-identified"
+    FOR_PRESENTATION = "for-presentation"
+    FOR_PROCESSING = "for-processing"
+    PROCESSED = "processed"
+    MODIFIED = "modified"
+    ARTIFICIAL_INTELLIGENCE = "artificial-intelligence"
+    AUTOMATIC = "automatic"
+    SEMI_AUTOMATIC = "semi-automatic"
+    MANUAL = "manual"
+    LOCAL = "local"
+    IMPORTED = "imported"
+    UNKNOWN = "unknown"  # a value that the standard does not have
+
+
+_YES = "YES"
+_NO = "NO"
+_TERMS: dict[int, dict[str, Meaning | None]] = {  # None: a term that claims nothing
+    SYNTHETIC_DATA: {_YES: Meaning.SYNTHETIC, _NO: Meaning.NOT_SYNTHETIC},
+    PRESENTATION_INTENT_TYPE: {
+        "FOR PRESENTATION": Meaning.FOR_PRESENTATION,
+        "FOR PROCESSING": Meaning.FOR_PROCESSING,
+    },
+    QUALITY_CONTROL_SUBJECT: {_YES: Meaning.PHANTOM, _NO: Meaning.PATIENT},
+    PATIENT_IDENTITY_REMOVED: {_YES: Meaning.DE_IDENTIFIED, _NO: None},
+    CONTENT_QUALIFICATION: {
+        "PRODUCT": Meaning.PRODUCT,
+        "RESEARCH": Meaning.RESEARCH,
+        "SERVICE": Meaning.SERVICE,
+    },
+    QUALITY_CONTROL_IMAGE: {_YES: Meaning.QUALITY_CONTROL, _NO: Meaning.PATIENT},
+    CALIBRATION_IMAGE: {_YES: Meaning.CALIBRATION, _NO: None},
+    INSTANCE_ORIGIN_STATUS: {"LOCAL": Meaning.LOCAL, "IMPORTED": Meaning.IMPORTED},
+}
+# PS3.3 C.8.16.1.1: MIXED stands for frames of both kinds, so some of them are derived.
+_IMAGE_TYPES = {
+    "ORIGINAL": Meaning.ORIGINAL,
+    "DERIVED": Meaning.DERIVED,
+    "MIXED": Meaning.DERIVED,
+}
+_SEGMENT_ALGORITHM_TYPES = {
+    "AUTOMATIC": Meaning.AUTOMATIC,
+    "SEMIAUTOMATIC": Meaning.SEMI_AUTOMATIC,
+    "MANUAL": Meaning.MANUAL,
+}
+# All of the coding scheme DCM (PS3.16 Annex D). Purposes of CID 7005; 109101 is the scanner itself.
+_CONTRIBUTIONS = {
+    "109100": Meaning.SYNTHETIC,
+    "109102": Meaning.PROCESSED,
+    "109103": Meaning.MODIFIED,
+    "109104": Meaning.DE_IDENTIFIED,
+    "109105": Meaning.DERIVED,  # frames were taken out of another instance
+    "109106": Meaning.DERIVED,  # converted from other instances
+}
+_ALGORITHM_FAMILIES = {"123110": Meaning.ARTIFICIAL_INTELLIGENCE}
+# Reasons for a procedure, and titles of key object documents (CID 7010), that say it was not for the patient's sake.
+_REASONS = {
+    "110002": Meaning.QUALITY_CONTROL,
+    "113680": Meaning.QUALITY_CONTROL,
+    "121730": Meaning.QUALITY_CONTROL,
+    "128205": Meaning.QUALITY_CONTROL,
+    "113004": Meaning.TRAINING,
+    "128710": Meaning.TRAINING,
+    "113009": Meaning.RESEARCH,
+    "128713": Meaning.RESEARCH,
+}
+
+_CLASSES = {
+    Meaning.ORIGINAL: ContentClass.ORIGINAL,
+    Meaning.DERIVED: ContentClass.DERIVED,
+    Meaning.ARTIFICIAL_INTELLIGENCE: ContentClass.DERIVED,
+    Meaning.SYNTHETIC: ContentClass.SYNTHETIC,
+    Meaning.PHANTOM: ContentClass.PHANTOM,
+    Meaning.QUALITY_CONTROL: ContentClass.TEST,
+    Meaning.SERVICE: ContentClass.TEST,
+    Meaning.RESEARCH: ContentClass.TEST,
+    Meaning.TRAINING: ContentClass.TEST,
+}
+
+
+def claims_of(data_set: DataSet, covered: frozenset[int]) -> tuple[Claim, ...]:
+    """The markers of an instance, each different one once.
+
+    Args:
+        data_set: The data set of the instance.
+        covered: The tags that an intact signature of the data set covers.
+    """
+    found = chain(
+        _image_type(data_set, covered),
+        _terms(data_set, covered),
+        _clinical_trial(data_set, covered),
+        _codes(data_set, covered),
+        _segments(data_set, covered),
+        _derivations(data_set, covered),  # last, because only these can be of any number
+    )
+    different: dict[Claim, None] = {}
+    for claim in found:
+        different[claim] = None
+        if len(different) == _MOST_CLAIMS:
+            break
+    return tuple(different)
+
+
+def content_of(claims: Iterable[Claim]) -> frozenset[ContentClass]:
+    """The kinds of content that the markers come to, covered or not."""
+    meanings = {claim.meaning for claim in claims}
+    return frozenset(content for meaning, content in _CLASSES.items() if meaning in meanings)
+
+
+def _image_type(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    """PS3.3 C.7.6.1.1.2: value 1 is about the pixels; value 2, PRIMARY or SECONDARY, about the examination."""
+    if values := data_set.texts(IMAGE_TYPE):
+        meaning = _IMAGE_TYPES.get(values[0].upper(), Meaning.UNKNOWN)
+        yield Claim(IMAGE_TYPE, printable("\\".join(values)), meaning, IMAGE_TYPE in covered)
+
+
+def _terms(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    for tag, terms in _TERMS.items():
+        value = "\\".join(data_set.texts(tag)) if tag in data_set else ""
+        meaning = terms.get(value.upper(), Meaning.UNKNOWN) if value else None
+        if meaning:
+            yield Claim(tag, printable(value), meaning, tag in covered)
+
+
+def _clinical_trial(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    """Sponsor and protocol; what else the trial modules hold is about the patient."""
+    for tag in (CLINICAL_TRIAL_SPONSOR_NAME, CLINICAL_TRIAL_PROTOCOL_ID):
+        if value := data_set.text(tag):
+            yield Claim(tag, printable(value), Meaning.CLINICAL_TRIAL, tag in covered)
+
+
+def _codes(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    for equipment in _items(data_set, CONTRIBUTING_EQUIPMENT_SEQUENCE):
+        yield from _known_codes(
+            equipment,
+            PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+            _CONTRIBUTIONS,
+            covered=CONTRIBUTING_EQUIPMENT_SEQUENCE in covered,
+        )
+    reason = REASON_FOR_PERFORMED_PROCEDURE_CODE_SEQUENCE
+    yield from _known_codes(data_set, reason, _REASONS, covered=reason in covered)
+    if CONCEPT_NAME_CODE_SEQUENCE in data_set and data_set.text(SOP_CLASS_UID) == KEY_OBJECT_SELECTION:
+        title = CONCEPT_NAME_CODE_SEQUENCE
+        yield from _known_codes(data_set, title, _REASONS, covered=title in covered)
+
+
+def _segments(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    """How the segments of a segmentation were made (PS3.3 C.8.20.2, 10.16)."""
+    is_covered = SEGMENT_SEQUENCE in covered
+    for segment in _items(data_set, SEGMENT_SEQUENCE):
+        kind = segment.text(SEGMENT_ALGORITHM_TYPE)
+        if meaning := _SEGMENT_ALGORITHM_TYPES.get(kind.upper()):
+            yield Claim(SEGMENT_ALGORITHM_TYPE, kind, meaning, is_covered)
+        for algorithm in _items(segment, SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE):
+            family = ALGORITHM_FAMILY_CODE_SEQUENCE
+            yield from _known_codes(algorithm, family, _ALGORITHM_FAMILIES, covered=is_covered)
+
+
+def _derivations(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
+    """What the whole image says; that some frames are derived, Image Type tells (PS3.3 C.8.16.1.1)."""
+    if value := data_set.text(DERIVATION_DESCRIPTION):
+        yield Claim(DERIVATION_DESCRIPTION, printable(value), Meaning.DERIVED, DERIVATION_DESCRIPTION in covered)
+    for code in _items(data_set, DERIVATION_CODE_SEQUENCE):
+        value = printable("^".join((code.text(CODE_VALUE), code.text(CODING_SCHEME_DESIGNATOR))))
+        yield Claim(DERIVATION_CODE_SEQUENCE, value, Meaning.DERIVED, DERIVATION_CODE_SEQUENCE in covered)
+
+
+def _known_codes(holder: DataSet, sequence: int, meanings: dict[str, Meaning], *, covered: bool) -> Iterator[Claim]:
+    for code in _items(holder, sequence):
+        value = code.text(CODE_VALUE)
+        if value in meanings and code.text(CODING_SCHEME_DESIGNATOR) == "DCM":
+            yield Claim(sequence, f"{value}^DCM", meanings[value], covered)
+
+
+def _items(holder: DataSet, sequence: int) -> Iterator[DataSet]:
+    return islice(holder.items(sequence), _MOST_ITEMS) if sequence in holder else iter(())

@@ -1,0 +1,221 @@
+"""Decodes compressed frames in a process of its own, which has given up everything that it does not need.
+
+Codestreams come from anybody, and two of the decoders are written in C. So this process decodes one instance and ends:
+it reads a request from standard input, gives up memory, time, files and other processes beyond what the request needs,
+and writes the frames one after the other to standard output, pixel by pixel and in little endian. `decompress.py` is
+the other side. An image that cannot be decoded ends it with an error, whichever that is.
+
+The request is one line of JSON, the fields of `Request`, and behind it the frames.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module
+
+from agent.dicom import jpeg_lossless
+
+DECODER_MISSING = 3  # exit code
+
+_STANDARD = "1.2.840.10008.1.2."
+_JPEG_LS_LIBRARY = "_CharLS"  # of pyjpegls; what is above it decodes before it tells the size
+_JPEG_2000_LIBRARY = "openjpeg"
+_MEMORY = 1 << 30  # bytes of address space, whatever the size of the image
+_MEMORY_OF_SAMPLE = 32  # bytes beyond that for each sample of a frame
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be decoded.
+
+    Args:
+        transfer_syntax: UID of how it is compressed.
+        rows: Rows (0028,0010).
+        columns: Columns (0028,0011).
+        samples: Samples per Pixel (0028,0002).
+        bits_allocated: Bits Allocated (0028,0100), a multiple of 8.
+        seconds: Processor time that it may take.
+        frames: Bytes of each compressed frame.
+    """
+
+    transfer_syntax: str
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    seconds: int
+    frames: tuple[int, ...]
+
+    @property
+    def samples_of_frame(self) -> int:
+        """How many samples a frame has."""
+        return self.rows * self.columns * self.samples
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of a decoded frame."""
+        return self.samples_of_frame * self.bits_allocated // 8
+
+    def encoded(self) -> bytes:
+        """The request as it is sent."""
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
+
+    @classmethod
+    def decoded(cls, line: bytes) -> Request:
+        """The request that was sent."""
+        return cls(**json.loads(line))
+
+
+Decoder = Callable[[Request, bytes], bytes]
+
+
+def main() -> int:
+    """Decode what standard input asks for."""
+    source, target = sys.stdin.buffer, sys.stdout.buffer
+    request = Request.decoded(source.readline())
+    library, decode = DECODERS[request.transfer_syntax]
+    try:
+        import_module(library)
+    except ImportError:
+        return DECODER_MISSING
+    _give_up(request)
+    for size in request.frames:
+        frame = decode(request, source.read(size))
+        if len(frame) != request.frame_size:
+            raise ValueError("a frame has another size than the data set says")
+        target.write(frame)
+    target.flush()
+    return 0
+
+
+def _give_up(request: Request) -> None:
+    limits = {
+        resource.RLIMIT_AS: _MEMORY + _MEMORY_OF_SAMPLE * request.samples_of_frame,
+        resource.RLIMIT_CPU: request.seconds,
+        resource.RLIMIT_FSIZE: request.frame_size * len(request.frames),
+        resource.RLIMIT_NOFILE: 0,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, most in limits.items():
+        resource.setrlimit(limit, (most, most))
+
+
+def _rle(request: Request, frame: bytes) -> bytes:
+    """PS3.5 Annex G: a segment for each byte of each sample, the highest byte first."""
+    pixels, width = request.rows * request.columns, request.bits_allocated // 8
+    count, *offsets = struct.unpack_from("<16I", frame)
+    if count != request.samples * width:
+        raise ValueError("number of segments")
+    decoded = bytearray(request.frame_size)
+    ends = [*offsets[1:count], len(frame)]
+    for segment, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):
+        sample, byte = divmod(segment, width)
+        place = sample * width + width - 1 - byte
+        decoded[place :: request.samples * width] = _unpacked(frame[start:end], pixels)
+    return bytes(decoded)
+
+
+def _unpacked(segment: bytes, size: int) -> bytes:
+    """PS3.5 G.3.2: runs of bytes as they are, and of one byte repeated; padded to even length."""
+    decoded = bytearray()
+    position = 0
+    while len(decoded) < size:
+        head = segment[position]
+        if head < 128:
+            decoded += segment[position + 1 : position + 2 + head]
+            position += 2 + head
+        elif head > 128:
+            decoded += segment[position + 1 : position + 2] * (257 - head)
+            position += 2
+        else:
+            position += 1
+    if len(decoded) != size or not 0 <= len(segment) - position <= 1:
+        raise ValueError("length of a segment")
+    return bytes(decoded)
+
+
+def _jpeg_lossless(request: Request, frame: bytes) -> bytes:
+    picture = jpeg_lossless.decode(frame, request.samples_of_frame)
+    _check_size(request, picture.rows, picture.columns, picture.components)
+    return _in_container(picture.samples, request)
+
+
+def _jpeg_ls(request: Request, frame: bytes) -> bytes:
+    library = import_module(_JPEG_LS_LIBRARY)
+    header = library.read_header(frame)
+    _check_size(request, header["height"], header["width"], header["components"])
+    samples = _numbers(library.decode_from_buffer(frame), header["bits_per_sample"])
+    if header["interleave_mode"] == 0:
+        pixels = request.rows * request.columns
+        planes = samples[:]
+        for component in range(request.samples):
+            samples[component :: request.samples] = planes[component * pixels : (component + 1) * pixels]
+    return _in_container(samples, request)
+
+
+def _jpeg_2000(request: Request, frame: bytes) -> bytes:
+    library = import_module(_JPEG_2000_LIBRARY)
+    header = library.get_parameters(frame)
+    _check_size(request, header["rows"], header["columns"], header["samples_per_pixel"])
+    samples = _numbers(library.decode_pixel_data(frame, version=2), header["precision"])
+    return _in_container(samples, request)
+
+
+def _inflated(request: Request, frame: bytes) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, request.frame_size)
+
+
+def _as_it_is(request: Request, frame: bytes) -> bytes:
+    return frame[: request.frame_size]
+
+
+# Transfer syntax UID: the library that is needed, and what decodes a frame.
+DECODERS: dict[str, tuple[str, Decoder]] = {
+    _STANDARD + ending: decoder
+    for ending, decoder in {
+        "1.98": ("sys", _as_it_is),
+        "4.57": (jpeg_lossless.__name__, _jpeg_lossless),
+        "4.70": (jpeg_lossless.__name__, _jpeg_lossless),
+        "4.80": (_JPEG_LS_LIBRARY, _jpeg_ls),
+        "4.90": (_JPEG_2000_LIBRARY, _jpeg_2000),
+        "4.201": (_JPEG_2000_LIBRARY, _jpeg_2000),
+        "4.202": (_JPEG_2000_LIBRARY, _jpeg_2000),
+        "5": ("struct", _rle),
+        "8.1": ("zlib", _inflated),
+    }.items()
+}
+
+
+def _check_size(request: Request, rows: int, columns: int, samples: int) -> None:
+    """Before memory is taken for it."""
+    if (rows, columns, samples) != (request.rows, request.columns, request.samples):
+        raise ValueError("the image has another size than the data set says")
+
+
+def _numbers(decoded: bytes | bytearray, precision: int) -> array[int]:
+    numbers = array("B" if precision <= 8 else "H" if precision <= 16 else "I")
+    numbers.frombytes(decoded)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _in_container(samples: array[int], request: Request) -> bytes:
+    """The samples, each in as many bytes as Bits Allocated says, in little endian."""
+    kind = {8: "B", 16: "H", 32: "I"}[request.bits_allocated]
+    contained = samples if samples.typecode == kind else array(kind, samples)
+    if sys.byteorder == "big":
+        contained.byteswap()
+    return contained.tobytes()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""Restores native Pixel Data from losslessly compressed Pixel Data, as it may have been when it was signed.
+
+A signature over native pixels cannot be verified while they are compressed (PS3.3 C.12.1.1.3.1.1), although lossless
+compression keeps every pixel. What it does not keep is the layout: the order of samples, the VR, unused bits. Those are
+few, so each is given out and the MAC decides.
+
+The frames are decoded by `codestreams.py`, in a process that can do nothing else and whose output cannot grow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from itertools import islice, product
+from pathlib import Path
+
+import agent
+from agent.dicom.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.data_set import DataSet
+from agent.dicom.elements import PIXEL_DATA, PIXEL_REPRESENTATION
+from agent.dicom.readings import Element, Place
+from agent.errors import DicomError
+
+MOST_RESTORED = 256 << 20  # bytes of native Pixel Data
+MOST_IMAGES = 4  # of an instance
+MOST_WAYS = 64  # in which they may have been stored
+
+SAMPLES_PER_PIXEL = 0x00280002
+PHOTOMETRIC_INTERPRETATION = 0x00280004
+PLANAR_CONFIGURATION = 0x00280006
+NUMBER_OF_FRAMES = 0x00280008
+ROWS = 0x00280010
+COLUMNS = 0x00280011
+BITS_ALLOCATED = 0x00280100
+BITS_STORED = 0x00280101
+
+_STANDARD = "1.2.840.10008.1.2."
+_RLE = _STANDARD + "5"
+_NATIVE_FRAMES = frozenset(_STANDARD + ending for ending in ("1.98", "8.1"))
+_JPEG_2000 = frozenset(_STANDARD + ending for ending in ("4.90", "4.201", "4.202"))
+# Lossless, and so rare that there is no decoder: JPEG processes 15, 28 and 29 (retired), JPEG 2000 part 2, JPEG XL.
+_LOSSLESS_ELSEWHERE = frozenset(f"{_STANDARD}4.{number}" for number in (58, 65, 66, 92, 110))
+_START_OF_TILE_PART, _CODING_STYLE_DEFAULT = 0xFF90, 0xFF52
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What the data set says of its pixels."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    planar: bool
+    frames: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the native Pixel Data, without padding."""
+        return self.rows * self.columns * self.samples * self.bits_allocated // 8 * self.frames
+
+
+def decompressed(
+    data_set: DataSet, tags: Iterable[int], transfer_syntax: str, seconds: float
+) -> tuple[dict[Place, Element], ...]:
+    """The elements that lossless compression may have changed, of every image there is: icons are compressed along.
+
+    Args:
+        data_set: An instance.
+        tags: The elements that are of interest.
+        transfer_syntax: UID of how it is stored.
+        seconds: How long decoding one image may take.
+
+    Returns:
+        All the ways in which the decoded pixels may have been stored.
+
+    Raises:
+        DicomError: An image was compressed with loss, or cannot be decoded here.
+    """
+    ways = [
+        [
+            {(*place, tag): element for tag, element in way.items()}
+            for way in restored_pixels(image, transfer_syntax, seconds)
+        ]
+        for place, image in islice(_compressed_images(data_set, tags, ()), MOST_IMAGES)
+    ]
+    return tuple(dict(ChainMap(*together)) for together in islice(product(*ways), MOST_WAYS))
+
+
+def _compressed_images(data_set: DataSet, tags: Iterable[int], place: Place) -> Iterator[tuple[Place, DataSet]]:
+    """Where there is Pixel Data in fragments."""
+    for tag in tags:
+        if tag == PIXEL_DATA and data_set.fragments(tag):
+            yield place, data_set
+        for number, item in enumerate(data_set.items(tag)):
+            yield from _compressed_images(item, item.tags, (*place, tag, number))
+
+
+def restored_pixels(data_set: DataSet, transfer_syntax: str, seconds: float) -> tuple[dict[int, Element], ...]:
+    """The elements that lossless compression may have changed, as they may have been before.
+
+    Args:
+        data_set: An instance with encapsulated Pixel Data.
+        transfer_syntax: UID of how it is stored.
+        seconds: How long decoding may take.
+
+    Returns:
+        All the ways in which the decoded pixels may have been stored.
+
+    Raises:
+        DicomError: It was compressed with loss, or cannot be decoded here.
+    """
+    if transfer_syntax not in DECODERS:
+        raise _not_restored(transfer_syntax)
+    image = _image(data_set)
+    frames = _frames(data_set, image.frames)
+    others = _photometric_interpretation(data_set, transfer_syntax, frames)
+    decoded = _decoded(image, transfer_syntax, frames, seconds)
+    ways = []
+    for planar, pixels in product(_planar_configurations(image, transfer_syntax), _high_bits(decoded, image)):
+        arranged = _by_plane(pixels, image) if planar else pixels
+        padded = arranged + b"\0" * (len(arranged) % 2)
+        if planar is not None:
+            others = {**others, PLANAR_CONFIGURATION: Element(b"US", struct.pack("<H", planar))}
+        # PS3.5 8.1.2: OW above 8 bits, and always if the file was in implicit VR; not everybody keeps to it.
+        ways += [{**others, PIXEL_DATA: Element(vr, padded)} for vr in (b"OW", b"OB")]
+    return tuple(ways)
+
+
+def _image(data_set: DataSet) -> _Image:
+    def number(tag: int, otherwise: int = 0) -> int:
+        return data_set.number(tag) or otherwise
+
+    image = _Image(
+        rows=number(ROWS),
+        columns=number(COLUMNS),
+        samples=number(SAMPLES_PER_PIXEL),
+        bits_allocated=number(BITS_ALLOCATED),
+        bits_stored=number(BITS_STORED),
+        signed=number(PIXEL_REPRESENTATION) == 1,
+        planar=number(PLANAR_CONFIGURATION) == 1,
+        frames=number(NUMBER_OF_FRAMES, 1),
+    )
+    if image.bits_allocated not in (8, 16, 32) or not 0 < image.bits_stored <= image.bits_allocated:
+        raise DicomError(
+            f"Pixels of {image.bits_stored} in {image.bits_allocated} bits are not restored.",
+            remedy="Decompress the instance with a tool you trust and verify the result.",
+            code="pixels-not-restored",
+        )
+    if not 0 < image.size <= MOST_RESTORED or image.frames < 1:
+        raise DicomError(
+            f"Decompressed, the pixel data would have {image.size} bytes; the limit is {MOST_RESTORED}.",
+            remedy="Decompress the instance with a tool you trust and verify the result.",
+            code="pixels-too-large",
+        )
+    return image
+
+
+def _frames(data_set: DataSet, count: int) -> list[bytes]:
+    """The codestream of each frame (PS3.5 A.4)."""
+    table, *fragments = data_set.fragments(PIXEL_DATA) or (memoryview(b""),)
+    if len(fragments) == count:
+        return [bytes(fragment) for fragment in fragments]
+    offsets = {0} if count == 1 else {offset for (offset,) in struct.iter_unpack("<I", table[: len(table) // 4 * 4])}
+    groups: list[list[memoryview]] = []
+    position = 0
+    for fragment in fragments:
+        if position in offsets or not groups:
+            groups.append([])
+        groups[-1].append(fragment)
+        position += 8 + len(fragment)
+    if len(groups) != count:
+        raise DicomError(
+            "It does not show which fragments of Pixel Data belong to which frame.",
+            remedy="Decompress the instance with a tool you trust and verify the result.",
+            code="pixels-not-restored",
+        )
+    return [b"".join(group) for group in groups]
+
+
+def _photometric_interpretation(data_set: DataSet, transfer_syntax: str, frames: Sequence[bytes]) -> dict[int, Element]:
+    """What it was before, where the compression changed it.
+
+    That is only so for JPEG 2000: RGB goes in, and is decoded to RGB, but is called YBR_RCT meanwhile (PS3.5 8.2.4).
+    """
+    if transfer_syntax not in _JPEG_2000 or data_set.text(PHOTOMETRIC_INTERPRETATION) != "YBR_RCT":
+        return {}
+    # Called so without being so, it is shown in other colours by some.
+    return {PHOTOMETRIC_INTERPRETATION: Element(b"CS", b"RGB ")} if all(map(_transforms_colours, frames)) else {}
+
+
+def _transforms_colours(codestream: bytes) -> bool:
+    """Whether the main header asks for the multiple component transformation (ISO/IEC 15444-1 A.6.1)."""
+    position = 2
+    while position + 9 <= len(codestream):
+        marker, length = struct.unpack_from(">HH", codestream, position)
+        if marker == _CODING_STYLE_DEFAULT:
+            return codestream[position + 8] == 1
+        if marker == _START_OF_TILE_PART:
+            break
+        position += 2 + length
+    return False
+
+
+def _planar_configurations(image: _Image, transfer_syntax: str) -> tuple[bool | None, ...]:
+    """What Planar Configuration may have been; None if it is to be left alone."""
+    if image.samples == 1 or transfer_syntax in _NATIVE_FRAMES:
+        return (None,)
+    # Compression arranges samples its own way. JPEG and its kin demand the value 0 then, so no 1 was ever made.
+    return (True,) if image.planar and transfer_syntax != _RLE else (False, True)
+
+
+def _by_plane(pixels: bytes, image: _Image) -> bytes:
+    width = image.bits_allocated // 8
+    size = image.size // image.frames
+    planes = bytearray(len(pixels))
+    for frame in range(0, len(pixels), size):
+        for sample, byte in product(range(image.samples), range(width)):
+            start = frame + sample * (size // image.samples)
+            source = pixels[frame + sample * width + byte : frame + size : image.samples * width]
+            planes[start + byte : start + size // image.samples : width] = source
+    return bytes(planes)
+
+
+def _high_bits(pixels: bytes, image: _Image) -> tuple[bytes, ...]:
+    """The pixels with what compression may do to unused high bits of signed samples: fill them with the sign, or not.
+
+    Only where that is all there is in these bits, because something else may be hidden there.
+    """
+    if not image.signed or image.bits_stored == image.bits_allocated:
+        return (pixels,)
+    filled = [_with_high_bits(pixels, image, by_sign=by_sign) for by_sign in (False, True)]
+    return (pixels, *(other for other in filled if other != pixels)) if pixels in filled else (pixels,)
+
+
+def _with_high_bits(pixels: bytes, image: _Image, *, by_sign: bool) -> bytes:
+    width = image.bits_allocated // 8
+    top, sign_bit = divmod(image.bits_stored - 1, 8)
+    unused = 0xFF & ~((2 << sign_bit) - 1)
+    fill = bytes(0xFF if by_sign and byte >> sign_bit & 1 else 0 for byte in range(256))
+    highest = pixels[top::width]
+    filled = bytearray(pixels)
+    filled[top::width] = highest.translate(bytes(byte & ~unused | fill[byte] & unused for byte in range(256)))
+    for place in range(top + 1, width):
+        filled[place::width] = highest.translate(fill)
+    return bytes(filled)
+
+
+def _decoded(image: _Image, transfer_syntax: str, frames: Sequence[bytes], seconds: float) -> bytes:
+    """The decoded frames, pixel by pixel, each as large as the data set says."""
+    request = Request(
+        transfer_syntax=transfer_syntax,
+        rows=image.rows,
+        columns=image.columns,
+        samples=image.samples,
+        bits_allocated=image.bits_allocated,
+        seconds=max(1, math.ceil(seconds)),
+        frames=tuple(map(len, frames)),
+    )
+    try:
+        with ExitStack() as open_files:
+            source, target = (open_files.enter_context(_file_in_memory()) for _ in range(2))
+            for part in (request.encoded(), *frames):
+                source.write(part)
+            source.seek(0)
+            target.truncate(image.size)
+            fcntl.fcntl(target, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+            exit_code = _run(source, target, seconds)
+            target.seek(0)
+            decoded = target.read() if exit_code == 0 else b""
+    except subprocess.TimeoutExpired as error:
+        raise _too_long() from error
+    except OSError as error:
+        raise DicomError(
+            f"The decoder could not be started: {error.strerror}.",
+            remedy="Free memory and try again.",
+            code="decoder-failed",
+        ) from error
+    if exit_code:
+        raise _failure(exit_code, transfer_syntax)
+    return decoded
+
+
+def _file_in_memory() -> FileIO:
+    return FileIO(os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+")
+
+
+def _run(source: FileIO, target: FileIO, seconds: float) -> int:
+    """Decode in another process; its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "agent.dicom.codestreams"],
+        stdin=source,
+        stdout=target,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        # One thread reserves address space enough.
+        env={"PYTHONPATH": str(Path(agent.__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"},
+        timeout=seconds,
+        check=False,
+    )
+    return done.returncode
+
+
+def _failure(exit_code: int, transfer_syntax: str) -> DicomError:
+    if exit_code == DECODER_MISSING:
+        return DicomError(
+            f"The decoder of transfer syntax {transfer_syntax} is not installed.",
+            remedy="Install scanseal with its extra: pip install 'scanseal[decompress]'.",
+            code="decoder-missing",
+        )
+    if exit_code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return _too_long()
+    return DicomError(
+        "The compressed pixel data cannot be decoded to the size that the data set states.",
+        remedy="It is damaged, or not what the transfer syntax says: send the instance again from the source.",
+        code="pixels-damaged",
+    )
+
+
+def _too_long() -> DicomError:
+    return DicomError(
+        "Decompressing the pixel data takes too long.",
+        remedy="Decompress the instance with a tool you trust and verify the result.",
+        code="decompression-too-long",
+    )
+
+
+def _not_restored(transfer_syntax: str) -> DicomError:
+    if transfer_syntax in _LOSSLESS_ELSEWHERE:
+        return DicomError(
+            f"There is no decoder for transfer syntax {transfer_syntax}.",
+            remedy="Decompress the instance with a tool you trust and verify the result.",
+            code="decoder-missing",
+        )
+    return DicomError(
+        f"The pixel data was compressed to transfer syntax {transfer_syntax}, which may lose information: "
+        "what was signed cannot be restored.",
+        remedy="Verify the instance that was signed, before it was compressed.",
+        code="compression-lossy",
+    )

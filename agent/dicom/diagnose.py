@@ -1,0 +1,371 @@
+"""Why a signature does not verify: the readings under which it would.
+
+Once the bytes of the standard's reading have failed, others are tried: those of tools with known faults, and those that
+undo what may happen to an instance after signing. They are tried alone first, in the order of `_changes`, then two and
+three together. The MAC decides: a reading under which the signature does not verify is never reported.
+
+Two of them are legitimate, for they restore exactly what was signed: lossless decompression to the MAC transfer syntax,
+and the VR of elements that lost it. All others only explain; such a signature stays invalid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, islice
+
+from agent.dicom.algorithms import MAC_ALGORITHMS, MacAlgorithm
+from agent.dicom.data_set import DataSet
+from agent.dicom.dcmtk_buffer import through_dcmtk_buffer
+from agent.dicom.decompress import decompressed
+from agent.dicom.elements import PIXEL_DATA, tag_name
+from agent.dicom.mac_check import CheckedSignature
+from agent.dicom.private_dictionary import (
+    PrivateDictionary,
+    VrByDictionary,
+    holds_uncertain_vrs,
+    installed_private_dictionary,
+    unknown_if_private,
+)
+from agent.dicom.readings import Element, Piece, Place, Reading
+from agent.dicom.report import Diagnosis, Finding, Outcome
+from agent.dicom.signature_items import MacParameters
+from agent.dicom.stored_signatures import DigitalSignature
+from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax
+from agent.errors import DicomError
+
+ORIGINAL_ATTRIBUTES_SEQUENCE = 0x04000561
+MODIFIED_ATTRIBUTES_SEQUENCE = 0x04000550
+
+# Findings of `check_mac` that another reading may explain.
+_EXPLICABLE = frozenset(
+    ("signature-wrong", "transfer-syntax-differs", "signed-element-unsignable", "signed-element-absent")
+)
+MOST_HISTORY = 10  # items of Original Attributes Sequence that are looked at
+MOST_TOGETHER = 3  # changes of the reading at once
+
+
+@dataclass(frozen=True)
+class FailedSignature:
+    """A signature whose MAC does not match under the standard's reading, or that was made over other fragments.
+
+    Args:
+        data_set: What it is a signature of: the data set, or a sequence item.
+        transfer_syntax: How the instance is stored.
+        parameters: Its item of the MAC Parameters Sequence.
+        signature: Its item of the Digital Signatures Sequence.
+        algorithm: What MAC Algorithm (0400,0015) names.
+        verifies: Whether the signature is that of a digest, by the key in the certificate.
+    """
+
+    data_set: DataSet
+    transfer_syntax: TransferSyntax
+    parameters: MacParameters
+    signature: DigitalSignature
+    algorithm: MacAlgorithm
+    verifies: Callable[[bytes], bool]
+
+    @classmethod
+    def of(
+        cls, data_set: DataSet, transfer_syntax: TransferSyntax, checked: CheckedSignature
+    ) -> FailedSignature | None:
+        """What `check_mac` found wrong; None where it is nothing that another reading can explain."""
+        algorithm = MAC_ALGORITHMS.get(checked.parameters.algorithm) if checked.parameters else None
+        wrong = {finding.code for finding in checked.integrity.findings}
+        if checked.parameters is None or algorithm is None or not wrong or not wrong <= _EXPLICABLE:
+            return None
+        return cls(data_set, transfer_syntax, checked.parameters, checked.signature, algorithm, checked.fits)
+
+    @property
+    def covers_pixels(self) -> bool:
+        """Whether it covers Pixel Data."""
+        return PIXEL_DATA in self.parameters.signed_tags
+
+    @property
+    def made_before_compression(self) -> bool:
+        """Whether the pixels were native when it was made and no longer are."""
+        native = self.parameters.transfer_syntax in MAC_NATIVE_SYNTAXES
+        return self.covers_pixels and native and self.transfer_syntax.encapsulated
+
+    @property
+    def made_over_lost_fragments(self) -> bool:
+        """Whether the pixels were compressed in another way than they are now."""
+        native = self.parameters.transfer_syntax in MAC_NATIVE_SYNTAXES
+        return self.covers_pixels and not native and self.parameters.transfer_syntax != self.transfer_syntax.uid
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the diagnosis came to.
+
+    Args:
+        diagnosis: The reading under which the signature verifies; None if there is none.
+        findings: What could not be tried, and why.
+    """
+
+    diagnosis: Diagnosis | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One way in which the reading may differ from the standard's.
+
+    Args:
+        kind: Two changes of the same kind exclude each other.
+        variant: Stable name, for reports.
+        what: For people.
+        apply: Makes the changed reading.
+        legitimate: Whether it restores exactly what was signed.
+    """
+
+    kind: str
+    variant: str
+    what: str
+    apply: Callable[[Reading], Reading] = field(repr=False)
+    legitimate: bool = False
+
+
+def diagnose(
+    failed: FailedSignature,
+    *,
+    seconds: float,
+    private_dictionary: Callable[[], PrivateDictionary | None] = installed_private_dictionary,
+) -> Examination:
+    """Look for the reading under which a signature verifies.
+
+    Args:
+        failed: The signature.
+        seconds: How long it may take.
+        private_dictionary: Loads a dictionary of private elements, once it is needed.
+    """
+    patience = _Patience(time.monotonic() + seconds)
+    findings: list[Finding] = []
+    try:
+        changes = list(_changes(failed, patience, private_dictionary, findings.append))
+        for chosen in _combined(changes):
+            if failed.made_before_compression and not any(change.kind == _PIXELS for change in chosen):
+                continue
+            reading = Reading()
+            for change in chosen:
+                reading = change.apply(reading)
+            if _verifies(failed, reading, patience):
+                return Examination(_diagnosis(failed, chosen, reading), tuple(findings))
+    except TimeoutError:
+        what = "The search for the reason took too long and was ended before everything was tried."
+        findings.append(Finding("diagnosis-incomplete", what, Outcome.INDETERMINATE))
+    except DicomError as error:
+        findings.append(_finding(error))
+    return Examination(findings=tuple(findings))
+
+
+class _Patience:
+    """The time that is left."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.monotonic()
+
+    def check(self) -> None:
+        """Raise a `TimeoutError` once there is none left."""
+        if self.left < 0:
+            raise TimeoutError
+
+
+def _combined(changes: Sequence[_Change]) -> Iterator[tuple[_Change, ...]]:
+    for count in range(1, MOST_TOGETHER + 1):
+        for chosen in combinations(changes, count):
+            if len({change.kind for change in chosen}) == count:
+                yield chosen
+
+
+def _verifies(failed: FailedSignature, reading: Reading, patience: _Patience) -> bool:
+    data_set, tags = failed.data_set, failed.parameters.signed_tags
+    if not reading.fits(data_set, tags):
+        return False
+    try:
+        state = failed.algorithm.new()
+        for piece in reading.pieces(data_set, tags):
+            patience.check()
+            state.update(piece.data)
+    except DicomError:
+        return False  # what is there cannot be understood in this way
+    failed.signature.cover(state)
+    return failed.verifies(state.digest())
+
+
+def _diagnosis(failed: FailedSignature, chosen: Sequence[_Change], reading: Reading) -> Diagnosis:
+    what = " ".join(change.what for change in chosen)
+    if reading.passed_on is through_dcmtk_buffer:
+        what += f" It leaves out {_lost(failed, reading)} bytes, which anybody may have changed since."
+    return Diagnosis(
+        variant="+".join(change.variant for change in chosen),
+        what=what,
+        legitimate=all(change.legitimate for change in chosen),
+    )
+
+
+def _lost(failed: FailedSignature, reading: Reading) -> int:
+    """How many bytes of the covered elements were not hashed."""
+    covered = 0
+
+    def counted(pieces: Iterable[Piece]) -> Iterator[Piece]:
+        nonlocal covered
+        for piece in pieces:
+            covered += len(piece.data)
+            yield piece
+
+    whole = replace(reading, passed_on=counted).pieces(failed.data_set, failed.parameters.signed_tags)
+    hashed = sum(len(piece.data) for piece in reading.passed_on(whole))
+    return covered - hashed
+
+
+_PIXELS, _WRITER, _VRS, _HISTORY = "pixels", "writer", "vrs", "history"
+
+
+def _changes(
+    failed: FailedSignature,
+    patience: _Patience,
+    private_dictionary: Callable[[], PrivateDictionary | None],
+    note: Callable[[Finding], None],
+) -> Iterator[_Change]:
+    """The changes that are worth trying, the simplest first."""
+    if failed.made_over_lost_fragments:
+        note(_lost_fragments(failed))
+        return
+    encapsulated = bool(failed.covers_pixels and failed.data_set.fragments(PIXEL_DATA))
+    if encapsulated and failed.data_set.vr(PIXEL_DATA) == b"OW":
+        yield _Change(
+            _PIXELS,
+            "pixel-data-ow",
+            "The signature was made over encapsulated Pixel Data under the VR OW, which PS3.5 A.4 does not allow.",
+            lambda reading: replace(reading, encapsulated_vr=b"OW"),
+        )
+    yield _Change(
+        _WRITER,
+        "dcmtk-normalisation",
+        "The signature was made over strings that were padded anew, as DCMTK does it, and not over the stored bytes.",
+        lambda reading: replace(reading, trimmed=True),
+    )
+    yield from _vr_changes(failed, private_dictionary, note)
+    if failed.made_before_compression:
+        yield from _decompressions(failed, patience, note)
+    yield _Change(
+        _WRITER,
+        "dcmtk-buffer",
+        "The signature was made by a DCMTK that loses bytes of nested sequences wherever its buffer of 16 KiB is full.",
+        lambda reading: replace(reading, trimmed=True, passed_on=through_dcmtk_buffer),
+    )
+    if encapsulated:
+        yield _Change(
+            _WRITER,
+            "dcmtk-old-format",
+            "The signature was made in the format of DCMTK before 3.5.4, with the lengths of fragments.",
+            lambda reading: replace(reading, trimmed=True, fragment_lengths=True, passed_on=through_dcmtk_buffer),
+        )
+    yield from _earlier_values(failed)
+
+
+def _vr_changes(
+    failed: FailedSignature,
+    private_dictionary: Callable[[], PrivateDictionary | None],
+    note: Callable[[Finding], None],
+) -> Iterator[_Change]:
+    if not holds_uncertain_vrs(failed.data_set, failed.parameters.signed_tags):
+        return
+    known_vr = private_dictionary()
+    if known_vr is None:
+        note(
+            Finding(
+                "private-dictionary-missing",
+                "Private elements were not tried under the VRs of a dictionary: install scanseal[demo] for pydicom's.",
+                Outcome.INDETERMINATE,
+            )
+        )
+    yield _Change(
+        _VRS,
+        "private-vr",
+        "The signature was made while private or unknown elements had the VR of a dictionary. Only their VR changed.",
+        lambda reading: replace(reading, vr_of=VrByDictionary(known_vr)),
+        legitimate=True,
+    )
+    yield _Change(
+        _VRS,
+        "private-un",
+        "The signature was made over private elements under the VR UN, which PS3.3 C.12.1.1.3.1.1 does not allow.",
+        lambda reading: replace(reading, vr_of=unknown_if_private),
+    )
+
+
+def _decompressions(failed: FailedSignature, patience: _Patience, note: Callable[[Finding], None]) -> Iterator[_Change]:
+    tags, syntax = failed.parameters.signed_tags, failed.transfer_syntax.uid
+    try:
+        ways = decompressed(failed.data_set, tags, syntax, patience.left)
+    except DicomError as error:
+        note(_finding(error))
+        return
+    for elements in ways:
+        yield _Change(
+            _PIXELS,
+            "lossless-recompression",
+            "Pixel Data was compressed without loss after signing. Decompressed to the MAC transfer syntax, "
+            f"{failed.parameters.transfer_syntax}, it is what was signed.",
+            _restoring(elements),
+            legitimate=True,
+        )
+
+
+def _restoring(elements: dict[Place, Element]) -> Callable[[Reading], Reading]:
+    return lambda reading: replace(reading, restored={**reading.restored, **elements})
+
+
+def _earlier_values(failed: FailedSignature) -> Iterator[_Change]:
+    """The attributes as they were before a change that was recorded (PS3.3 C.12.1.1.9.1)."""
+    items = islice(failed.data_set.items(ORIGINAL_ATTRIBUTES_SEQUENCE), MOST_HISTORY)
+    history = [_recorded(failed, item) for item in items]
+    # Of several changes of the same attribute the first one recorded what was signed.
+    together: dict[int, Element] = {}
+    for elements in reversed(history):
+        together |= elements
+    tried: list[dict[int, Element]] = []
+    for elements in (*history, together):
+        if not elements or elements in tried:
+            continue
+        tried.append(elements)
+        names = ", ".join(map(tag_name, sorted(elements)))
+        yield _Change(
+            _HISTORY,
+            "patient-level-change",
+            f"After signing, {names} changed. What was signed are the values that Original Attributes Sequence "
+            "(0400,0561) keeps.",
+            _restoring({(tag,): element for tag, element in elements.items()}),
+        )
+
+
+def _recorded(failed: FailedSignature, item: DataSet) -> dict[int, Element]:
+    """The covered attributes of which an item of Original Attributes Sequence keeps another value."""
+    as_stored = Reading()
+    return {
+        tag: as_stored.element(modified, tag)
+        for modified in item.items(MODIFIED_ATTRIBUTES_SEQUENCE)
+        for tag in set(modified.tags).intersection(failed.parameters.signed_tags)
+        if bytes(modified.raw(tag)) != bytes(failed.data_set.raw(tag))
+    }
+
+
+def _lost_fragments(failed: FailedSignature) -> Finding:
+    return Finding(
+        "compressed-original-lost",
+        f"The signature was made over pixels compressed to {failed.parameters.transfer_syntax[:64]}. They are stored "
+        "in another way now, and compressing them again does not give the same bytes.",
+        Outcome.INDETERMINATE,
+    )
+
+
+def _finding(error: DicomError) -> Finding:
+    return Finding(error.code, f"{error.what} {error.remedy}".strip(), Outcome.INDETERMINATE)

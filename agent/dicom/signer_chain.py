@@ -1,0 +1,200 @@
+"""Who signed, and when: the time of a signature, and the path from its certificate to an anchor at that time.
+
+Three times are kept apart. What the signer states is a claim. A certified time stamp proves that the signature existed
+by then. Now is when somebody asks. A path is judged at the proven time; without one it has to hold today, because a
+claimed time can be chosen to fit any certificate, and any stolen key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, timezone
+
+from cryptography import x509
+
+from agent.dicom.report import Chain, Finding, Outcome, Time
+from agent.dicom.stored_signatures import DigitalSignature
+from agent.dicom.timestamp import verify_time_stamp
+from agent.errors import DicomError
+from enroll.certificates import name_text
+from enroll.errors import CertificateRefused, ScansealError
+from enroll.revocation import revocation_of
+from enroll.trust import CLOCK_SKEW, verify_signer, weakness
+
+CMS_TSP = "CMS_TSP"  # PS3.15 C.1: the one kind of certified time stamp
+_DATE_TIME = re.compile(r"([0-9]{14})(?:\.([0-9]{1,6}))?([+-][0-9]{2})([0-5][0-9])", re.ASCII)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class TrustMaterial:
+    """What signers are judged by.
+
+    Args:
+        anchors: CA certificates that are trusted.
+        intermediates: CA certificates that may stand between.
+        time_stamp_anchors: CA certificates that are trusted for time stamps.
+        revocation_lists: What CAs have revoked.
+    """
+
+    anchors: tuple[x509.Certificate, ...] = ()
+    intermediates: tuple[x509.Certificate, ...] = ()
+    time_stamp_anchors: tuple[x509.Certificate, ...] = ()
+    revocation_lists: tuple[x509.CertificateRevocationList, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A path that holds between two times."""
+
+    links: tuple[x509.Certificate, ...]
+    begin: datetime
+    end: datetime
+
+
+class SignerChains:
+    """Finds the paths of signers, each once.
+
+    Args:
+        material: What they are judged by.
+        now: The time of the verification, aware.
+    """
+
+    def __init__(self, material: TrustMaterial, now: datetime) -> None:
+        self._material = material
+        self._now = now
+        self._paths: dict[x509.Certificate, _Path] = {}
+
+    def judge(self, certificate: x509.Certificate, time: Time) -> tuple[Time, Chain]:
+        """Judge the signer of one signature.
+
+        Args:
+            certificate: The signer's.
+            time: The claimed time and the proven one.
+
+        Returns:
+            The time with what the certificate adds to it, and the path.
+        """
+        findings = [*time.findings, *self._time_faults(certificate, time)]
+        if not self._material.anchors:
+            what = "No trust anchor was given, so that nobody vouches for the signer."
+            return replace(time, findings=tuple(findings)), Chain(
+                findings=(Finding("no-anchor", what, Outcome.INDETERMINATE),)
+            )
+        try:
+            path = self._path(certificate, time.trusted or self._now)
+        except CertificateRefused as error:
+            expired = None if time.trusted else self._path_while_valid(certificate)
+            if expired is None:
+                return replace(time, findings=tuple(findings)), Chain(findings=(Finding(error.code, error.what),))
+            what = "The certificate, or one above it, has expired; nothing proves that the signature was made before."
+            findings.append(Finding("certificate-expired", what, Outcome.INDETERMINATE))
+            path = expired
+        return replace(time, findings=tuple(findings)), self._with_revocation(path, time)
+
+    def _path(self, certificate: x509.Certificate, at: datetime) -> tuple[x509.Certificate, ...]:
+        known = self._paths.get(certificate)
+        if known is None or not known.begin <= at <= known.end:
+            links = verify_signer(certificate, self._material.intermediates, self._material.anchors, at)
+            begin = max(link.not_valid_before_utc for link in links)
+            end = min(link.not_valid_after_utc for link in links)
+            known = self._paths[certificate] = _Path(links, begin, end)
+        return known.links
+
+    def _path_while_valid(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...] | None:
+        """The path as it was while the certificate was valid, for what has expired since.
+
+        The claimed time is not asked: what is found must not depend on what somebody claims.
+        """
+        for moment in (certificate.not_valid_after_utc, certificate.not_valid_before_utc):
+            if moment < self._now:
+                with suppress(CertificateRefused):
+                    return self._path(certificate, moment)
+        return None
+
+    def _time_faults(self, certificate: x509.Certificate, time: Time) -> Iterator[Finding]:
+        claimed = time.claimed
+        if claimed is None:
+            return
+        if claimed > self._now + CLOCK_SKEW:
+            yield Finding("time-in-future", f"The time of signing, {_shown(claimed)}, lies in the future.")
+        if not certificate.not_valid_before_utc <= claimed <= certificate.not_valid_after_utc:
+            what = f"The certificate was not valid at the time of signing, {_shown(claimed)}."
+            yield Finding("time-outside-certificate", what)
+        if time.trusted is not None and claimed > time.trusted + CLOCK_SKEW:
+            what = f"The signature states {_shown(claimed)}, but existed by {_shown(time.trusted)} already."
+            yield Finding("time-contradicted", what)
+
+    def _with_revocation(self, path: tuple[x509.Certificate, ...], time: Time) -> Chain:
+        findings = []
+        if weak := weakness(path):
+            findings.append(Finding("chain-weak", weak, Outcome.FLAGGED))
+        lists = self._material.revocation_lists
+        revocation = revocation_of(path, lists, self._now)
+        revoked_at = revocation.revoked_at
+        if revoked_at is not None and (time.trusted or _LATEST) >= revoked_at:
+            what = f"The certificate was revoked on {_shown(revoked_at)} ({revocation.reason})"
+            proof = "the signature is not older." if time.trusted else "nothing proves that the signature is older."
+            findings.append(Finding("certificate-revoked", f"{what}, and {proof}"))
+        if lists and revocation.unknown:
+            what = "No current revocation list of the issuer was given."
+            findings.append(Finding("revocation-unknown", what, Outcome.FLAGGED))
+        return Chain(findings=tuple(findings), path=path, revoked_at=revoked_at)
+
+
+def claimed_time(text: str) -> Time:
+    """Digital Signature DateTime (0400,0105): a DT value with seconds and UTC offset (PS3.5 6.2)."""
+    parts = _DATE_TIME.fullmatch(text)
+    moment = None
+    if parts is not None:
+        fraction, hours, minutes = (parts[2] or "0").ljust(6, "0"), int(parts[3]), int(parts[4])
+        offset = timedelta(hours=abs(hours), minutes=minutes) * (-1 if parts[3].startswith("-") else 1)
+        try:
+            stated = datetime.fromisoformat(f"{parts[1][:8]}T{parts[1][8:]}.{fraction}")
+            moment = stated.replace(tzinfo=timezone(offset)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            moment = None
+    if moment is None:
+        what = "Digital Signature DateTime (0400,0105) is no time with a UTC offset."
+        return Time(findings=(Finding("time-malformed", what),))
+    return Time(claimed=moment)
+
+
+def stamped_time(
+    time: Time,
+    signature: DigitalSignature,
+    value: bytes | None,
+    trust: TrustMaterial,
+    now: datetime,
+) -> Time:
+    """What a certified time stamp (0400,0310) adds to the claimed time.
+
+    A stamp that proves nothing takes nothing away: anybody can put one there, it is outside the MAC.
+
+    Args:
+        time: The claimed time.
+        signature: The item.
+        value: The signature itself, without padding: what the stamp is about.
+        trust: By what the authority is judged.
+        now: The time of the verification.
+    """
+    if value is None or not (signature.time_stamp or signature.time_stamp_type):
+        return time
+    try:
+        if signature.time_stamp_type != CMS_TSP:
+            what = f"Certified Timestamp Type (0400,0305) is {signature.time_stamp_type[:16]!r}, not CMS_TSP."
+            raise DicomError(what, code="time-stamp-wrong-type")
+        if not trust.time_stamp_anchors:
+            raise DicomError("No anchor for time stamp authorities was given.", code="time-stamp-no-anchor")
+        stamp = verify_time_stamp(signature.time_stamp, value, trust.time_stamp_anchors, now, trust.intermediates)
+    except ScansealError as error:
+        what = f"The time stamp proves nothing: {error.what}"
+        return replace(time, findings=(*time.findings, Finding(error.code, what, Outcome.INDETERMINATE)))
+    return replace(time, trusted=stamp.latest, authority=name_text(stamp.authority.subject))
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

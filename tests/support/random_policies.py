@@ -1,0 +1,393 @@
+"""Policies and instances by chance, for comparing two evaluators: valid files, and what the verifier may report.
+
+Values are few, so that entries often match, and times lie about the days that the policy names, to the second.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from agent.dicom.report import (
+    Algorithms,
+    Chain,
+    Claim,
+    ContentClass,
+    Coverage,
+    Equipment,
+    Finding,
+    Identity,
+    IdentityLevel,
+    InstanceReport,
+    Integrity,
+    Match,
+    MatchResult,
+    Outcome,
+    SignatureReport,
+    Time,
+)
+from agent.policy.judgement import Receipt
+from tests.support.policy_oracle import VERDICTS, certificate_hashes
+
+Entry: TypeAlias = dict[str, Any]
+Tables: TypeAlias = dict[str, list[Entry]]
+
+ZONE: Final = timezone(timedelta(hours=-5, minutes=-30))
+NEW_YEAR: Final = date(2027, 1, 1)
+DAY: Final = timedelta(days=1)
+LONG_AGO: Final = datetime(2006, 1, 1, tzinfo=UTC)
+WORLD: Final[dict[str, tuple[str, ...]]] = {
+    "device_uid": ("1.2.3", "1.2.4"),
+    "udi": ("udi-1", "udi-2"),
+    "serial": ("SN123", "SN999"),
+    "ae": ("CT_AE", "US_OLD"),
+    "model": ("CT-9000", "US-1"),
+    "software_version": ("1.0", "2.0"),
+    "manufacturer": ("ACME", "BETA"),
+    "modality": ("CT", "US", "MG"),
+    "sop_class": ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.6.1"),
+    "institution": ("St Elsewhere", "Mercy"),
+    "department": ("Radiology", "Cardiology"),
+    "content": tuple(ContentClass),
+}
+ONE_VALUED: Final = frozenset(WORLD) - {"ae", "content"}  # an instance here has one value of each of these
+NAMES_A_DEVICE: Final = (["manufacturer", "serial"], ["manufacturer", "serial"], ["device_uid"], ["ae"], ["udi"])
+MODES: Final = ("report", "warn", "enforce", "enforce", None)
+MACS: Final = ("SHA384", "SHA512", "SHA1", "MD5", "RIPEMD160", "SHA3")
+KEYS: Final = ("RSA-4096", "RSA-3584", "RSA-2048", "RSA-2560", "RSA-1024", "ECDSA-P256", "ECDSA-P521", "DSA")
+CHANGEABLE: Final = sorted({name for name, row in VERDICTS.items() if row[0] == "flag"} - {"BROKEN"})
+ANCHORS: Final = {
+    "owner": ("owner-ca", "device"),
+    "other": ("vendor-device-ca", "device"),
+    "site": ("owner-ca", "site"),
+    "vendor": ("vendor-wide", "vendor"),
+    "tsa": ("tsa", None),
+}
+MARKERS: Final = {
+    ContentClass.ORIGINAL: [(0x00080008, "original")],
+    ContentClass.DERIVED: [(0x00080008, "derived"), (0x00089215, "derived")],
+    ContentClass.SYNTHETIC: [(0x0008001C, "synthetic")],
+    ContentClass.PHANTOM: [(0x00080008, "phantom")],
+    ContentClass.TEST: [(0x00280300, "quality-control"), (0x00189004, "research")],
+}
+
+
+# --------------------------------------------------------------------------------------------- certificates
+
+
+@cache
+def root(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """An anchor and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return _certificate(subject, subject, key, key, 2050), key
+
+
+@cache
+def signer(authority: str, serial_number: str, end: int = 2040) -> x509.Certificate:
+    """A signer's certificate, valid from 2000 until the beginning of the year `end`."""
+    issuer, issuer_key = root(authority)
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, "A signer")]
+    if serial_number:
+        names.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial_number))
+    return _certificate(x509.Name(names), issuer.subject, ec.generate_private_key(ec.SECP256R1()), issuer_key, end)
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, end: int
+) -> x509.Certificate:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+    return builder.not_valid_after(datetime(end, 1, 1, tzinfo=UTC)).sign(by, hashes.SHA256())
+
+
+# -------------------------------------------------------------------------------------------------- policies
+
+
+def as_toml(tables: Tables) -> str:
+    """The file; an entry's keys are dotted, what is None is left out."""
+    lines = ['schema = "dicom-signing-policy/1"']
+    for name, entries in tables.items():
+        for entry in entries:
+            lines.append("[policy]" if name == "policy" else f"[[{name}]]")
+            for key, value in entry.items():
+                if value is not None:
+                    lines.append(f"{key} = {value.isoformat() if isinstance(value, date) else json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+class PolicyMaker:
+    """Makes valid local policies."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+
+    def make(self) -> Tables:
+        """One policy."""
+        head = {
+            "id": "st-elsewhere",
+            "layer": "local",
+            "issuer": "St Elsewhere",
+            "serial": 1,
+            "timezone": "-05:30",
+            "issued": datetime(2026, 6, 1, tzinfo=UTC),
+            "expires": self._midnight(),
+            "mode": self.chance.choice(MODES),
+            "no_match": self.chance.choice(MODES),
+        }
+        entries = self._entries()
+        return {
+            "policy": [head],
+            "anchor": [self._anchor(name) for name in ANCHORS],
+            "device": [entry for entry in entries if entry["id"].startswith("device")],
+            "rule": [entry for entry in entries if entry["id"].startswith("rule")],
+            "algorithm": self._algorithms() if self.chance.random() < 0.3 else [],
+            "compromise": [self._compromise(number) for number in range(self.chance.choice((0, 1, 2, 3)))],
+            "migration": [self._migration()] if self.chance.random() < 0.3 else [],
+        }
+
+    def _anchor(self, name: str) -> Entry:
+        kind, identifies = ANCHORS[name]
+        sha256 = certificate_hashes(root(name)[0])["cert_sha256"]
+        return {"id": name, "kind": kind, "identifies": identifies, "sha256": sha256}
+
+    def _entries(self) -> list[Entry]:
+        entries: list[Entry] = []
+        for number in range(self.chance.randint(0, 8)):
+            entry = self._entry(number)
+            added = [entry, self._successor(entry)] if entry["expect"] == "unsigned" else [entry]
+            if not any(_may_match_the_same(one, other) for one in added for other in entries):
+                entries += added
+        return entries
+
+    def _entry(self, number: int) -> Entry:
+        chance = self.chance
+        is_device = chance.random() < 0.6
+        keys = {*chance.sample(sorted(set(WORLD) - {"serial"}), chance.choice((1, 1, 2)))}
+        if is_device:
+            keys |= set(chance.choice(NAMES_A_DEVICE))
+        entry: Entry = {"id": f"{'device' if is_device else 'rule'}-{number}"}
+        entry |= {f"match.{key}": self._value(key) for key in sorted(keys)}
+        entry |= {"expect": chance.choice(("signed", "signed", "signed", "signed-with-sources", "unsigned", "any"))}
+        if entry["expect"] == "unsigned" and len(keys) > 1:
+            return entry | {"until": self._day(), "reason": "no update", "mode": chance.choice(MODES)}
+        if entry["expect"] == "unsigned":
+            entry["expect"] = "signed"
+        if chance.random() < 0.6:
+            entry |= {"from": self._day(), "grace_days": chance.choice((None, 0, 1, 14))}
+            entry["until"] = entry["from"] + chance.randint(0, 40) * DAY if chance.random() < 0.3 else None
+        entry["mode"] = chance.choice(MODES)
+        if is_device and chance.random() < 0.8:
+            entry["signer.anchor"] = chance.choice((None, "owner", "owner", "other"))
+            entry["signer.serial_number"] = chance.choice((None, *WORLD["serial"]))
+            entry["signer.require"] = chance.choice((None, ["serial"], ["manufacturer"], ["serial", "owner"]))
+        if chance.random() < 0.2:
+            entry["on.BROKEN"] = chance.choice((None, "quarantine", "refuse"))
+            verdict = chance.choice(sorted(set(CHANGEABLE) - {"KEY_COMPROMISED", "REVOKED"}))
+            entry[f"on.{verdict}"] = chance.choice(("accept", "flag", "quarantine", "refuse"))
+        return entry
+
+    def _successor(self, exemption: Entry) -> Entry:
+        """What applies when an exemption ends (P6)."""
+        key = self.chance.choice(sorted(_match_keys(exemption) - {"match.serial"}))
+        return {
+            "id": f"rule-after-{exemption['id']}",
+            key: list(WORLD[key.removeprefix("match.")]),
+            "expect": "signed",
+            "from": min(self._day(), exemption["until"]),
+            "mode": self.chance.choice(MODES),
+        }
+
+    def _value(self, key: str) -> str | list[str]:
+        value = self.chance.choice(WORLD[key])
+        return value if key != "content" and self.chance.random() < 0.5 else [value]
+
+    def _day(self) -> date:
+        return NEW_YEAR + self.chance.randint(-60, 60) * DAY
+
+    def _midnight(self) -> datetime:
+        return datetime.combine(self._day(), time(), ZONE)
+
+    def _algorithms(self) -> list[Entry]:
+        names = {
+            "mac": ("SHA256", "SHA384", "SHA512", "SHA1", "RIPEMD160"),
+            "key": ("RSA-SMALL", "RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256"),
+        }
+        return [self._algorithm(use, name) for use in self.chance.sample(sorted(names), 2) for name in names[use]]
+
+    def _algorithm(self, use: str, name: str) -> Entry:
+        verify = self.chance.choice(("current", "current", "current", "deprecated", "antique", "forbidden"))
+        proof = {"current": self.chance.choice((None, None, self._day())), "forbidden": None}.get(verify, self._day())
+        return {"use": use, "names": [name], "verify": verify, "proof_before": proof}
+
+    def _compromise(self, number: int) -> Entry:
+        kind = self.chance.choice(("key-compromise", "ca-compromise", "superseded", "sold", "decommissioned"))
+        authority = self.chance.choice(("owner", "other"))
+        certificate = root("other")[0] if kind == "ca-compromise" else signer(authority, "SN123")
+        key, value = self.chance.choice(sorted(certificate_hashes(certificate).items()))
+        return {"id": f"compromise-{number}", key: value, "since": self._midnight(), "kind": kind}
+
+    def _migration(self) -> Entry:
+        begin = self._day()
+        window = {"received.from": begin, "received.until": begin + 30 * DAY}
+        return {"id": "migration", "match.sending_ae": "OLDPACS", **window, "treat_as": "history"}
+
+
+def _match_keys(entry: Entry) -> set[str]:
+    return {key for key in entry if key.startswith("match.")}
+
+
+def _may_match_the_same(one: Entry, other: Entry) -> bool:
+    """Whether two entries are of equal weight and may match one instance, which no policy may hold."""
+    keys = _match_keys(one)
+    apart = [key for key in keys & _match_keys(other) if set(_listed(one[key])).isdisjoint(_listed(other[key]))]
+    return keys == _match_keys(other) and not any(key.removeprefix("match.") in ONE_VALUED for key in apart)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+# ------------------------------------------------------------------------------------------------- instances
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged by a policy."""
+
+    report: InstanceReport
+    receipt: Receipt
+    now: datetime
+    sources_verified: bool | None = None
+
+
+class CaseMaker:
+    """Makes instances as the verifier would report them, for a policy whose days are of interest."""
+
+    def __init__(self, chance: random.Random, tables: Tables) -> None:
+        self.chance = chance
+        values = [value for entries in tables.values() for entry in entries for value in entry.values()]
+        days = [value.date() if isinstance(value, datetime) else value for value in values if isinstance(value, date)]
+        self.days = [day for day in days if day.year > 2026 or day.month > 6]
+
+    def make(self, signatures: int) -> Case:
+        """One instance with so many signatures."""
+        chance = self.chance
+        received = self._moment()
+        now = received + chance.choice((0, 0, 0, 1, 40, 400)) * DAY
+        record = chance.choice((None, None, received, self._moment(), LONG_AGO))
+        receipt = Receipt(
+            received_at=received,
+            sending_ae=chance.choice(("", "OLDPACS", "CT_AE")),
+            first_seen_signed=chance.random() < 0.1,
+            known_since=min(record, now) if record else None,
+        )
+        values = {key: chance.choice((*of_key, of_key[0])) for key, of_key in WORLD.items()}
+        content = frozenset(chance.sample(list(ContentClass), chance.choice((0, 1, 1, 2))))
+        markers = [(tag, kind, meaning) for kind in sorted(content) for tag, meaning in MARKERS[kind]]
+        tags = {tag for tag, _, _ in markers}
+        reports = tuple(self._signature(values["serial"], tags, now) for _ in range(signatures))
+        covered = {tag for one in reports if one.intact for tag in one.coverage.covered}
+        report = InstanceReport(
+            sop_class_uid=values["sop_class"],
+            sop_instance_uid="1.2.3.4",
+            signatures=reports,
+            equipment=_equipment(values),
+            content=content,
+            claims=tuple(Claim(tag, kind, meaning, tag in covered) for tag, kind, meaning in markers),
+        )
+        return Case(report, receipt, now, chance.choice((None, None, True, False)))
+
+    def _mostly(self, usual: Any, *others: Any) -> Any:
+        return usual if self.chance.random() < 0.75 else self.chance.choice(others)
+
+    def _moment(self) -> datetime:
+        """About the beginning of a day that matters."""
+        day = self.chance.choice(self.days) + self.chance.choice((-1, 0, 0, 0, 0, 1, 2, 13, 14, 15, 31)) * DAY
+        seconds = self.chance.choice((-1, 0, 0, 1, 43_200))
+        return datetime.combine(day, time(), ZONE).astimezone(UTC) + timedelta(seconds=seconds)
+
+    def _signature(self, serial: str, tags: set[int], now: datetime) -> SignatureReport:
+        authority = self._mostly("owner", "other", "site", "vendor", "tsa", "stranger")
+        number = self._mostly(serial, "", *WORLD["serial"])
+        certificate = signer(authority, number, self._mostly(2040, 2026))
+        trusted = self._mostly(None, self._moment(), LONG_AGO)
+        when = Time(
+            claimed=self.chance.choice((None, datetime(2003, 1, 1, tzinfo=UTC), now)),
+            trusted=min(trusted, now) if trusted else None,
+            findings=self._mostly((), (), _found("time-in-future", Outcome.FAILED)),
+        )
+        when, chain = self._chain(certificate, authority, when, now)
+        failed = _found("signature-wrong", Outcome.FAILED)
+        unknown = _found("transfer-syntax-differs", Outcome.INDETERMINATE)
+        return SignatureReport(
+            certificate=certificate,
+            integrity=Integrity(findings=self._mostly((), failed, unknown)),
+            coverage=self._coverage(tags),
+            algorithms=Algorithms(mac=self._mostly("SHA256", *MACS), key=self._mostly("RSA-3072", *KEYS)),
+            time=when,
+            chain=chain,
+            identity=self._identity(number, serial),
+        )
+
+    def _coverage(self, tags: set[int]) -> Coverage:
+        missing = self._mostly(set(), {0x7FE00010, *(tag for tag in tags if self.chance.random() < 0.5)})
+        findings = _found("element-not-covered", Outcome.FLAGGED) if missing else ()
+        return Coverage(covered=tuple(sorted(tags - missing)), missing=tuple(sorted(missing)), findings=findings)
+
+    def _chain(self, certificate: x509.Certificate, authority: str, when: Time, now: datetime) -> tuple[Time, Chain]:
+        """What the verifier makes of the signer: no path, an expired one, a revoked one."""
+        end = certificate.not_valid_after_utc
+        if self.chance.random() < 0.1 or (when.trusted and when.trusted > end):
+            return when, Chain(findings=_found("path-not-found", Outcome.FAILED))
+        if when.trusted is None and now > end:
+            expired = _found("certificate-expired", Outcome.INDETERMINATE)
+            when = replace(when, findings=(*when.findings, *expired))
+        revoked_at = self._mostly(None, self._moment())
+        revoked_at = min(revoked_at, now) if revoked_at else None
+        is_revoked = revoked_at is not None and (when.trusted is None or when.trusted >= revoked_at)
+        findings = _found("certificate-revoked", Outcome.FAILED) if is_revoked else ()
+        return when, Chain(path=(certificate, root(authority)[0]), findings=findings, revoked_at=revoked_at)
+
+    def _identity(self, number: str, serial: str) -> Identity:
+        maker = Match("manufacturer", MatchResult.MATCH, "ACME", "ACME")
+        if not number:
+            level = self.chance.choice((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
+            return Identity(level=level, matches=(Match("serial", MatchResult.CERTIFICATE_SILENT, serial), maker))
+        if number != serial:
+            differs = Match("serial", MatchResult.MISMATCH, serial, number)
+            findings = _found("identity-mismatch", Outcome.FAILED)
+            return Identity(level=IdentityLevel.DEVICE, matches=(differs, maker), findings=findings)
+        same = Match("serial", MatchResult.MATCH, serial, number)
+        if self.chance.random() < 0.5:
+            return Identity(level=IdentityLevel.DEVICE, matches=(same, maker))
+        owner = Match("owner", MatchResult.MATCH, "St Elsewhere", "St Elsewhere")
+        return Identity(level=IdentityLevel.DEVICE_AND_OWNER, matches=(same, owner))
+
+
+def _found(code: str, outcome: Outcome) -> tuple[Finding, ...]:
+    return (Finding(code, "Found by chance.", outcome),)
+
+
+def _equipment(values: dict[str, str]) -> Equipment:
+    return Equipment(
+        manufacturer=values["manufacturer"],
+        model=values["model"],
+        device_serial=values["serial"],
+        device_uid=values["device_uid"],
+        udi=(values["udi"],),
+        software_versions=(values["software_version"],),
+        station_ae=values["ae"],
+        institution=values["institution"],
+        department=values["department"],
+        modality=values["modality"],
+    )

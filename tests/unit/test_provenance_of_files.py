@@ -1,0 +1,191 @@
+"""A scanner, a workstation and a model sign what they make; the recipient follows it back to the scanner's pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+
+from agent.dicom.headers import DEFAULT_LIMITS
+from agent.dicom.profile import ProfileName, load_profile
+from agent.dicom.provenance import StatedMac, mac_of
+from agent.dicom.provenance_graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.sign import SignaturePlan
+from agent.dicom.signer_chain import TrustMaterial
+from agent.dicom.stored_instance import StoredInstance
+from agent.dicom.verify import Verification, verify_instance
+from enroll.config import DeviceSettings
+from enroll.csr import CertificateRequest, Usage
+from tests.support.dicom_tree import parse
+from tests.support.pki import NOW, Content, HospitalCa
+from tests.support.product_signing import sign_bytes
+from tests.support.provenance import mac_item, reference, uid, verdicts
+from tests.support.raw_dicom import Node, Nodes, as_nodes, number, part10, text
+
+CA = HospitalCa()
+STRANGER = HospitalCa("Somebody's CA")
+PIXELS = 0x7FE00010
+LISTED = (0x00080008, 0x00080018, PIXELS)
+
+
+@cache
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def signed(nodes: Nodes, serial_number: str, issuer: HospitalCa = CA) -> bytes:
+    """The instance, signed by a device of that serial number."""
+    request = CertificateRequest.for_device(
+        DeviceSettings(serial_number, "Model", "1.3.6.1.4.1.32473.1"), Usage.SIGNING
+    )
+    content = Content.asked(request, NOW - timedelta(days=1))
+    certificate = issuer.issue(key().public_key(), content).public_bytes(serialization.Encoding.DER)
+    data = part10(nodes)
+    profile = load_profile(ProfileName.CREATOR_PLUS)
+    plan = SignaturePlan(profile, "sha256", f"2.25.{serial_number.encode().hex()[:4]}77", NOW)
+
+    def sign(digest: bytes) -> bytes:
+        return key().sign(digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
+
+    return sign_bytes(data, plan, sign, certificate)
+
+
+def image(own: int, serial_number: str, kind: str, *more: Node, pixels: bytes = b"pixels") -> Nodes:
+    nodes = (
+        text(0x00080008, "CS", f"{kind}\\PRIMARY"),
+        text(0x00080016, "UI", "1.2.840.10008.5.1.4.1.1.7"),
+        text(0x00080018, "UI", uid(own)),
+        text(0x0020000D, "UI", "2.25.1000"),
+        text(0x0020000E, "UI", "2.25.1001"),
+        text(0x00181000, "LO", serial_number),
+        number(0x00280010, 2),
+        Node(PIXELS, "OW", pixels),
+        *more,
+    )
+    return tuple(sorted(nodes, key=lambda node: node.tag))
+
+
+def with_more(data: bytes, *more: Node) -> bytes:
+    """Elements put into a file that may be signed."""
+    nodes = (*as_nodes(parse(data).elements), *more)
+    return part10(tuple(sorted(nodes, key=lambda node: node.tag)))
+
+
+def made_from(source: bytes, source_number: int) -> Node:
+    """Source Image Sequence with a MAC of the source as it is now."""
+    state = hashlib.sha256()
+    StoredInstance.read(source, DEFAULT_LIMITS).data_set.cover(frozenset(LISTED), state)
+    return Node(0x00082112, "SQ", items=(reference(source_number, mac_item(state.digest(), LISTED)),))
+
+
+@dataclass
+class Folder:
+    """Files by SOP Instance UID, as a recipient keeps them."""
+
+    files: dict[str, bytes]
+    anchors: tuple[x509.Certificate, ...] = field(default=(CA.certificate,))
+
+    def lookup(self, wanted: str) -> SourceNode | None:
+        if wanted not in self.files:
+            return None
+        data = self.files[wanted]
+        verification = Verification(load_profile(ProfileName.CREATOR_PLUS), NOW, TrustMaterial(self.anchors))
+        return source_node(verify_instance(data, verification), StoredInstance.read(data, DEFAULT_LIMITS).data_set)
+
+    def mac_of(self, wanted: str, stated: StatedMac) -> bytes | None:
+        instance = StoredInstance.read(self.files[wanted], DEFAULT_LIMITS)
+        return mac_of(instance.data_set, instance.meta.syntax.uid, stated)
+
+    def graph(self) -> ProvenanceGraph:
+        return provenance_graph(uid(1), self.lookup, self.mac_of)
+
+
+def acquired(pixels: bytes = b"pixels", issuer: HospitalCa = CA) -> bytes:
+    return signed(image(3, "CT-1", "ORIGINAL", pixels=pixels), "CT-1", issuer)
+
+
+@pytest.fixture
+def folder() -> Folder:
+    """What a model made (1) of what a workstation made (2) of what a scanner saw (3)."""
+    original = acquired()
+    reformatted = signed(image(2, "WS-7", "DERIVED", made_from(original, 3)), "WS-7")
+    synthetic = text(0x0008001C, "CS", "YES")
+    enhanced = signed(image(1, "AI-9", "DERIVED", synthetic, made_from(reformatted, 2)), "AI-9")
+    return Folder({uid(1): enhanced, uid(2): reformatted, uid(3): original})
+
+
+def test_every_step_is_followed_back_to_the_scanner(folder: Folder) -> None:
+    graph = folder.graph()
+    assert verdicts(graph) == {"1": "verified", "2": "verified", "3": "verified"}
+    assert [edge.check.value for edge in graph.edges] == ["fits", "fits"]
+    assert graph.sources_verified
+    assert ["CT-1" in node.signer for node in graph.nodes] == [False, False, True]
+
+
+def test_a_changed_source_breaks_its_signature_and_no_longer_fits(folder: Folder) -> None:
+    folder.files[uid(3)] = folder.files[uid(3)].replace(b"pixels", b"fakery")
+    assert verdicts(folder.graph())["3"] == "mac-mismatch"
+
+
+def test_another_genuine_image_under_the_same_uid_is_not_what_was_referenced(folder: Folder) -> None:
+    folder.files[uid(3)] = acquired(pixels=b"others")
+    graph = folder.graph()
+    assert verdicts(graph)["3"] == "mac-mismatch"
+    assert not graph.sources_verified
+
+
+def test_an_unsigned_copy_of_the_source_fits_and_is_yet_unverified(folder: Folder) -> None:
+    folder.files[uid(3)] = part10(image(3, "CT-1", "ORIGINAL"))
+    graph = folder.graph()
+    assert verdicts(graph)["3"] == "unsigned"
+    assert graph.edges[-1].check.value == "fits"
+
+
+def test_a_source_signed_under_a_foreign_ca_is_of_an_unknown_signer(folder: Folder) -> None:
+    folder.files[uid(3)] = acquired(issuer=STRANGER)
+    assert verdicts(folder.graph())["3"] == "unknown-signer"
+
+
+def test_a_source_signed_by_another_device_than_it_names_is_of_an_unknown_signer(folder: Folder) -> None:
+    folder.files[uid(3)] = signed(image(3, "CT-1", "ORIGINAL"), "CT-2")
+    assert verdicts(folder.graph())["3"] == "unknown-signer"
+
+
+def test_without_anchors_nothing_can_be_said(folder: Folder) -> None:
+    folder.anchors = ()
+    assert set(verdicts(folder.graph()).values()) == {"indeterminate"}
+
+
+def test_a_derived_image_whose_reference_was_taken_out_is_broken(folder: Folder) -> None:
+    kept = (node for node in as_nodes(parse(folder.files[uid(1)]).elements) if node.tag != 0x00082112)
+    folder.files[uid(1)] = part10(tuple(kept))
+    assert verdicts(folder.graph()) == {"1": "broken"}
+
+
+def test_a_reference_that_was_added_to_a_signed_image_is_not_covered(folder: Folder) -> None:
+    folder.files[uid(1)] = with_more(folder.files[uid(1)], Node(0x00420013, "SQ", items=(reference(9),)))
+    graph = folder.graph()
+    assert verdicts(graph)["1"] == "verified"
+    assert [edge.source for edge in graph.edges if not edge.covered] == [uid(9)]
+    assert not graph.sources_verified
+
+
+def test_an_unsigned_derived_image_is_an_unverified_source(folder: Folder) -> None:
+    folder.files[uid(1)] = part10(image(1, "AI-9", "DERIVED", made_from(folder.files[uid(2)], 2)))
+    graph = folder.graph()
+    assert verdicts(graph) == {"1": "unsigned", "2": "verified", "3": "verified"}
+    assert not graph.edges[0].covered
+    assert not graph.sources_verified
+
+
+def test_a_derived_image_that_hides_its_synthetic_source_is_noted(folder: Folder) -> None:
+    folder.files[uid(4)] = signed(image(4, "WS-7", "DERIVED", made_from(folder.files[uid(1)], 1)), "WS-7")
+    graph = provenance_graph(uid(4), folder.lookup, folder.mac_of)
+    assert graph.sources_verified
+    assert [finding.code for finding in graph.findings] == ["synthetic-source-undeclared"]
