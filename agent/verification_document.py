@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.dicom.elements import tag_name
-from agent.dicom.provenance_graph import ProvenanceGraph
-from agent.dicom.provenance_text import provenance_json
+from agent.dicom.provenance.graph import ProvenanceGraph
+from agent.dicom.provenance.text import provenance_json
 from agent.dicom.report import Fact, Finding, InstanceReport, SignatureReport
 from agent.policy.judgement import Judgement
 from enroll.certificates import name_text

@@ -9,8 +9,8 @@ from pathlib import Path
 from agent.cli.options import instance_bytes
 from agent.dicom.elements import SOP_INSTANCE_UID
 from agent.dicom.headers import DEFAULT_LIMITS
-from agent.dicom.provenance import StatedMac, mac_of
-from agent.dicom.provenance_graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.provenance.graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.provenance.sources import StatedMac, mac_of
 from agent.dicom.stored_instance import StoredInstance
 from agent.dicom.verify import Verifier
 from enroll.errors import ScansealError

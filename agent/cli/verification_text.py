@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from agent.dicom.provenance_graph import ProvenanceGraph
-from agent.dicom.provenance_text import provenance_text
+from agent.dicom.provenance.graph import ProvenanceGraph
+from agent.dicom.provenance.text import provenance_text
 from agent.dicom.report import InstanceReport, SignatureReport
 from agent.policy.judgement import Judgement
 from agent.policy.verdicts import Action, Verdict

@@ -15,7 +15,7 @@ from agent.cli.options import instance_bytes
 from agent.cli.source_files import SourceFiles
 from agent.cli.verification_text import headline, text_of
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.provenance_graph import ProvenanceGraph
+from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.report import ContentClass, InstanceReport
 from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.verify import Verification, Verifier

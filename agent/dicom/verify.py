@@ -26,13 +26,13 @@ from functools import partial
 from agent.dicom.claims import claims_of, content_of
 from agent.dicom.coverage import coverage_of, nested_coverage_of
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnose import FailedSignature, diagnose
+from agent.dicom.diagnosis.diagnose import FailedSignature, diagnose
 from agent.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, Encoding, tag_name
 from agent.dicom.fragments import fragment_findings
 from agent.dicom.headers import DEFAULT_LIMITS, Limits
 from agent.dicom.mac_check import CheckedSignature, SignerCertificates, check_mac
 from agent.dicom.profile import Profile
-from agent.dicom.provenance import stated_sources
+from agent.dicom.provenance.sources import stated_sources
 from agent.dicom.remembered import remembered
 from agent.dicom.report import (
     Algorithms,

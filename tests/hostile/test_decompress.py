@@ -14,10 +14,10 @@ from typing import Final
 
 import pytest
 
-from agent.dicom import decompress, jpeg_lossless
-from agent.dicom.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.diagnosis import decompress, jpeg_lossless
 from agent.dicom.data_set import DataSet
-from agent.dicom.decompress import MOST_RESTORED, restored_pixels
+from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.diagnosis.decompress import MOST_RESTORED, restored_pixels
 from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.errors import DicomError
@@ -241,7 +241,7 @@ def test_the_decoding_process_says_that_a_library_is_missing() -> None:
 
 
 def program(last: str) -> str:
-    return f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.dicom import codestreams; {last}"
+    return f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.dicom.diagnosis import codestreams; {last}"
 
 
 def attempt(doing: str) -> str:
@@ -249,7 +249,7 @@ def attempt(doing: str) -> str:
     lines = (
         "import os, socket, sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
-        "from agent.dicom import codestreams",
+        "from agent.dicom.diagnosis import codestreams",
         f"codestreams._give_up(codestreams.Request({RLE!r}, 64, 64, 1, 16, 1, (64,)))",
         "try:",
         f"    {doing}",

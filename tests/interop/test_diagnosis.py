@@ -16,9 +16,9 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from agent.dicom.dcmtk_buffer import BUFFER_SIZE, through_dcmtk_buffer
+from agent.dicom.diagnosis.dcmtk_buffer import BUFFER_SIZE, through_dcmtk_buffer
+from agent.dicom.diagnosis.readings import Reading
 from agent.dicom.headers import DEFAULT_LIMITS
-from agent.dicom.readings import Reading
 from agent.dicom.stored_instance import StoredInstance
 from tests.support import dcmsign, product_signing
 from tests.support.certificates import Authority, Signer, rsa_key

@@ -7,8 +7,8 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.dicom.provenance_graph import GraphLimits, LinkCheck, NodeVerdict
-from agent.dicom.provenance_text import provenance_json, provenance_text
+from agent.dicom.provenance.graph import GraphLimits, LinkCheck, NodeVerdict
+from agent.dicom.provenance.text import provenance_json, provenance_text
 from tests.support.provenance import DIGEST, Archive, mac, node, source, uid
 
 EXAMPLES: Final = settings(max_examples=300, deadline=None)

@@ -34,11 +34,10 @@ from tests.support.fixed_keys import fixed_rsa_key
 from tests.support.golden_objects import CONTENT_SEQUENCE
 from tests.support.provenance import mac_item
 from tests.support.raw_dicom import Node, deflated, instance, number, text
-from tests.support.signed_seeds import EQUIPMENT, IMAGE, signer_certificate
+from tests.support.signed_seeds import EQUIPMENT, IMAGE, RLE, signer_certificate
 
 SOP_INSTANCE_UID: Final = 0x00080018
 PIXEL_DATA: Final = 0x7FE00010
-UNCOVERED_GROUP: Final = 0x0011
 MOST_SIGNATURES: Final = 20
 MANY: Final = 900_000  # items; a reader takes a million
 LEAF: Final = explicit((text(0x0040A040, "CS", "X "),))
@@ -78,10 +77,9 @@ def nested(depth: int, content: bytes) -> bytes:
     return content
 
 
-def empty_elements(count: int) -> bytes:
-    """Private elements without a value, which no profile covers."""
-    ends = (struct.pack("<HH", UNCOVERED_GROUP + at // 0xE000 * 2, 0x1000 + at % 0xE000) for at in range(count))
-    return b"".join(end + b"SH\0\0" for end in ends)
+def empty_elements(group: int) -> bytes:
+    """Private elements without a value."""
+    return b"".join(struct.pack("<HH", group, number) + b"SH\0\0" for number in range(0x1000, 0xF000))
 
 
 # --- signatures ---
@@ -186,9 +184,9 @@ def signatures_around_signatures(content: bytes) -> bytes:
     return with_sequence(CONTENT_SEQUENCE, item(whole), count=MOST_SIGNATURES)
 
 
-def left_out(count: int) -> bytes:
-    """Elements that none of many signatures covers."""
-    parts = image() | {UNCOVERED_GROUP << 16: empty_elements(count)}
+def left_out(groups: int) -> bytes:
+    """Private elements that none of many signatures covers, 57,344 in a group."""
+    parts = image() | {group << 16: empty_elements(group) for group in range(0x0011, 0x0011 + 2 * groups, 2)}
     return raw_instance(signed(parts, SOP_INSTANCE_UID, count=MOST_SIGNATURES))
 
 
@@ -199,6 +197,26 @@ def in_many_fragments(transfer_syntax: str, frames: int, content: bytes) -> byte
         PIXEL_DATA: fragments(item(content) * MANY),
     }
     return raw_instance(signed(parts, PIXEL_DATA, count=MOST_SIGNATURES, syntax=transfer_syntax), transfer_syntax)
+
+
+def compressed_later(count: int) -> bytes:
+    """An image of 255 MB under signatures that were made before it was compressed to 4 MB."""
+    size, frames = 512, 340
+    runs = b"\x81\x40" * (size * size // 128)  # PS3.5 G.3.1: the same byte 128 times
+    offsets = (64 + at * len(runs) for at in range(3))
+    frame = struct.pack("<LLLL", 3, *offsets) + bytes(48) + runs * 3
+    changes = (
+        number(0x00280002, 3),
+        text(0x00280004, "CS", "RGB"),
+        number(0x00280006, 0),
+        text(0x00280008, "IS", str(frames)),
+        number(0x00280010, size),
+        number(0x00280011, size),
+        number(0x00280101, 7),
+        number(0x00280103, 1),
+    )
+    parts = image() | {node.tag: explicit((node,)) for node in changes} | {PIXEL_DATA: fragments(item(frame) * frames)}
+    return raw_instance(signed(parts, PIXEL_DATA, count=count), RLE)
 
 
 def many_purposes(count: int) -> bytes:

@@ -7,10 +7,10 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agent.dicom.diagnose import Examination, FailedSignature, diagnose
+from agent.dicom.diagnosis.diagnose import Examination, FailedSignature, diagnose
+from agent.dicom.diagnosis.private_dictionary import PrivateDictionary, installed_private_dictionary
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.mac_check import SignerCertificates, check_mac
-from agent.dicom.private_dictionary import PrivateDictionary, installed_private_dictionary
 from agent.dicom.stored_instance import StoredInstance
 from agent.dicom.stored_signatures import DigitalSignature, mac_parameters_of
 from tests.support.certificates import Signer

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.dicom.claims import Meaning
-from agent.dicom.provenance import StatedMac, StatedSignature, StatedSource, StatedSources
-from agent.dicom.provenance_graph import (
+from agent.dicom.provenance.graph import (
     DEFAULT_GRAPH_LIMITS,
     GraphLimits,
     NodeVerdict,
@@ -16,6 +15,7 @@ from agent.dicom.provenance_graph import (
     SourceNode,
     provenance_graph,
 )
+from agent.dicom.provenance.sources import StatedMac, StatedSignature, StatedSource, StatedSources
 from agent.dicom.report import Claim, SourceReference
 from agent.errors import DicomError
 from tests.support.raw_dicom import Node, Nodes, text

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from agent.dicom.diagnose import Examination
+from agent.dicom.diagnosis.diagnose import Examination
 from tests.support.certificates import Authority, Signer, rsa_key
 from tests.support.diagnosing import (
     as_signed,

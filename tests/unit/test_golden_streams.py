@@ -15,10 +15,10 @@ from typing import Final
 
 import pytest
 
-from agent.dicom.dcmtk_buffer import through_dcmtk_buffer
+from agent.dicom.diagnosis.dcmtk_buffer import through_dcmtk_buffer
+from agent.dicom.diagnosis.readings import Reading
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.readings import Reading
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.stored_instance import StoredInstance
 from agent.dicom.window import Window

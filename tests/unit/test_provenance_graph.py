@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from agent.dicom.claims import Meaning
-from agent.dicom.provenance import StatedSignature, StatedSources
-from agent.dicom.provenance_graph import GraphLimits, LinkCheck, NodeVerdict
-from agent.dicom.provenance_text import provenance_json, provenance_text
+from agent.dicom.provenance.graph import GraphLimits, LinkCheck, NodeVerdict
+from agent.dicom.provenance.sources import StatedSignature, StatedSources
+from agent.dicom.provenance.text import provenance_json, provenance_text
 from agent.dicom.report import Finding, Outcome
 from tests.support.provenance import DIGEST, Archive, claim, mac, node, source, uid, verdicts
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.provenance import StatedMac, mac_of
-from agent.dicom.provenance_graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.provenance.graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.provenance.sources import StatedMac, mac_of
 from agent.dicom.sign import SignaturePlan
 from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.stored_instance import StoredInstance

@@ -17,18 +17,18 @@ from itertools import combinations, islice
 
 from agent.dicom.algorithms import MAC_ALGORITHMS, MacAlgorithm
 from agent.dicom.data_set import DataSet
-from agent.dicom.dcmtk_buffer import through_dcmtk_buffer
-from agent.dicom.decompress import decompressed
-from agent.dicom.elements import PIXEL_DATA, tag_name
-from agent.dicom.mac_check import CheckedSignature
-from agent.dicom.private_dictionary import (
+from agent.dicom.diagnosis.dcmtk_buffer import through_dcmtk_buffer
+from agent.dicom.diagnosis.decompress import decompressed
+from agent.dicom.diagnosis.private_dictionary import (
     PrivateDictionary,
     VrByDictionary,
     holds_uncertain_vrs,
     installed_private_dictionary,
     unknown_if_private,
 )
-from agent.dicom.readings import Element, Piece, Place, Reading
+from agent.dicom.diagnosis.readings import Element, Piece, Place, Reading
+from agent.dicom.elements import PIXEL_DATA, tag_name
+from agent.dicom.mac_check import CheckedSignature
 from agent.dicom.report import Diagnosis, Finding, Outcome
 from agent.dicom.signature_items import MacParameters
 from agent.dicom.stored_signatures import DigitalSignature

@@ -26,7 +26,7 @@ from graphlib import CycleError, TopologicalSorter
 from agent.dicom.claims import Meaning, claims_of, content_of
 from agent.dicom.content import IMAGE_TYPE
 from agent.dicom.data_set import DataSet
-from agent.dicom.provenance import StatedMac, StatedSignature, StatedSource, StatedSources, stated_sources
+from agent.dicom.provenance.sources import StatedMac, StatedSignature, StatedSource, StatedSources, stated_sources
 from agent.dicom.report import Claim, ContentClass, Finding, Grade, InstanceReport, Outcome, SignatureReport
 from agent.dicom.stored_instance import signature_items
 from agent.dicom.stored_signatures import DigitalSignature

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-from agent.dicom import jpeg_lossless
+from agent.dicom.diagnosis import jpeg_lossless
 
 DECODER_MISSING = 3  # exit code
 

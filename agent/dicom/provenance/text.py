@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.dicom.elements import tag_name
-from agent.dicom.provenance_graph import LinkCheck, NodeVerdict, ProvenanceEdge, ProvenanceGraph, ProvenanceNode
+from agent.dicom.provenance.graph import LinkCheck, NodeVerdict, ProvenanceEdge, ProvenanceGraph, ProvenanceNode
 from enroll.foreign import printable
 
 _MOST_LINES = 1_000

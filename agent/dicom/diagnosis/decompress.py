@@ -25,10 +25,10 @@ from itertools import islice, product
 from pathlib import Path
 
 import agent
-from agent.dicom.codestreams import DECODER_MISSING, DECODERS, Request
 from agent.dicom.data_set import DataSet
+from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.diagnosis.readings import Element, Place
 from agent.dicom.elements import PIXEL_DATA, PIXEL_REPRESENTATION
-from agent.dicom.readings import Element, Place
 from agent.errors import DicomError
 
 MOST_RESTORED = 256 << 20  # bytes of native Pixel Data
@@ -300,7 +300,7 @@ def _file_in_memory() -> FileIO:
 def _run(source: FileIO, target: FileIO, seconds: float) -> int:
     """Decode in another process; its exit code."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "agent.dicom.codestreams"],
+        [sys.executable, "-P", "-m", "agent.dicom.diagnosis.codestreams"],
         stdin=source,
         stdout=target,
         stderr=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from agent.dicom.readings import Piece
+from agent.dicom.diagnosis.readings import Piece
 
 BUFFER_SIZE = 16_384  # bytes; SiMACConstructor_BlockSize
 
