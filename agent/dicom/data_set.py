@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator
@@ -31,7 +32,7 @@ MOST_OF_A_VALUE = 65_536  # bytes of one value that are given out
 _PLAIN_HEADER = struct.Struct("<HHHH")
 _SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
 _NUMBER_FORMATS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i"}
-_TEXT_NUMBERS = frozenset((b"IS", b"DS"))
+_INTEGER_STRING = re.compile(r"[+-]?[0-9]{1,11}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ class DataSet(Collection[int]):
         if vr in _NUMBER_FORMATS:
             layout = struct.Struct(self.encoding.order + _NUMBER_FORMATS[vr])
             return int(layout.unpack_from(value)[0]) if len(value) >= layout.size else None
-        text = self.text(tag) if vr in _TEXT_NUMBERS else ""
-        return int(text) if text[:1] in "+-0123456789" and text.lstrip("+-").isdecimal() and len(text) <= 12 else None
+        text = self.text(tag) if vr == b"IS" else ""
+        return int(text) if _INTEGER_STRING.fullmatch(text) else None
 
     def items(self, tag: int) -> Iterator[DataSet]:
         """The items of a sequence, each read when it is asked for; none where it is absent or no sequence."""
@@ -225,7 +226,10 @@ class DataSet(Collection[int]):
 
     def item_at(self, offset: int) -> tuple[int, int, DataSet] | None:
         """The item in which an offset lies: the tag of its sequence, its number, and the item."""
-        tag = self.survey.tags[max(0, bisect_right(self.survey.starts, offset) - 1)]
+        index = bisect_right(self.survey.starts, offset) - 1
+        if index < 0:
+            return None
+        tag = self.survey.tags[index]
         for number, (first, last) in enumerate(self._item_ranges(tag)):
             if first <= offset < last:
                 return tag, number, self._item(first, last)

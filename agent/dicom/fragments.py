@@ -165,24 +165,26 @@ def _table_faults(
 ) -> Iterator[Finding]:
     sizes = (_ITEM_HEADER + len(fragment) for fragment in fragments[:-1])
     starts = set(accumulate(sizes, initial=0))
-    offsets = _integers(bytes(table), 4)
-    if len(table) % 4 or (offsets and not _leads_to_frames(offsets, starts, frames)):
+    if len(table) and (len(table) != 4 * frames or not _leads_to_frames(_integers(table, 4), starts)):
         yield _wrong("The Basic Offset Table does not lead to the frames (PS3.5 A.4).", "offset-table-wrong")
     if EXTENDED_OFFSET_TABLE not in data_set:
         return
     # PS3.3 C.7.6.3.1.8: each frame is in one fragment then, and the Basic Offset Table is empty.
-    extended = _integers(bytes(data_set.raw(EXTENDED_OFFSET_TABLE)[12:]), 8)
-    lengths = _integers(bytes(data_set.raw(EXTENDED_OFFSET_TABLE_LENGTHS)[12:]), 8)
-    fits = len(fragments) == frames == len(lengths) and _leads_to_frames(extended, starts, frames)
-    if not fits or any(
-        len(fragment) - length not in (0, 1) for fragment, length in zip(fragments, lengths, strict=True)
+    table, lengths = (data_set.raw(tag)[12:] for tag in (EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS))
+    fits = len(fragments) == frames and len(table) == len(lengths) == 8 * frames
+    if not (
+        fits
+        and _leads_to_frames(_integers(table, 8), starts)
+        and all(
+            len(fragment) - length in (0, 1) for fragment, length in zip(fragments, _integers(lengths, 8), strict=True)
+        )
     ):
         yield _wrong("The Extended Offset Table (7FE0,0001) does not lead to the frames.", "offset-table-wrong")
 
 
-def _leads_to_frames(offsets: Sequence[int], starts: set[int], frames: int) -> bool:
+def _leads_to_frames(offsets: Sequence[int], starts: set[int]) -> bool:
     rising = all(earlier < later for earlier, later in pairwise(offsets))
-    return len(offsets) == frames and offsets[0] == 0 and rising and starts.issuperset(offsets)
+    return offsets[0] == 0 and rising and starts.issuperset(offsets)
 
 
 def _unproven(
@@ -200,7 +202,7 @@ def _totals(stream: int, fragments: Sequence[memoryview]) -> tuple[tuple[int, ..
     return (stream,), (stream - 1,), (stream + _ITEM_HEADER * len(fragments),)
 
 
-def _integers(value: bytes, width: int) -> tuple[int, ...]:
+def _integers(value: bytes | memoryview, width: int) -> tuple[int, ...]:
     return struct.unpack(f"<{len(value) // width}{'IQ'[width == 8]}", value[: len(value) // width * width])
 
 

@@ -286,7 +286,7 @@ class Claim:
         tag: The attribute.
         value: Its value, as text.
         meaning: One of `agent.dicom.claims.Meaning`.
-        covered: Whether an intact signature of the data set covers it.
+        covered: Whether an intact signature of the data set covers it, whoever made that.
     """
 
     tag: int
@@ -305,7 +305,7 @@ class SourceReference:
         attribute: The sequence that names it, such as Source Image Sequence (0008,2112).
         mac: The MAC of the source (0400,0404) that is stated with the reference, if any.
         mac_algorithm: MAC Algorithm (0400,0015) of that reference.
-        covered: Whether an intact signature of the data set covers the reference.
+        covered: Whether an intact signature of the data set covers the reference, whoever made that.
     """
 
     sop_instance_uid: str

@@ -15,7 +15,7 @@ from agent.dicom.transfer_syntax import PREAMBLE_SIZE, FileMeta, read_file_meta
 from agent.dicom.window import Window
 from agent.errors import DicomError
 
-MOST_INFLATED = 1 << 30  # bytes of a deflated data set that are held in memory
+MOST_INFLATED = 256 << 20  # bytes of a deflated data set that are held in memory
 INFLATED_PIECE = 1 << 20  # bytes
 MOST_ICONS = 100
 
@@ -108,7 +108,7 @@ def _too_many() -> DicomError:
     return malformed(f"The instance has more than {MOST_SIGNATURES} signatures.", "too-many-signatures")
 
 
-def _inflated(window: Window) -> bytes:
+def _inflated(window: Window) -> memoryview:
     inflater = Inflater(window)
     piece = bytearray(INFLATED_PIECE)
     inflated = bytearray()
@@ -116,8 +116,8 @@ def _inflated(window: Window) -> bytes:
         inflated += piece[:count]
         if len(inflated) > MOST_INFLATED:
             raise DicomError(
-                f"The deflated data set grows beyond {MOST_INFLATED >> 30} GiB.",
+                f"The deflated data set grows beyond {MOST_INFLATED >> 20} MiB.",
                 remedy="Store the instance without deflate.",
                 code="deflated-too-large",
             )
-    return bytes(inflated)
+    return memoryview(inflated)

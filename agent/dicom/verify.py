@@ -26,7 +26,7 @@ from functools import partial
 from agent.dicom.claims import claims_of, content_of
 from agent.dicom.coverage import coverage_of, nested_coverage_of
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnosis.diagnose import FailedSignature, diagnose
+from agent.dicom.diagnosis.diagnose import FailedSignature, Patience, diagnose
 from agent.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, Encoding, tag_name
 from agent.dicom.fragments import fragment_findings
 from agent.dicom.headers import DEFAULT_LIMITS, Limits
@@ -71,7 +71,7 @@ class Verification:
         now: The time of the verification, aware.
         trust: What signers are judged by.
         limits: What the instance may demand.
-        diagnosis_seconds: How long it is looked for the reason why one signature does not verify; 0 for not at all.
+        diagnosis_seconds: How long it is looked for the reasons why signatures do not verify; 0 for not at all.
     """
 
     profile: Profile
@@ -79,6 +79,23 @@ class Verification:
     trust: TrustMaterial = field(default_factory=TrustMaterial)
     limits: Limits = DEFAULT_LIMITS
     diagnosis_seconds: float = DIAGNOSIS_SECONDS
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What signatures are checked over.
+
+    Args:
+        data_set: Of the instance, or a sequence item in it.
+        syntax: How the instance is stored.
+        equipment: Of the instance; None for an item, which names none.
+        patience: For explaining signatures that fail.
+    """
+
+    data_set: DataSet
+    syntax: TransferSyntax
+    equipment: Equipment | None
+    patience: Patience
 
 
 def verify_instance(data: bytes | memoryview, verification: Verification) -> InstanceReport:
@@ -120,12 +137,13 @@ class Verifier:
     def report_on(self, instance: StoredInstance) -> InstanceReport:
         """Check all signatures of an instance that was read."""
         data_set, syntax = instance.data_set, instance.meta.syntax
+        patience = Patience(self._verification.diagnosis_seconds)
         equipment = equipment_of(data_set)
-        signatures = tuple(self._signatures(data_set, syntax, equipment))
+        signatures = tuple(self._signatures(_Subject(data_set, syntax, equipment, patience)))
         nested = tuple(
             replace(report, location=location)
             for location, item in instance.signed_items()
-            for report in self._signatures(item, syntax, None)
+            for report in self._signatures(_Subject(item, syntax, None, patience))
         )
         covered = frozenset(tag for report in signatures if report.intact for tag in report.coverage.covered)
         claims = claims_of(data_set, covered)
@@ -144,40 +162,34 @@ class Verifier:
             findings=(*self._instance_findings(instance, signatures), *_copies(signatures), *sources.findings),
         )
 
-    def _signatures(
-        self, data_set: DataSet, syntax: TransferSyntax, equipment: Equipment | None
-    ) -> Iterator[SignatureReport]:
-        """The reports on the signatures of a data set, or of a sequence item, which names no equipment."""
-        outline = data_set.survey.outline
-        encoded = signature_items(outline.signatures)
+    def _signatures(self, subject: _Subject) -> Iterator[SignatureReport]:
+        data_set, syntax = subject.data_set, subject.syntax
+        encoded = signature_items(data_set.survey.outline.signatures)
+        if not encoded:
+            return
         parameters = self._mac_parameters(data_set, syntax.encoding)
+        fragments = fragment_findings(data_set, syntax.uid) if syntax.encapsulated else ()
         for item in encoded:
-            yield self._signature(data_set, syntax, item, parameters, equipment)
+            yield _with_fragments(self._signature(subject, item, parameters), fragments)
 
-    def _signature(
-        self,
-        data_set: DataSet,
-        syntax: TransferSyntax,
-        item: bytes,
-        parameters: Sequence[MacParameters],
-        equipment: Equipment | None,
-    ) -> SignatureReport:
+    def _signature(self, subject: _Subject, item: bytes, parameters: Sequence[MacParameters]) -> SignatureReport:
+        data_set, syntax = subject.data_set, subject.syntax
         try:
             signature = DigitalSignature.read(item, syntax.encoding)
         except DicomError as error:
             return _unreadable(Finding(error.code, error.what))
         checked = check_mac(data_set, syntax, signature, parameters, self._certificates)
-        integrity, diagnosis = self._diagnosed(data_set, syntax, checked)
+        integrity, diagnosis = self._diagnosed(subject, checked)
         time, chain = self._signer(checked)
         signed_tags = checked.parameters.signed_tags if checked.parameters else ()
-        if equipment is None:
+        if subject.equipment is None:
             coverage = nested_coverage_of(data_set, signed_tags)
             identity = Identity()
         else:
             here = tuple(data_set.tags), frozenset(data_set.survey.unsignable)
             coverage = self._coverage_of(*here, signed_tags)
-            identity = self._identity_of(checked.certificate, equipment, frozenset(signed_tags))
-        report = SignatureReport(
+            identity = self._identity_of(checked.certificate, subject.equipment, frozenset(signed_tags))
+        return SignatureReport(
             mac_id=signature.mac_id,
             uid=signature.uid,
             signed_at=signature.signed_at,
@@ -191,16 +203,13 @@ class Verifier:
             identity=identity,
             diagnosis=diagnosis,
         )
-        return _with_fragments(report, data_set, syntax)
 
-    def _diagnosed(
-        self, data_set: DataSet, syntax: TransferSyntax, checked: CheckedSignature
-    ) -> tuple[Integrity, Diagnosis | None]:
+    def _diagnosed(self, subject: _Subject, checked: CheckedSignature) -> tuple[Integrity, Diagnosis | None]:
         """What was found wrong, and the reading under which it would be right."""
-        failed = FailedSignature.of(data_set, syntax, checked)
+        failed = FailedSignature.of(subject.data_set, subject.syntax, checked)
         if failed is None or not self._verification.diagnosis_seconds:
             return checked.integrity, None
-        examination = diagnose(failed, seconds=self._verification.diagnosis_seconds)
+        examination = diagnose(failed, subject.patience)
         diagnosis = examination.diagnosis
         if diagnosis is not None and diagnosis.legitimate:
             return Integrity(findings=(Finding("restored", diagnosis.what, Outcome.FLAGGED),)), diagnosis
@@ -268,11 +277,9 @@ def _with_function(report: SignatureReport, content: frozenset[ContentClass]) ->
     return replace(report, identity=replace(report.identity, findings=(*report.identity.findings, fault)))
 
 
-def _with_fragments(report: SignatureReport, data_set: DataSet, syntax: TransferSyntax) -> SignatureReport:
+def _with_fragments(report: SignatureReport, findings: Sequence[Finding]) -> SignatureReport:
     """The MAC does not show where fragments end; something else has to."""
-    if not syntax.encapsulated:
-        return report
-    for finding in fragment_findings(data_set, syntax.uid):
+    for finding in findings:
         if finding.outcome is Outcome.FLAGGED:
             coverage = replace(report.coverage, findings=(*report.coverage.findings, finding))
             report = replace(report, coverage=coverage)

@@ -104,7 +104,7 @@ INSTANCES: Final[dict[str, Callable[[], bytes]]] = {
 
 
 DIAGNOSED: Final[dict[str, Callable[[], bytes]]] = {
-    "500,000 empty items": lambda: with_sequence(CONTENT_SEQUENCE, item() * 500_000),
+    "900,000 empty items": INSTANCES["900,000 empty items"],
     "900,000 empty items, 30 deep": INSTANCES["900,000 empty items, 30 deep"],
     "900,000 modified attributes": lambda: with_sequence(
         ORIGINAL_ATTRIBUTES, item(sequence(0x04000550, item() * 90_000)) * 10

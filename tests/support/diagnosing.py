@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agent.dicom.diagnosis.diagnose import Examination, FailedSignature, diagnose
+from agent.dicom.diagnosis.diagnose import Examination, FailedSignature, Patience, diagnose
 from agent.dicom.diagnosis.private_dictionary import PrivateDictionary, installed_private_dictionary
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.mac_check import SignerCertificates, check_mac
@@ -28,7 +28,7 @@ def examine(
 ) -> Examination | None:
     """What the product says of the newest signature of the data set; None where it finds nothing to explain."""
     failed = newest_failure(data)
-    return diagnose(failed, seconds=seconds, private_dictionary=dictionary) if failed else None
+    return diagnose(failed, Patience(seconds), dictionary) if failed else None
 
 
 def newest_failure(data: bytes) -> FailedSignature | None:

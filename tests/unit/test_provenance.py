@@ -8,7 +8,7 @@ import time
 import pytest
 from pydicom.datadict import dictionary_keyword
 
-from agent.dicom import provenance
+from agent.dicom.provenance import sources as provenance
 from agent.dicom.provenance.sources import MOST_SOURCES, StatedMac, StatedSources, mac_of, stated_sources
 from tests.support.data_sets import data_set
 from tests.support.dicom_tree import EXPLICIT_LITTLE_ENDIAN, parse

@@ -31,7 +31,7 @@ from agent.dicom.diagnosis.readings import Element, Place
 from agent.dicom.elements import PIXEL_DATA, PIXEL_REPRESENTATION
 from agent.errors import DicomError
 
-MOST_RESTORED = 256 << 20  # bytes of native Pixel Data
+MOST_RESTORED = 128 << 20  # bytes of native Pixel Data; up to four arrangements of it are held at once
 MOST_IMAGES = 4  # of an instance
 MOST_WAYS = 64  # in which they may have been stored
 

@@ -129,18 +129,16 @@ class _Change:
 
 def diagnose(
     failed: FailedSignature,
-    *,
-    seconds: float,
+    patience: Patience,
     private_dictionary: Callable[[], PrivateDictionary | None] = installed_private_dictionary,
 ) -> Examination:
     """Look for the reading under which a signature verifies.
 
     Args:
         failed: The signature.
-        seconds: How long it may take.
+        patience: How long it may take.
         private_dictionary: Loads a dictionary of private elements, once it is needed.
     """
-    patience = _Patience(time.monotonic() + seconds)
     findings: list[Finding] = []
     try:
         changes = list(_changes(failed, patience, private_dictionary, findings.append))
@@ -160,11 +158,15 @@ def diagnose(
     return Examination(findings=tuple(findings))
 
 
-class _Patience:
-    """The time that is left."""
+class Patience:
+    """The time that is left for all signatures of an instance together.
 
-    def __init__(self, end: float) -> None:
-        self._end = end
+    Args:
+        seconds: From now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
 
     @property
     def left(self) -> float:
@@ -184,7 +186,7 @@ def _combined(changes: Sequence[_Change]) -> Iterator[tuple[_Change, ...]]:
                 yield chosen
 
 
-def _verifies(failed: FailedSignature, reading: Reading, patience: _Patience) -> bool:
+def _verifies(failed: FailedSignature, reading: Reading, patience: Patience) -> bool:
     data_set, tags = failed.data_set, failed.parameters.signed_tags
     if not reading.fits(data_set, tags):
         return False
@@ -230,7 +232,7 @@ _PIXELS, _WRITER, _VRS, _HISTORY = "pixels", "writer", "vrs", "history"
 
 def _changes(
     failed: FailedSignature,
-    patience: _Patience,
+    patience: Patience,
     private_dictionary: Callable[[], PrivateDictionary | None],
     note: Callable[[Finding], None],
 ) -> Iterator[_Change]:
@@ -302,7 +304,7 @@ def _vr_changes(
     )
 
 
-def _decompressions(failed: FailedSignature, patience: _Patience, note: Callable[[Finding], None]) -> Iterator[_Change]:
+def _decompressions(failed: FailedSignature, patience: Patience, note: Callable[[Finding], None]) -> Iterator[_Change]:
     tags, syntax = failed.parameters.signed_tags, failed.transfer_syntax.uid
     try:
         ways = decompressed(failed.data_set, tags, syntax, patience.left)
