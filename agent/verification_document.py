@@ -120,11 +120,13 @@ def _signature(report: SignatureReport) -> dict[str, Any]:
             "claimed": _time(time.claimed),
             "trusted": _time(time.trusted),
             "authority": time.authority,
+            "authority_path": [_certificate(link) for link in time.authority_path],
         },
         "chain": {
             **_fact(chain),
             "path": [_certificate(link) for link in chain.path],
-            "revoked_at": _time(chain.revoked_at),
+            "revoked_at": _time(chain.revocations[0].at if chain.revocations else None),
+            "revocations": [{"at": _time(each.at), "reason": each.reason} for each in chain.revocations],
         },
         "identity": {
             **_fact(report.identity),

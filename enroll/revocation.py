@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -16,30 +17,50 @@ from enroll.statefile import StateFiles
 
 LIST_LIMIT = 16 << 20  # bytes of a file with revocation lists
 _PEM_MARK = b"-----BEGIN X509 CRL-----"
+_COMPROMISES = frozenset(("keyCompromise", "cACompromise", "aACompromise"))
+_TAKEN_BACK = "removeFromCRL"  # in a delta CRL: it was on hold, or has expired
+_PARTIAL = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)
+
+
+@dataclass(frozen=True, order=True)
+class Revocation:
+    """The end of a certificate.
+
+    Args:
+        at: Since when it must not be relied on: the earlier of the revocation date and the Invalidity Date
+            (RFC 5280 5.3.2).
+        reason: The reason code (RFC 5280 5.3.1), such as "keyCompromise"; empty where none is stated.
+    """
+
+    at: datetime
+    reason: str = ""
+
+    @property
+    def by_others(self) -> bool:
+        """Whether others can use the key: then only proof of an earlier time helps."""
+        return self.reason in _COMPROMISES
 
 
 @dataclass(frozen=True)
-class Revocation:
+class RevocationStatus:
     """What the lists say.
 
     Args:
-        revoked_at: When the first certificate of the path was revoked; None if none was.
-        reason: The reason code of that entry (RFC 5280 5.3.1), or "unspecified".
+        revocations: Of the certificates of the path, the earliest first.
         unknown: Whether a certificate of the path is on no current list of its issuer.
     """
 
-    revoked_at: datetime | None = None
-    reason: str = ""
+    revocations: tuple[Revocation, ...] = ()
     unknown: bool = False
 
 
 def revocation_of(
     path: Sequence[x509.Certificate], lists: Iterable[x509.CertificateRevocationList], now: datetime
-) -> Revocation:
+) -> RevocationStatus:
     """What revocation lists say of a path.
 
-    A list counts if the issuer of the certificate signed it; an old one still proves a revocation, but not that there
-    was none since.
+    A list counts if the issuer of the certificate signed it and may do so. An old one, and one for some certificates or
+    reasons only, still proves a revocation, but not that there was none.
 
     Args:
         path: The signer's certificate first, the anchor last.
@@ -48,18 +69,16 @@ def revocation_of(
     """
     known = tuple(lists)
     unknown = False
-    entries: list[tuple[datetime, str]] = []
+    found: set[Revocation] = set()
     for certificate, issuer in pairwise(path):
         of_issuer = [candidate for candidate in known if _is_of(candidate, issuer)]
-        unknown |= not any(_is_current(candidate, now) for candidate in of_issuer)
-        found = (
-            candidate.get_revoked_certificate_by_serial_number(certificate.serial_number) for candidate in of_issuer
-        )
-        entries += [(entry.revocation_date_utc, _reason(entry)) for entry in found if entry is not None]
-    if not entries:
-        return Revocation(unknown=unknown)
-    revoked_at, reason = min(entries)
-    return Revocation(revoked_at, reason, unknown)
+        unknown |= not any(_is_current(candidate, now) and _is_whole(candidate) for candidate in of_issuer)
+        for candidate in of_issuer:
+            entry = candidate.get_revoked_certificate_by_serial_number(certificate.serial_number)
+            if entry is not None:
+                found.add(_revocation(entry))
+    revocations = (revocation for revocation in found if revocation.reason != _TAKEN_BACK)
+    return RevocationStatus(tuple(sorted(revocations)), unknown)
 
 
 def read_revocation_lists(path: Path, files: StateFiles) -> tuple[x509.CertificateRevocationList, ...]:
@@ -80,10 +99,13 @@ def read_revocation_lists(path: Path, files: StateFiles) -> tuple[x509.Certifica
 
 
 def _is_of(candidate: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Whether the issuer signed a list, and keyUsage, where it is there, lets it (RFC 5280 4.2.1.3 and 6.3.3)."""
     if candidate.issuer != issuer.subject:
         return False
     try:
-        return candidate.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # others raise TypeError
+        usages = [each.value for each in issuer.extensions if isinstance(each.value, x509.KeyUsage)]
+        may_sign = all(usage.crl_sign for usage in usages)
+        return may_sign and candidate.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # others raise TypeError
     except PARSE_ERRORS:
         return False
 
@@ -93,8 +115,24 @@ def _is_current(candidate: x509.CertificateRevocationList, now: datetime) -> boo
     return until is not None and candidate.last_update_utc <= now <= until
 
 
-def _reason(entry: x509.RevokedCertificate) -> str:
+def _is_whole(candidate: x509.CertificateRevocationList) -> bool:
+    """Whether a list is about all certificates of its issuer.
+
+    What is critical says that it is not, as a delta CRL or an issuing distribution point (RFC 5280 5.2.4 and 5.2.5), or
+    something that is not known here.
+    """
     try:
-        return str(entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value)
-    except (x509.ExtensionNotFound, *PARSE_ERRORS):
-        return "unspecified"
+        return not any(each.critical or isinstance(each.value, _PARTIAL) for each in candidate.extensions)
+    except PARSE_ERRORS:
+        return False
+
+
+def _revocation(entry: x509.RevokedCertificate) -> Revocation:
+    at, reason = entry.revocation_date_utc, ""
+    with suppress(*PARSE_ERRORS):
+        for extension in entry.extensions:
+            if isinstance(extension.value, x509.CRLReason):
+                reason = str(extension.value.reason.value)
+            elif isinstance(extension.value, x509.InvalidityDate):
+                at = min(at, extension.value.invalidity_date_utc)
+    return Revocation(at, reason)

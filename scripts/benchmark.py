@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from pydicom.data import get_testdata_file
 
 from agent.cli.enroll import enroll_by_est
-from agent.cli.try_out import write_configuration
+from agent.cli.try_out import SERIAL_NUMBER, write_configuration
 from agent.client import SigningClient
 from agent.config import load
 from agent.dicom.profile import ProfileName, load_profile
@@ -81,6 +81,7 @@ def ct_slice(frames: int = 1) -> bytes:
         raise SystemExit("pydicom came without CT_small.dcm")
     image = pydicom.dcmread(sample)
     image.Rows = image.Columns = 512
+    image.DeviceSerialNumber = SERIAL_NUMBER
     if frames > 1:
         image.NumberOfFrames = frames
     image.PixelData = secrets.token_bytes(512 * 512 * 2) * frames

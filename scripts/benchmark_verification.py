@@ -19,8 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
-from agent.cli.verify import results_of
-from agent.cli.verifying import Question
+from agent.cli.verifying import FileVerifier, Question, results_of
 from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.sign import SignaturePlan, digest_instance
 from agent.dicom.splice import spliced
@@ -94,7 +93,7 @@ def bench_directory(scanner: Scanner, directory: Path) -> None:
     for processes in (1, 2):
 
         def verify(processes: int = processes) -> None:
-            verdicts = {result.verdict for result in results_of(files, question, processes)}
+            verdicts = {result.verdict for result in results_of(files, FileVerifier(question), processes)}
             if verdicts != {Verdict.VALID}:
                 raise SystemExit(f"not all are valid: {verdicts}")
 

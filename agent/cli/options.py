@@ -18,9 +18,11 @@ import click
 from agent.config import Configuration, load
 from agent.errors import InputFileError, OutputFileError
 from enroll.config import DEFAULT_CONFIGURATION
+from enroll.foreign import printable
 from enroll.statefile import StateFiles
 
 LARGEST_IN_MEMORY = 256 << 20  # bytes of an instance that is read as a whole
+LONGEST_NAME = 4096  # characters of the name of a file with its folders (PATH_MAX)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,11 +53,25 @@ def configuration(path: Path) -> Configuration:
 
 
 @contextmanager
-def progress(files: Sequence[Path], label: str) -> Iterator[Callable[[int], None]]:
+def progress(files: Sequence[Path], label: str, *, hidden: bool = False) -> Iterator[Callable[[int], None]]:
     """A progress bar over the bytes of all files, on the terminal; yields what is told how many more are done."""
-    total = sum(file.stat().st_size for file in files if file.is_file())
-    with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+    hidden = hidden or not sys.stderr.isatty()
+    total = 0 if hidden else sum(map(size_of, files))
+    with click.progressbar(length=total, label=label, file=sys.stderr, hidden=hidden) as bar:
         yield bar.update
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a regular file; 0 of what is none, or cannot be looked at."""
+    status = _status(path, follow_symlinks=True)
+    return status.st_size if status and stat.S_ISREG(status.st_mode) else 0
+
+
+def echo_over_progress(text: str) -> None:
+    """Print lines where a progress bar may stand; the bar is drawn anew below them when it moves on."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    click.echo(text)
 
 
 def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
@@ -74,12 +90,22 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise InputFileError(f"{path} cannot be read: {error.strerror}.", remedy="Name a DICOM file.") from error
+        raise _unreadable(path, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputFileError(f"{path} is not a regular file.", remedy="Name DICOM files, as FOLDER/*.dcm.")
+        raise InputFileError(f"{shown_name(path)} is not a regular file.", remedy="Name DICOM files, as FOLDER/*.dcm.")
     with os.fdopen(descriptor, "rb") as file:
         yield file
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file.
+
+    Raises:
+        InputFileError: Not there, not a regular file, or it cannot be read.
+    """
+    with regular_file(path) as file:
+        return _read(file, path, count)
 
 
 @contextmanager
@@ -89,31 +115,70 @@ def instance_bytes(path: Path) -> Iterator[bytes | memoryview]:
     A large file is not read into memory but mapped; nobody should write to it meanwhile.
 
     Raises:
-        InputFileError: Not there, or not a regular file.
+        InputFileError: Not there, not a regular file, or it cannot be read.
     """
     with regular_file(path) as file:
-        if os.fstat(file.fileno()).st_size <= LARGEST_IN_MEMORY:
-            yield file.read()
-            return
-        # Not closed here: whoever still looks at a part of it would be cut off. It goes with its last reader.
-        yield memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+        content = _content(file, path)
+    yield content
+
+
+def shown_name(path: Path) -> str:
+    """The name of a file in a message or a result for people: whoever named the file shall not write the result."""
+    return printable(str(path), LONGEST_NAME)
+
+
+def _content(file: BinaryIO, path: Path) -> bytes | memoryview:
+    if os.fstat(file.fileno()).st_size <= LARGEST_IN_MEMORY:
+        return _read(file, path)
+    try:
+        # Never closed: whoever still looks at a part of it would be cut off. It goes with its last reader.
+        return memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(file: BinaryIO, path: Path, count: int = -1) -> bytes:
+    try:
+        return file.read(count)
+    except OSError as error:  # a damaged disk, a file server that has gone
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputFileError:
+    return InputFileError(f"{shown_name(path)} cannot be read: {error.strerror}.", remedy="Name a DICOM file.")
 
 
 def input_files(paths: Sequence[Path]) -> list[Path]:
     """The files that were named, and all regular files below the folders that were, in order of their names.
+
+    A folder below that cannot be listed stands in for the files in it: reading it will fail, and so be reported.
 
     Raises:
         click.UsageError: There are none.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(below for below in path.rglob("*") if below.is_file() and not below.is_symlink())
-        else:
-            files.append(path)
+        status = _status(path, follow_symlinks=True)
+        files += sorted(_files_below(path)) if status and stat.S_ISDIR(status.st_mode) else [path]
     if not files:
         raise click.UsageError("There is no file in what was named.")
     return files
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    unlisted: list[str] = []
+    for parent, _, names in os.walk(folder, onerror=lambda error: unlisted.append(error.filename)):
+        for path in (Path(parent, name) for name in names):
+            status = _status(path, follow_symlinks=False)
+            if status is None or stat.S_ISREG(status.st_mode):
+                yield path
+    yield from map(Path, unlisted)
+
+
+def _status(path: Path, *, follow_symlinks: bool) -> os.stat_result | None:
+    with suppress(OSError):
+        return path.stat(follow_symlinks=follow_symlinks)
+    return None
 
 
 @contextmanager
@@ -132,7 +197,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputFileError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another place.") from error
+        what = f"{shown_name(path)} cannot be written: {error.strerror}."
+        raise OutputFileError(what, remedy="Choose another place.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -17,7 +17,16 @@ import click
 from cryptography import x509
 
 from agent.cli import exits
-from agent.cli.options import instance_bytes, json_option, progress, regular_file, show, written_whole
+from agent.cli.options import (
+    first_bytes,
+    instance_bytes,
+    json_option,
+    progress,
+    show,
+    shown_name,
+    size_of,
+    written_whole,
+)
 from agent.dicom.splice import spliced
 from agent.dicom.stamping import StampableInstance, StampableSignature
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
@@ -25,6 +34,7 @@ from agent.errors import DicomError, InputFileError, OutputFileError
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
 from enroll.errors import ScansealError, ServerUnreachable
+from enroll.foreign import printable
 from enroll.statefile import StateFiles
 from enroll.time_stamp_authority import (
     NONCE_BITS,
@@ -184,8 +194,7 @@ def _files(paths: Sequence[Path]) -> Iterator[_File]:
 
 def _may_be_dicom(path: Path) -> bool:
     try:
-        with regular_file(path) as file:
-            return file.read(_PREFIX.stop)[_PREFIX] == b"DICM"
+        return first_bytes(path, _PREFIX.stop)[_PREFIX] == b"DICM"
     except InputFileError:
         return True  # so that it is reported
 
@@ -203,9 +212,9 @@ def _for_each(files: Sequence[_File], work: Callable[[_File], dict[str, Any]], l
                 results.append({"file": str(file.source), "error": exits.described(error)})
                 if isinstance(error, ServerUnreachable):
                     break
-            done(file.source.stat().st_size if file.source.is_file() else 0)
+            done(size_of(file.source))
     not_tried = [str(file.source) for file in files[len(results) :]]
-    text = [*map(_text, results), *(f"{name}: not tried" for name in not_tried)]
+    text = [*map(_text, results), *(f"{shown_name(Path(name))}: not tried" for name in not_tried)]
     show({"files": results, "not_tried": not_tried}, "\n".join(text), as_json=as_json)
     return failures[0] if failures else exits.OK
 
@@ -286,8 +295,7 @@ def _response(signature: StampableSignature, directory: Path) -> tuple[bytes, No
         raise InputFileError(
             f"There is no response {path}.", remedy="Have the query of the same name answered by the authority."
         )
-    with regular_file(path) as file:
-        return read_response(file.read(RESPONSE_LIMIT + 1)), None
+    return read_response(first_bytes(path, RESPONSE_LIMIT + 1)), None
 
 
 def _file_name(signature: StampableSignature) -> str:
@@ -310,11 +318,12 @@ def _described(stamp: TimeStamp) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any]) -> str:
+    name = shown_name(Path(result["file"]))
     if error := result.get("error"):
-        return f"{result['file']}: not stamped ({error['code']}). {error['what']} {error['remedy']}"
-    lines = [f"{result['file']}: written to {result['stamped']}" if "stamped" in result else f"{result['file']}:"]
+        return f"{name}: not stamped ({error['code']}). {error['what']} {error['remedy']}"
+    lines = [f"{name}: written to {shown_name(Path(result['stamped']))}" if "stamped" in result else f"{name}:"]
     for signature in result["signatures"]:
-        line = f"    signature {signature['signature_uid']}: {_STATUS[signature['status']]}"
+        line = f"    signature {printable(signature['signature_uid'])}: {_STATUS[signature['status']]}"
         if signature["status"] == "stamped":
             line += f", {signature['time']} by {signature['authority']}"
         lines.append(line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from agent.cli.options import shown_name
 from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.provenance.text import provenance_text
 from agent.dicom.report import InstanceReport, SignatureReport
@@ -38,7 +40,7 @@ MEANING: dict[Verdict, str] = {
 }
 
 
-def text_of(file: str, report: InstanceReport, judgement: Judgement, graph: ProvenanceGraph | None) -> str:
+def text_of(file: Path, report: InstanceReport, judgement: Judgement, graph: ProvenanceGraph | None) -> str:
     """What was found of one file, and what it comes to, in lines."""
     lines = [headline(file, judgement.verdict, judgement.action)]
     lines += [f"    {line}" for line in judgement.explanation]
@@ -50,9 +52,9 @@ def text_of(file: str, report: InstanceReport, judgement: Judgement, graph: Prov
     return "\n".join(lines)
 
 
-def headline(file: str, verdict: Verdict, action: Action = Action.ACCEPT) -> str:
+def headline(file: Path, verdict: Verdict, action: Action = Action.ACCEPT) -> str:
     """The line that says it all."""
-    return f"{file}: {verdict}: it {MEANING[verdict]}{'' if action is Action.ACCEPT else f' ({action})'}"
+    return f"{shown_name(file)}: {verdict}: it {MEANING[verdict]}{'' if action is Action.ACCEPT else f' ({action})'}"
 
 
 def summary_of(verdicts: Mapping[Verdict, int]) -> str:

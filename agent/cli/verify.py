@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from agent.cli.options import input_files, json_option, progress
+from agent.cli import exits
+from agent.cli.options import echo_over_progress, input_files, json_option, progress
 from agent.cli.verification_text import summary_of
-from agent.cli.verifying import FileResult, FileVerifier, Question, verified
+from agent.cli.verifying import FileResult, FileVerifier, Question, results_of
 from agent.dicom.profile import ProfileName
-
-FILES_AT_ONCE = 32  # files that one process is given at a time
+from agent.policy.verdicts import Verdict
 
 _file = click.Path(path_type=Path, readable=False)
 
@@ -34,9 +35,9 @@ _file = click.Path(path_type=Path, readable=False)
 @click.option(
     "--received",
     type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d"]),
-    help="When you first received the files; a bare date is read as UTC. Default: now.",
+    help="When you first received the files and their sources; a bare date is read as UTC. Default: now.",
 )
-@click.option("--sending-ae", default="", help="Application entity title that sent the files to you.")
+@click.option("--sending-ae", default="", help="Application entity title that sent them to you.")
 @click.option("--sources", multiple=True, type=_file, help="File or folder with what the files were made from.")
 @click.option(
     "--profile",
@@ -70,7 +71,7 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     Exit code: 0 all as expected, 1 one was changed, 2 one is unsigned and should not be, 3 valid with a reservation,
                4 unsigned and not expected to be signed, 5 algorithm or key not accepted, 6 derived from something
                unverified, 7 one could not be read or judged, 78 an anchor or policy file cannot be used.
-               Of several files, the worst.
+               Of several files: 0 only if all are; else that of the verdict that stands highest (docs/policy.md).
 
     \b
     Examples: scanseal verify --anchor hospital-ca.pem study/
@@ -89,40 +90,58 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
         sources=tuple(input_files(sources)) if sources else (),
         as_json=as_json,
     )
-    FileVerifier(question)  # says at once what cannot be used
-    results: list[FileResult] = []
-    with progress(files, "Verifying") as done:
-        for result in results_of(files, question, jobs):
-            results.append(result)
-            done(result.size)
-    verdicts = Counter(result.verdict for result in results)
-    if as_json:
-        shown = ", ".join(result.shown for result in results)
-        click.echo(f'{{"files": [{shown}], "summary": {json.dumps(verdicts)}}}')
-    else:
-        lines = [result.shown for result in results if not quiet or result.exit_code]
-        click.echo("\n".join((*lines, summary_of(verdicts)) if len(results) > 1 or not lines else lines))
-    return min(results, key=lambda result: (result.verdict.rank, -result.exit_code)).exit_code
+    verifier = FileVerifier(question)
+    hidden = as_json and sys.stdout.isatty()  # the document is one line
+    with progress(files, "Verifying", hidden=hidden) as done, closing(results_of(files, verifier, jobs)) as results:
+        if as_json:
+            return _print_json(results, done)
+        return _print_text(results, done, quiet=quiet)
 
 
-def results_of(files: Sequence[Path], question: Question, jobs: int | None) -> Iterator[FileResult]:
-    """The result for each file, in order.
+@dataclass
+class _Tally:
+    """What all files come to.
 
-    Args:
-        files: Which.
-        question: What is asked of each.
-        jobs: Processes; None for one for each CPU.
+    Attributes:
+        verdicts: How many there are of each.
+        exit_code: Of the worst: never 0 if one is not, and of the others that whose verdict stands highest.
     """
-    batches = [files[first : first + FILES_AT_ONCE] for first in range(0, len(files), FILES_AT_ONCE)]
-    processes = min(jobs or len(os.sched_getaffinity(0)), len(batches))
-    if processes == 1:
-        for batch in batches:
-            yield from verified(batch, question)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        for batch_results in pool.map(_whole_batch, batches, [question] * len(batches)):
-            yield from batch_results
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    exit_code: int = exits.OK
+    _worst: tuple[bool, int] = (True, len(Verdict))
+
+    def add(self, result: FileResult) -> None:
+        """One file more."""
+        self.verdicts[result.verdict] += 1
+        place = (result.exit_code == exits.OK, result.verdict.rank)
+        if place < self._worst:
+            self._worst, self.exit_code = place, result.exit_code
 
 
-def _whole_batch(files: Sequence[Path], question: Question) -> list[FileResult]:
-    return list(verified(files, question))
+def _print_json(results: Iterator[FileResult], done: Callable[[int], None]) -> int:
+    """One document on one line; a part of it is printed as soon as it is known."""
+    tally = _Tally()
+    opening = '{"files": ['
+    for result in results:
+        click.echo(f"{opening}{result.shown}", nl=False)
+        opening = ", "
+        tally.add(result)
+        done(result.size)
+    click.echo(f'], "summary": {json.dumps(tally.verdicts)}}}')
+    return tally.exit_code
+
+
+def _print_text(results: Iterator[FileResult], done: Callable[[int], None], *, quiet: bool) -> int:
+    """The answer for each file as soon as it is known, and the summary."""
+    tally = _Tally()
+    silent = True
+    for result in results:
+        if result.exit_code or not quiet:
+            echo_over_progress(result.shown)
+            silent = False
+        tally.add(result)
+        done(result.size)
+    if silent or tally.verdicts.total() > 1:
+        echo_over_progress(summary_of(tally.verdicts))
+    return tally.exit_code

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from math import ceil
 from pathlib import Path
 
 from cryptography import x509
 
 from agent.cli import exits
 from agent.cli.options import instance_bytes
-from agent.cli.source_files import SourceFiles
+from agent.cli.processes import in_processes
+from agent.cli.source_files import SourceFiles, standing
 from agent.cli.verification_text import headline, text_of
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.provenance.graph import ProvenanceGraph
+from agent.dicom.provenance.graph import NodeVerdict, ProvenanceGraph
 from agent.dicom.report import ContentClass, InstanceReport
 from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.verify import Verification, Verifier
 from agent.policy.evaluate import evaluate
-from agent.policy.judgement import Receipt
+from agent.policy.judgement import Judgement, Receipt
 from agent.policy.load import load_policy
 from agent.policy.model import Policy
 from agent.policy.verdicts import EXIT_CODES, Verdict
@@ -30,6 +34,8 @@ from enroll.clock import SystemClock
 from enroll.errors import ConfigurationError, ScansealError, StateError
 from enroll.revocation import read_revocation_lists
 from enroll.statefile import StateFiles
+
+FILES_PER_PROCESS = 32  # for fewer, it is not worth while to start another one
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Question:
         time_stamp_anchor: File with the anchors of time stamp authorities.
         revocation_list: File with revocation lists.
         policy: The policy file.
-        received: When the files were received; None for now.
+        received: When the files were received, the sources included; None for now.
         sending_ae: Who sent them.
         sources: Files that the verified ones may have been made from.
         as_json: Whether the answer is for programs.
@@ -79,7 +85,7 @@ class FileResult:
 
 
 class FileVerifier:
-    """Verifies files and judges them.
+    """Verifies files and judges them, all as of the same time. What it learns of signers and sources it uses again.
 
     Args:
         question: What is asked.
@@ -100,8 +106,8 @@ class FileVerifier:
             revocation_lists=read_revocation_lists(question.revocation_list, files) if question.revocation_list else (),
         )
         self._verifier = Verifier(Verification(load_profile(question.profile), self._now, trust))
-        self._sources = SourceFiles(question.sources, self._verifier) if question.sources else None
         self._receipt = Receipt(question.received or self._now, question.sending_ae)
+        self._sources = SourceFiles(question.sources, self._verifier, self._standing) if question.sources else None
 
     def result(self, file: Path) -> FileResult:
         """The answer for one file."""
@@ -111,35 +117,64 @@ class FileVerifier:
                 size = len(data)
                 report = self._verifier.verify(data)
         except ScansealError as error:
-            return self._not_judged(file, size, error)
+            return self.not_judged(file, error, size)
         graph = self._provenance(file, report)
-        verified = graph.sources_verified if graph else None
-        judgement = evaluate(report, self._receipt, self._policy, self._now, sources_verified=verified)
+        judgement = self._judgement(report, sources_verified=graph.sources_verified if graph else None)
         if self._as_json:
             document = {"file": str(file), "exit_code": judgement.exit_code, **document_of(report, judgement, graph)}
             shown = json.dumps(document)
         else:
-            shown = text_of(str(file), report, judgement, graph)
+            shown = text_of(file, report, judgement, graph)
         return FileResult(judgement.verdict, judgement.exit_code, size, shown)
+
+    def not_judged(self, file: Path, error: ScansealError, size: int = 0) -> FileResult:
+        """The answer for a file that could not be verified.
+
+        Args:
+            file: The file.
+            error: Why.
+            size: Its bytes, as far as they are known.
+        """
+        verdict = Verdict.INDETERMINATE
+        code = EXIT_CODES[verdict]
+        if self._as_json:
+            document = {"file": str(file), "verdict": verdict, "exit_code": code, "error": exits.described(error)}
+            return FileResult(verdict, code, size, json.dumps(document))
+        return FileResult(verdict, code, size, f"{headline(file, verdict)}\n    {error.what} {error.remedy}")
 
     def _provenance(self, file: Path, report: InstanceReport) -> ProvenanceGraph | None:
         """From what it was made, where that can be looked up."""
         made_of_others = report.sources or report.content & {ContentClass.DERIVED, ContentClass.SYNTHETIC}
         return self._sources.graph(file, report.sop_instance_uid) if self._sources and made_of_others else None
 
-    def _not_judged(self, file: Path, size: int, error: ScansealError) -> FileResult:
-        verdict = Verdict.INDETERMINATE
-        code = EXIT_CODES[verdict]
-        if self._as_json:
-            document = {"file": str(file), "verdict": verdict, "exit_code": code, "error": exits.described(error)}
-            return FileResult(verdict, code, size, json.dumps(document))
-        return FileResult(verdict, code, size, f"{headline(str(file), verdict)}\n    {error.what} {error.remedy}")
+    def _judgement(self, report: InstanceReport, *, sources_verified: bool | None) -> Judgement:
+        return evaluate(report, self._receipt, self._policy, self._now, sources_verified=sources_verified)
+
+    def _standing(self, report: InstanceReport) -> NodeVerdict:
+        return standing(self._judgement(report, sources_verified=True))
 
 
-def verified(files: Sequence[Path], question: Question) -> Iterator[FileResult]:
-    """The answer for each file."""
-    verifier = FileVerifier(question)
-    return (verifier.result(file) for file in files)
+def results_of(files: Sequence[Path], verifier: FileVerifier, jobs: int | None) -> Generator[FileResult, None, None]:
+    """The answer for each file, in order.
+
+    Args:
+        files: Which.
+        verifier: Answers.
+        jobs: Processes at most; None for one for each CPU.
+
+    Raises:
+        ConfigurationError: There cannot be as many processes.
+    """
+    processes = min(jobs or len(os.sched_getaffinity(0)), ceil(len(files) / FILES_PER_PROCESS))
+    if processes == 1:
+        yield from map(verifier.result, files)
+        return
+    lost = ScansealError(
+        "The process that verified it ended before it had an answer.",
+        remedy="Verify this file alone; if that fails as well, please report it.",
+        code="process-lost",
+    )
+    yield from in_processes(verifier.result, files, processes, partial(verifier.not_judged, error=lost))
 
 
 def _certificates(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:

@@ -297,8 +297,10 @@ class DataSet(Collection[int]):
         if index is None:
             return b"", b""
         start, end = self.survey.starts[index], self.survey.ends[index]
-        if tag not in self.survey.walked and (vr := bytes(self._data[start + 4 : start + 6])) in SHORT_VRS:
-            return vr, bytes(self._data[start + 8 : end])
+        if tag not in self.survey.walked:  # the survey has found the header to be right
+            vr = bytes(self._data[start + 4 : start + 6])
+            first = start + (8 if vr in SHORT_VRS else 12)
+            return vr, bytes(self._data[first : min(first + MOST_OF_A_VALUE, end)])
         header = self._surveyor(start).header(self._scope)
         if header.length == UNDEFINED_LENGTH or header.vr == b"SQ":
             return header.vr, b""

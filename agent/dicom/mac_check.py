@@ -137,6 +137,11 @@ def _loaded(stored: bytes) -> tuple[x509.Certificate, PublicKeyTypes]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
             certificate = x509.load_der_x509_certificate(encoded)
+            # Read on demand, so that a fault in them would show wherever they are first looked at.
+            names = certificate.subject, certificate.issuer
+            for name in names:
+                name.rfc4514_string()
+            certificate.extensions  # noqa: B018 - the same
             return certificate, certificate.public_key()
     except (*PARSE_ERRORS, Warning) as error:
         raise DicomError("Certificate of Signer (0400,0115) cannot be read.", code="certificate-malformed") from error

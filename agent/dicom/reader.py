@@ -309,7 +309,7 @@ class Scanner:
             following = position + 8 + length
             if tag <= bottom or vr not in _SHORT_VR_NUMBERS or following > stop or length & 1 or not element:
                 break
-            if tag in NEVER_SIGNED or group == DIGITAL_SIGNATURES_GROUP:
+            if tag in NEVER_SIGNED or group >= DIGITAL_SIGNATURES_GROUP:  # FFFE: a delimiter, whatever follows
                 break
             count += 1
             bottom = last = tag

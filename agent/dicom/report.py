@@ -14,6 +14,7 @@ from enum import StrEnum
 from cryptography import x509
 
 from enroll.certificates import name_text
+from enroll.revocation import Revocation
 
 
 class Outcome(StrEnum):
@@ -109,12 +110,17 @@ class Time(Fact):
     Args:
         claimed: Digital Signature DateTime (0400,0105); the signer's word.
         trusted: When it existed at the latest, by a certified time stamp (0400,0310) that verifies.
-        authority: The subject of the time stamp authority's certificate, RFC 4514.
+        authority_path: The certificate of the time stamp authority first, the anchor last; empty if nothing is proven.
     """
 
     claimed: datetime | None = None
     trusted: datetime | None = None
-    authority: str = ""
+    authority_path: tuple[x509.Certificate, ...] = field(default=(), repr=False)
+
+    @property
+    def authority(self) -> str:
+        """The subject of the time stamp authority's certificate, RFC 4514; empty if nothing is proven."""
+        return name_text(self.authority_path[0].subject) if self.authority_path else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +129,11 @@ class Chain(Fact):
 
     Args:
         path: The signer's certificate first, the anchor last; empty if there is no path.
-        revoked_at: When a certificate of the path was revoked, by a revocation list that verifies.
+        revocations: Of certificates of the path, by revocation lists that verify; the earliest first.
     """
 
     path: tuple[x509.Certificate, ...] = field(default=(), repr=False)
-    revoked_at: datetime | None = None
+    revocations: tuple[Revocation, ...] = ()
 
 
 class IdentityLevel(StrEnum):

@@ -17,11 +17,10 @@ from cryptography import x509
 
 from agent.dicom.report import Chain, Finding, Outcome, Time
 from agent.dicom.stored_signatures import DigitalSignature
-from agent.dicom.timestamp import verify_time_stamp
+from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError
-from enroll.certificates import name_text
-from enroll.errors import CertificateRefused, ScansealError
-from enroll.revocation import revocation_of
+from enroll.errors import CertificateRefused, ScansealError, TimeStampError
+from enroll.revocation import Revocation, revocation_of
 from enroll.trust import CLOCK_SKEW, verify_signer, weakness
 
 CMS_TSP = "CMS_TSP"  # PS3.15 C.1: the one kind of certified time stamp
@@ -131,18 +130,17 @@ class SignerChains:
     def _with_revocation(self, path: tuple[x509.Certificate, ...], time: Time) -> Chain:
         findings = []
         if weak := weakness(path):
-            findings.append(Finding("chain-weak", weak, Outcome.FLAGGED))
+            findings.append(Finding("chain-weak", weak, Outcome.INDETERMINATE))
         lists = self._material.revocation_lists
-        revocation = revocation_of(path, lists, self._now)
-        revoked_at = revocation.revoked_at
-        if revoked_at is not None and (time.trusted or _LATEST) >= revoked_at:
-            what = f"The certificate was revoked on {_shown(revoked_at)} ({revocation.reason})"
-            proof = "the signature is not older." if time.trusted else "nothing proves that the signature is older."
-            findings.append(Finding("certificate-revoked", f"{what}, and {proof}"))
-        if lists and revocation.unknown:
-            what = "No current revocation list of the issuer was given."
-            findings.append(Finding("revocation-unknown", what, Outcome.FLAGGED))
-        return Chain(findings=tuple(findings), path=path, revoked_at=revoked_at)
+        status = revocation_of(path, lists, self._now)
+        for revocation in status.revocations:
+            if (time.trusted or _LATEST) >= revocation.at:
+                proof = "the signature is not older." if time.trusted else "nothing proves that the signature is older."
+                findings.append(Finding("certificate-revoked", f"The certificate was {_told(revocation)}, and {proof}"))
+        if lists and status.unknown:
+            what = "No current and complete revocation list of the issuer was given."
+            findings.append(Finding("revocation-unknown", what, Outcome.INDETERMINATE))
+        return Chain(findings=tuple(findings), path=path, revocations=status.revocations)
 
 
 def claimed_time(text: str) -> Time:
@@ -190,10 +188,30 @@ def stamped_time(
         if not trust.time_stamp_anchors:
             raise DicomError("No anchor for time stamp authorities was given.", code="time-stamp-no-anchor")
         stamp = verify_time_stamp(signature.time_stamp, value, trust.time_stamp_anchors, now, trust.intermediates)
+        _check_authority(stamp, trust, now)
     except ScansealError as error:
         what = f"The time stamp proves nothing: {error.what}"
         return replace(time, findings=(*time.findings, Finding(error.code, what, Outcome.INDETERMINATE)))
-    return replace(time, trusted=stamp.latest, authority=name_text(stamp.authority.subject))
+    return replace(time, trusted=stamp.latest, authority_path=stamp.path)
+
+
+def _check_authority(stamp: TimeStamp, trust: TrustMaterial, now: datetime) -> None:
+    """Refuse a stamp whose authority was revoked, RFC 3161 4.
+
+    With a stolen key any time can be stated, and where no reason is stated the key may have been stolen. Otherwise what
+    was stamped before stays proven.
+    """
+    for revocation in revocation_of(stamp.path, trust.revocation_lists, now).revocations:
+        if revocation.by_others or not revocation.reason or stamp.latest >= revocation.at:
+            raise TimeStampError(
+                f"The time stamp authority was {_told(revocation)}.",
+                remedy="Have the signature stamped by another authority.",
+                code="time-stamp-revoked",
+            )
+
+
+def _told(revocation: Revocation) -> str:
+    return f"revoked on {_shown(revocation.at)} ({revocation.reason or 'no reason is stated'})"
 
 
 def _shown(moment: datetime) -> str:

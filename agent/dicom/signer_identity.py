@@ -62,6 +62,7 @@ _ATTRIBUTES = {
 _CONTENT_OF = {Usage.DERIVATION: ContentClass.DERIVED, Usage.SYNTHESIS: ContentClass.SYNTHETIC}
 _NAME_THE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
 _MOST_UDIS = 16  # of one instance
+_LONGEST_NAME = 1_024  # characters
 _MOST_NAMES = 16  # of one kind in one certificate
 _COMPARED = frozenset((MatchResult.MATCH, MatchResult.MISMATCH))
 
@@ -196,6 +197,8 @@ def _distinct(values: list[str]) -> tuple[str, ...]:
 
 def _normalized(text: str) -> str:
     """As X.520 caseIgnoreMatch compares, but nothing that only looks alike is taken for the same."""
+    if len(text) > _LONGEST_NAME:
+        return text  # no name, and normalizing takes time with the square of its length
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 

@@ -63,10 +63,14 @@ class StoredInstance:
         offsets = self.data_set.survey.outline.nested_signatures
         if len(offsets) > MOST_SIGNATURES:
             raise _too_many()
+        count = 0
         for offset in offsets:
             path, item = self._item_at(offset)
             signatures = item.survey.outline.signatures
             if path and signatures is not None and signatures.start == offset:
+                count += len(signatures.items)
+                if count > MOST_SIGNATURES:
+                    raise _too_many()
                 yield path, item
 
     def items_with_fragments(self) -> Iterator[tuple[str, DataSet]]:

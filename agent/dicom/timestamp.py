@@ -20,7 +20,8 @@
 | it led to an anchor at that time                                                     | untrusted               |
 
 Certificates are judged at the time of the token, not now: a token goes on proving its time when the authority's
-certificate has expired. The field `tsa` is only a hint (RFC 3161 2.4.2) and not looked at; revocation is not either.
+certificate has expired. The field `tsa` is only a hint (RFC 3161 2.4.2) and not looked at. Revocation is not either:
+`agent.dicom.signer_chain` has the lists.
 """
 
 from __future__ import annotations

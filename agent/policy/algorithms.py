@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from datetime import date
 
+from cryptography import x509
+
+from agent.dicom.algorithms import key_name
 from agent.policy.model import AlgorithmRule, AlgorithmStatus, AlgorithmUse
+from enroll.certificates import PARSE_ERRORS
 
 _MACS = ("MD5", "RIPEMD160", "SHA1", "SHA256", "SHA384", "SHA512")
 _RSA_KEYS = ("RSA-SMALL", "RSA-2048", "RSA-3072", "RSA-4096")
@@ -34,7 +38,7 @@ def _rule(
     )
 
 
-# Dates: docs/policy.md. Nothing is said of certificates: the verifier refuses weak chains by itself.
+# Dates: docs/policy.md.
 BUILT_IN_RULES = (
     _rule(AlgorithmUse.MAC, ("MD5", "RIPEMD160"), AlgorithmStatus.ANTIQUE, date(2004, 1, 1), _END_OF_MD5),
     _rule(AlgorithmUse.MAC, ("SHA1",), AlgorithmStatus.ANTIQUE, date(2013, 12, 31), _DAY_OF_THE_SHA1_COLLISION),
@@ -43,6 +47,9 @@ BUILT_IN_RULES = (
     _rule(AlgorithmUse.KEY, ("RSA-2048",), AlgorithmStatus.DEPRECATED, date(2030, 12, 31), _END_OF_RSA_3072),
     _rule(AlgorithmUse.KEY, ("RSA-3072", "RSA-4096"), AlgorithmStatus.CURRENT, None, _END_OF_RSA_3072),
     _rule(AlgorithmUse.KEY, _OTHER_KEYS, AlgorithmStatus.CURRENT),
+    _rule(AlgorithmUse.CERTIFICATE, ("MD5",), AlgorithmStatus.ANTIQUE, date(2004, 1, 1), _END_OF_MD5),
+    _rule(AlgorithmUse.CERTIFICATE, ("SHA1",), AlgorithmStatus.ANTIQUE, date(2013, 12, 31), _DAY_OF_THE_SHA1_COLLISION),
+    _rule(AlgorithmUse.CERTIFICATE, ("SHA256", "SHA384", "SHA512"), AlgorithmStatus.CURRENT),
 )
 
 
@@ -57,6 +64,26 @@ def key_class(key: str) -> str:
         return key
     bits = int(size[1])
     return next((f"RSA-{reached}" for reached in (4096, 3072, 2048) if bits >= reached), "RSA-SMALL")
+
+
+def key_of(certificate: x509.Certificate) -> str:
+    """The name by which a policy speaks of the key of a certificate; empty for one that nobody here can name."""
+    try:
+        return key_class(key_name(certificate.public_key()))
+    except PARSE_ERRORS:
+        return ""
+
+
+def hash_under(certificate: x509.Certificate) -> str | None:
+    """The name of the hash under a certificate; empty for one that nobody here can name.
+
+    None where there is none of its own: Ed25519 and its like.
+    """
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except PARSE_ERRORS:
+        return ""
+    return None if algorithm is None else algorithm.name.upper()
 
 
 def in_profile(key: str) -> bool:

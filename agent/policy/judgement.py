@@ -9,7 +9,7 @@ from enum import StrEnum
 from agent.dicom.report import IdentityLevel
 from agent.policy.verdicts import EXIT_CODES, Action, Verdict
 
-_FLAGGED_EXIT_CODE = 3
+_RESERVATION = Verdict.VALID_UNLISTED_DEVICE  # one of those that share the exit code of a reservation
 
 
 @dataclass(frozen=True)
@@ -142,4 +142,4 @@ class Judgement:
     def exit_code(self) -> int:
         """The code of the verdict; never 0 for an instance that is not accepted."""
         code = EXIT_CODES[self.verdict]
-        return code if code or self.action is Action.ACCEPT else _FLAGGED_EXIT_CODE
+        return code if code or self.action is Action.ACCEPT else EXIT_CODES[_RESERVATION]

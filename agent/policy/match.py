@@ -71,7 +71,8 @@ def _facts(report: InstanceReport, receipt: Receipt) -> _Facts:
         MatchKey.MODEL: frozenset((equipment.model,)),
         MatchKey.SOFTWARE_VERSION: frozenset(equipment.software_versions),
         MatchKey.MANUFACTURER: frozenset((equipment.manufacturer,)),
-        MatchKey.MODALITY: frozenset((equipment.modality,)),
+        # A reader may take any of several values, and any case, for the modality.
+        MatchKey.MODALITY: frozenset(value.strip().upper() for value in equipment.modality.split("\\")),
         MatchKey.SOP_CLASS: frozenset((report.sop_class_uid,)),
         MatchKey.INSTITUTION: frozenset((equipment.institution,)),
         MatchKey.DEPARTMENT: frozenset((equipment.department,)),

@@ -55,30 +55,6 @@ class Context:
         return datetime.combine(day, time(), UTC) if self.policy is None else self.policy.begin(day)
 
 
-@dataclass(frozen=True)
-class Existence:
-    """When a signature existed at the latest.
-
-    Args:
-        proof: The earlier of a certified time stamp and the recipient's own record, None where there is neither.
-        latest: The same, or the receipt where that is earlier: what arrived existed.
-    """
-
-    proof: datetime | None
-    latest: datetime
-
-    @classmethod
-    def of(cls, certified: datetime | None, receipt: Receipt) -> Existence:
-        """What a certified time and a receipt prove together.
-
-        Args:
-            certified: By a time stamp that verifies.
-            receipt: What the recipient observed.
-        """
-        proofs = [moment for moment in (certified, receipt.known_since) if moment is not None]
-        return cls(min(proofs, default=None), min([*proofs, receipt.received_at]))
-
-
 def codes_of(fact: Fact) -> str:
     """The codes of what weighs heaviest in a fact, in brackets; the report has the words."""
     codes = dict.fromkeys(finding.code for finding in fact.findings if finding.outcome is fact.outcome)

@@ -9,26 +9,21 @@ the latest: a certified time stamp, a record of the recipient's own, or the rece
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from agent.dicom.report import IdentityLevel, Outcome, SignatureReport
-from agent.policy.algorithms import in_profile, key_class
+from agent.policy.algorithms import hash_under, in_profile, key_class, key_of
+from agent.policy.existence import Existence, existence_of, named_in
 from agent.policy.judgement import Axes, CoverageAxis, CryptoAxis, IntegrityAxis, TimeAxis
-from agent.policy.model import AlgorithmStatus, AlgorithmUse, Compromise
-from agent.policy.reason import Context, Existence, Reason, codes_of
+from agent.policy.model import AlgorithmStatus, AlgorithmUse
+from agent.policy.reason import Context, Reason, codes_of
 from agent.policy.signer import Signer, Standing, identify
 from agent.policy.verdicts import Verdict
-from enroll.certificates import PARSE_ERRORS, public_key_info
 from enroll.foreign import printable
-
-_Worths: TypeAlias = Sequence[tuple[str, CryptoAxis]]  # by the name of the algorithm
 
 _LONGEST_NAME = 16  # characters of an algorithm in a message
 _REVOCATIONS = {Verdict.KEY_COMPROMISED: CryptoAxis.COMPROMISED, Verdict.REVOKED: CryptoAxis.REVOKED}
@@ -49,6 +44,39 @@ UNSOUND = frozenset(
         Verdict.VALID_UNKNOWN_SIGNER,
     )
 )
+
+
+@dataclass(frozen=True)
+class _Used:
+    """An algorithm that a signature rests on.
+
+    Args:
+        use: What for.
+        name: As a policy names it; empty where nobody here can.
+        where: Nothing for the signature itself, else of whom it is.
+    """
+
+    use: AlgorithmUse
+    name: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{printable(self.name, _LONGEST_NAME) or 'an unnamed algorithm'}{self.where}"
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """What an algorithm is worth.
+
+    Args:
+        used: The algorithm.
+        axis: Its worth.
+        end: From when on only older signatures count, if there is such a day.
+    """
+
+    used: _Used
+    axis: CryptoAxis
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +105,7 @@ class JudgedSignature:
 
     @property
     def sound(self) -> bool:
-        """Whether a known signer did sign this, so that the signature speaks for the instance."""
+        """Whether a known signer did sign this, so that the signature may speak for the instance."""
         intact = self.axes.integrity is IntegrityAxis.INTACT
         return intact and not any(reason.verdict in UNSOUND for reason in self.reasons)
 
@@ -90,8 +118,8 @@ def judge_signature(signature: SignatureReport, context: Context) -> JudgedSigna
         context: What it is judged by.
     """
     signer = identify(signature, context)
-    existence = Existence.of(signature.time.trusted, context.receipt)
-    worths = [(name, _worth(use, name, context, existence)) for use, name in _used(signature, context)]
+    existence = existence_of(signature.time, context)
+    worths = [_worth(used, context, existence) for used in dict.fromkeys(_used(signature))]
     if signature.intact is not True:
         return _unchecked(signature, signer, worths)
     reasons = [
@@ -111,12 +139,12 @@ def judge_signature(signature: SignatureReport, context: Context) -> JudgedSigna
         axes=_axes(reasons, worths, signature, signer, existence),
         covered=frozenset(signature.coverage.covered),
         rule_ids=signer.rule_ids,
-        notes=tuple(f"{name} is deprecated." for name, worth in worths if worth is CryptoAxis.DEPRECATED),
+        notes=tuple(_notes(worths, existence)),
         non_profile=not in_profile(signature.algorithms.key),
     )
 
 
-def _unchecked(signature: SignatureReport, signer: Signer, worths: _Worths) -> JudgedSignature:
+def _unchecked(signature: SignatureReport, signer: Signer, worths: Sequence[_Worth]) -> JudgedSignature:
     """A signature that is broken or cannot be checked. Who signed only tells how much that weighs."""
     forbidden = [reason for reason in _algorithms(worths) if reason.verdict is Verdict.ALGORITHM_FORBIDDEN]
     if signature.intact is False:
@@ -136,77 +164,90 @@ def _coverage(signature: SignatureReport) -> Iterator[Reason]:
         yield Reason(Verdict.VALID_PARTIAL_COVERAGE, what)
 
 
-def _used(signature: SignatureReport, context: Context) -> Iterator[tuple[AlgorithmUse, str]]:
-    """What the signature was made with, and the certificates below the anchor if there are rules for them."""
-    yield AlgorithmUse.MAC, signature.algorithms.mac
-    yield AlgorithmUse.KEY, key_class(signature.algorithms.key)
-    if any(rule.use is AlgorithmUse.CERTIFICATE for rule in context.algorithms):
-        for certificate in signature.chain.path[:-1]:
-            if algorithm := certificate.signature_hash_algorithm:  # Ed25519 and its like have no hash of their own
-                yield AlgorithmUse.CERTIFICATE, algorithm.name.upper()
+def _used(signature: SignatureReport) -> Iterator[_Used]:
+    """What the signature was made with, and what the certificates that vouch for the signer were.
+
+    The keys of authorities are a matter of the rules only where the verifier finds one of them weak: an owner who names
+    the kinds of keys that may sign does not mean those of authorities.
+    """
+    yield _Used(AlgorithmUse.MAC, signature.algorithms.mac)
+    yield _Used(AlgorithmUse.KEY, key_class(signature.algorithms.key))
+    path = signature.chain.path
+    for certificate in path[:-1]:
+        if (name := hash_under(certificate)) is not None:
+            yield _Used(AlgorithmUse.CERTIFICATE, name, " (under a certificate)")
+    if _found(signature, "chain-weak"):
+        for authority in path[1:]:
+            yield _Used(AlgorithmUse.KEY, key_of(authority), " (the key of an authority)")
 
 
-def _worth(use: AlgorithmUse, name: str, context: Context, existence: Existence) -> CryptoAxis:
+def _worth(used: _Used, context: Context, existence: Existence) -> _Worth:
     """What an algorithm is worth; what is current or deprecated becomes antique with the day `proof_before`."""
-    rule = next((rule for rule in context.algorithms if rule.use is use and name in rule.names), None)
+    rule = next((rule for rule in context.algorithms if rule.use is used.use and used.name in rule.names), None)
     if rule is None or rule.status is AlgorithmStatus.FORBIDDEN:
-        return CryptoAxis.FORBIDDEN
-    if rule.proof_before is not None:
-        end = context.begin(rule.proof_before)
-        if rule.status is AlgorithmStatus.ANTIQUE or context.now >= end:
-            return CryptoAxis.ANTIQUE_PROVEN if existence.latest < end else CryptoAxis.ANTIQUE_UNPROVEN
-    return CryptoAxis.DEPRECATED if rule.status is AlgorithmStatus.DEPRECATED else CryptoAxis.CURRENT
+        return _Worth(used, CryptoAxis.FORBIDDEN)
+    end = None if rule.proof_before is None else context.begin(rule.proof_before)
+    if end is not None and (rule.status is AlgorithmStatus.ANTIQUE or context.now >= end):
+        return _Worth(used, CryptoAxis.ANTIQUE_PROVEN if existence.latest < end else CryptoAxis.ANTIQUE_UNPROVEN, end)
+    return _Worth(used, CryptoAxis.DEPRECATED if rule.status is AlgorithmStatus.DEPRECATED else CryptoAxis.CURRENT, end)
 
 
-def _algorithms(worths: _Worths) -> Iterator[Reason]:
-    for name, worth in worths:
-        if worth in _BY_WORTH:
-            verdict, why = _BY_WORTH[worth]
-            yield Reason(verdict, f"{printable(name, _LONGEST_NAME) or 'an unnamed algorithm'} {why}.")
+def _algorithms(worths: Sequence[_Worth]) -> Iterator[Reason]:
+    for worth in worths:
+        if worth.axis in _BY_WORTH:
+            verdict, why = _BY_WORTH[worth.axis]
+            yield Reason(verdict, f"{worth.used} {why}.")
+
+
+def _notes(worths: Sequence[_Worth], existence: Existence) -> Iterator[str]:
+    for worth in worths:
+        if worth.axis is CryptoAxis.DEPRECATED:
+            until = f", and from {worth.end:%Y-%m-%d} on proves nothing without a time stamp" if worth.end else ""
+            yield f"{worth.used} is deprecated{until}: sign with a stronger one, and have older signatures stamped."
+    if existence.disbelief:
+        yield f"The time stamp proves nothing here: {existence.disbelief}."
 
 
 def _compromises(signature: SignatureReport, context: Context, existence: Existence) -> Iterator[Reason]:
     compromises = () if context.policy is None else context.policy.compromises
     certificates = signature.chain.path or (signature.certificate,)
-    named = {name for certificate in certificates if compromises and certificate for name in _hashes(certificate)}
+    names = named_in(filter(None, certificates)) if compromises else frozenset()
     for compromise in compromises:
-        if {compromise.key_sha256, compromise.cert_sha256} & named and existence.latest >= compromise.since:
-            yield _compromised(compromise, existence)
+        if {compromise.key_sha256, compromise.cert_sha256} & names and existence.latest >= compromise.since:
+            since = f"{compromise.kind} since {compromise.since.isoformat()}"
+            yield _ended(since, existence, compromise.id, by_others=compromise.by_others)
 
 
-def _compromised(compromise: Compromise, existence: Existence) -> Reason:
-    since = f"{compromise.kind} since {compromise.since.isoformat()}"
-    if compromise.by_others:
-        return Reason(Verdict.KEY_COMPROMISED, f"{since}, and no proof of an earlier time.", compromise.id)
-    return _revoked(since, existence, compromise.id)
+def _ended(since: str, existence: Existence, rule_id: str = "", *, by_others: bool) -> Reason:
+    """The end of a key: older signatures stay good.
 
-
-def _revoked(since: str, existence: Existence, rule_id: str = "") -> Reason:
-    """The end of a lawful use: older signatures stay good, so that it matters whether this one is known to be newer."""
+    Of a lawful use it matters whether this one is known to be newer; a key that others have signs what it wants.
+    """
+    if by_others:
+        return Reason(Verdict.KEY_COMPROMISED, f"{since}, and no proof of an earlier time.", rule_id)
     if existence.proof is None:
         return Reason(Verdict.VALID_NO_TRUSTED_TIME, f"{since}, and no proof of an earlier time.", rule_id)
     return Reason(Verdict.REVOKED, f"{since}, and the proven time is not earlier.", rule_id)
 
 
-def _hashes(certificate: x509.Certificate) -> Iterator[str]:
-    """SHA-256 of the certificate and of its key."""
-    yield certificate.fingerprint(hashes.SHA256()).hex()
-    try:
-        key = public_key_info(certificate.public_key())
-    except PARSE_ERRORS:
-        return  # a kind of key that nobody here can name
-    yield hashlib.sha256(key).hexdigest()
-
-
 def _validity(signature: SignatureReport, existence: Existence) -> Iterator[Reason]:
     chain, time = signature.chain, signature.time
-    expired = any(finding.code == "certificate-expired" for finding in (*chain.findings, *time.findings))
-    if chain.path and expired and existence.latest > _end(chain.path):
+    if chain.path and existence.latest > _end(chain.path):
         yield Reason(Verdict.VALID_NO_TRUSTED_TIME, "the certificate has expired, and no proof of an earlier time.")
-    if chain.revoked_at is not None and existence.latest >= chain.revoked_at:
-        yield _revoked(f"the certificate was revoked on {chain.revoked_at.isoformat()}", existence)
+    for revocation in chain.revocations:
+        if existence.latest >= revocation.at:
+            since = f"the certificate was revoked on {revocation.at.isoformat()}"
+            stated = f" ({revocation.reason})" if revocation.reason else ""
+            yield _ended(f"{since}{stated}", existence, by_others=revocation.by_others)
+    if _found(signature, "revocation-unknown"):
+        yield Reason(Verdict.INDETERMINATE, "no current list says whether the certificate was revoked.")
     if time.outcome is Outcome.FAILED:
         yield Reason(Verdict.INDETERMINATE, f"the signer's clock is suspect{codes_of(time)}.")
+
+
+def _found(signature: SignatureReport, code: str) -> bool:
+    """Whether the verifier noticed this in the chain."""
+    return any(finding.code == code for finding in signature.chain.findings)
 
 
 def _end(path: tuple[x509.Certificate, ...]) -> datetime:
@@ -214,10 +255,14 @@ def _end(path: tuple[x509.Certificate, ...]) -> datetime:
 
 
 def _axes(
-    reasons: Sequence[Reason], worths: _Worths, signature: SignatureReport, signer: Signer, existence: Existence
+    reasons: Sequence[Reason],
+    worths: Sequence[_Worth],
+    signature: SignatureReport,
+    signer: Signer,
+    existence: Existence,
 ) -> Axes:
     verdicts = {reason.verdict for reason in reasons}
-    crypto = [*(worth for _, worth in worths), *(_REVOCATIONS[verdict] for verdict in verdicts & _REVOCATIONS.keys())]
+    crypto = [*(worth.axis for worth in worths), *(_REVOCATIONS[verdict] for verdict in verdicts & _REVOCATIONS.keys())]
     if Verdict.VALID_NO_TRUSTED_TIME in verdicts:
         time = TimeAxis.MISSING
     elif existence.proof is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from agent.dicom.report import IdentityLevel, MatchResult, Outcome, SignatureReport
 from agent.policy.judgement import IdentityAxis
-from agent.policy.model import Anchor, Entry, Identifies, Named, Policy
+from agent.policy.model import Anchor, AnchorKind, Entry, Identifies, Named, Policy
 from agent.policy.model import Signer as ExpectedSigner
 from agent.policy.reason import Context, Reason, codes_of
 from agent.policy.verdicts import Action, Verdict
@@ -24,6 +25,7 @@ _AS_REQUIRED = {"hardware-serial": Named.SERIAL}
 _NO_DEVICE = frozenset((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
 # These are judged by when the signature existed, not by whether there is a path.
 _FINDINGS_OF_TIME = frozenset(("certificate-expired", "certificate-revoked"))
+_SIGNERS = frozenset(AnchorKind) - {AnchorKind.TIME_STAMP_AUTHORITY}
 _CLOSEST_LEVEL = {Identifies.VENDOR: IdentityLevel.VENDOR, Identifies.SITE: IdentityLevel.SITE}
 
 
@@ -66,10 +68,30 @@ def identify(signature: SignatureReport, context: Context) -> Signer:
         return doubt
     if context.policy is None:
         return _without_policy(signature)
-    anchor = _anchor(signature.chain.path, context.policy)
+    anchor = anchor_of(signature.chain.path, context.policy, _SIGNERS)
     if anchor is None or anchor.identifies is None:
         return _unknown("the policy names no [[anchor]] that the certificate leads to.")
     return _below(anchor, anchor.identifies, signature, context.device)
+
+
+def anchor_of(path: tuple[x509.Certificate, ...], policy: Policy, kinds: Collection[AnchorKind]) -> Anchor | None:
+    """The anchor at the end of a path, if the policy names it and the certificates assert what it asks for.
+
+    Args:
+        path: What is vouched for first, the anchor last.
+        policy: Whom it trusts.
+        kinds: Of anchors that may vouch for this.
+    """
+    sha256 = path[-1].fingerprint(hashes.SHA256()).hex()
+    anchor = next((anchor for anchor in policy.anchors if anchor.sha256 == sha256 and anchor.kind in kinds), None)
+    if anchor is None or not anchor.policy_oids:
+        return anchor
+    below = path[:-1] or path
+    asserted = [_policies(certificate) for certificate in below]
+    leaf, *authorities = asserted
+    wanted = set(anchor.policy_oids)
+    fits = leaf & wanted and all(policies & {*wanted, _ANY_POLICY} for policies in authorities)
+    return anchor if fits else None
 
 
 def _without_policy(signature: SignatureReport) -> Signer:
@@ -174,20 +196,6 @@ def _wrong(why: str, level: IdentityLevel, used: tuple[str, ...] = ()) -> Signer
 def _unlisted(why: str, level: IdentityLevel, used: tuple[str, ...]) -> Signer:
     reason = Reason(Verdict.VALID_UNLISTED_DEVICE, why)
     return Signer(standing=Standing.UNLISTED, axis=IdentityAxis.UNLISTED, level=level, reason=reason, rule_ids=used)
-
-
-def _anchor(path: tuple[x509.Certificate, ...], policy: Policy) -> Anchor | None:
-    """The anchor at the end of a path, if the policy names it and the certificates assert what it asks for."""
-    sha256 = path[-1].fingerprint(hashes.SHA256()).hex()
-    anchor = next((anchor for anchor in policy.anchors if anchor.sha256 == sha256), None)
-    if anchor is None or not anchor.policy_oids:
-        return anchor
-    below = path[:-1] or path
-    asserted = [_policies(certificate) for certificate in below]
-    leaf, *authorities = asserted
-    wanted = set(anchor.policy_oids)
-    fits = leaf & wanted and all(policies & {*wanted, _ANY_POLICY} for policies in authorities)
-    return anchor if fits else None
 
 
 def _policies(certificate: x509.Certificate) -> set[str]:

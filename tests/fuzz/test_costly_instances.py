@@ -60,7 +60,7 @@ except ScansealError as refusal:
     print(refusal.code)
 else:
     judgement = evaluate(report, Receipt(NOW), None, NOW)
-    text_of("costly.dcm", report, judgement, None)
+    text_of(pathlib.Path("costly.dcm"), report, judgement, None)
     json.dumps(document_of(report, judgement, None))
     print(judgement.verdict)
 spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

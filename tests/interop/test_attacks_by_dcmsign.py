@@ -23,7 +23,7 @@ SIGNATURE_NOT_GOOD = frozenset((Exit.NO_SIGNATURE, Exit.VERIFICATION_FAILED, Exi
 
 @dataclass(frozen=True)
 class SecondReader:
-    """dcmsign with the trust anchors and the revocation list of the catalogue."""
+    """dcmsign with the certificates and the revocation lists of the catalogue."""
 
     folder: Path
 
@@ -32,18 +32,25 @@ class SecondReader:
         return self.folder / "anchors.pem"
 
     @property
-    def revocation_list(self) -> Path:
-        return self.folder / "revoked.pem"
+    def intermediates(self) -> Path:
+        return self.folder / "intermediates.pem"
+
+    @property
+    def revocation_lists(self) -> list[Path]:
+        """One in each file: dcmsign reads no more."""
+        return [self.folder / f"revoked-{number}.pem" for number, _ in enumerate(trust().revocation_lists)]
 
     def write_trust(self) -> None:
-        (revocations,) = trust().revocation_lists
         self.anchors.write_bytes(pem((*trust().anchors, *trust().time_stamp_anchors)))
-        self.revocation_list.write_bytes(revocations.public_bytes(Encoding.PEM))
+        self.intermediates.write_bytes(pem(trust().intermediates))
+        for path, revocations in zip(self.revocation_lists, trust().revocation_lists, strict=True):
+            path.write_bytes(revocations.public_bytes(Encoding.PEM))
 
     def says(self, data: bytes) -> Dcmsign:
         file = self.folder / "file.dcm"
         file.write_bytes(data)
-        run = dcmsign.run("--verify", "+cf", self.anchors, "+cr", self.revocation_list, "+rc", file)
+        lists = [argument for path in self.revocation_lists for argument in ("+cr", path)]
+        run = dcmsign.run("--verify", "+cf", self.anchors, "+uf", self.intermediates, *lists, "+rc", file)
         if run.accepted:
             return Dcmsign.ACCEPTS
         return Dcmsign.REFUSES if run.exit_code in SIGNATURE_NOT_GOOD else Dcmsign.CANNOT_READ

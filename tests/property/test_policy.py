@@ -115,6 +115,8 @@ signed: Final = st.builds(
     certified=st.just("") | dates | st.just("2005-05-05"),
     trusted=st.sampled_from([True, True, False]),
     revoked=st.just("") | dates,
+    why_revoked=st.sampled_from(["", "superseded", "keyCompromise"]),
+    doubts=st.sampled_from([(), (), ("chain-weak",), ("revocation-unknown",)]),
     clock=outcomes,
 )
 # What anybody can append: a signature of his own, or one that fails, with whatever certificate he has seen.

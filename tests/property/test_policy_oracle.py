@@ -47,7 +47,7 @@ US_OLD = Equipment(manufacturer="BETA", station_ae="US_OLD", modality="US")
 
 def policy() -> str:
     """CT1 and what the table says of it, and the exemption of the format's example with its successor."""
-    owner, vendor = (certificate_hashes(root(name)[0])["cert_sha256"] for name in ("owner", "vendor"))
+    owner, vendor, tsa = (certificate_hashes(root(name)[0])["cert_sha256"] for name in ("owner", "vendor", "tsa"))
     return f"""
 schema = "dicom-signing-policy/1"
 
@@ -72,6 +72,11 @@ id = "vendor-wide"
 kind = "vendor-wide"
 identifies = "vendor"
 sha256 = "{vendor}"
+
+[[anchor]]
+id = "tsa"
+kind = "tsa"
+sha256 = "{tsa}"
 
 [[device]]
 id = "ct1"
@@ -127,7 +132,11 @@ def signature(
         "chain": Chain(path=(certificate, root(authority)[0])),
         "identity": Identity(level=IdentityLevel.DEVICE),
     }
-    time = Time(claimed=datetime(2003, 1, 1, tzinfo=UTC), trusted=trusted)
+    time = Time(
+        claimed=datetime(2003, 1, 1, tzinfo=UTC),
+        trusted=trusted,
+        authority_path=(signer("tsa", ""), root("tsa")[0]) if trusted else (),
+    )
     algorithms = Algorithms(mac=mac, key="RSA-3072")
     return SignatureReport(certificate=certificate, algorithms=algorithms, time=time, **(usual | facts))
 

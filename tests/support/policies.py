@@ -38,6 +38,7 @@ from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Judgement, Receipt
 from agent.policy.model import MatchKey, Policy
 from agent.policy.parse import parse_policy
+from enroll.revocation import Revocation
 from tests.support.pki import HospitalCa, name, new_key
 
 ROOT: Final = Path(__file__).parents[2]
@@ -49,6 +50,7 @@ VENDOR_DEVICE_CA: Final = HospitalCa("Vendor device CA")
 SITE_CA: Final = HospitalCa("Site CA")
 SOFTWARE_CA: Final = HospitalCa("Software CA")
 FOREIGN_CA: Final = HospitalCa("Foreign CA")
+TIME_CA: Final = HospitalCa("Time CA")
 
 # What the two kinds of instance come from.
 CT1: Final = Equipment(manufacturer="ACME", model="CT-9000", device_serial="SN123", modality="CT")
@@ -102,8 +104,9 @@ class Signed:
     claimed: str = ""
     certified: str = ""
     trusted: bool = True
-    expired: bool = False
     revoked: str = ""
+    why_revoked: str = ""
+    doubts: tuple[str, ...] = ()  # what is found of the chain
     clock: Outcome = Outcome.PASSED
 
     def report(self, equipment: Equipment) -> SignatureReport:
@@ -119,11 +122,12 @@ class Signed:
                 findings=_findings("time-in-future", self.clock),
                 claimed=day(self.claimed) if self.claimed else None,
                 trusted=day(self.certified) if self.certified else None,
+                authority_path=(certificate(TIME_CA, ""), TIME_CA.certificate) if self.certified else (),
             ),
             chain=Chain(
-                findings=_findings("certificate-expired", Outcome.INDETERMINATE if self.expired else Outcome.PASSED),
+                findings=tuple(Finding(code, code, Outcome.INDETERMINATE) for code in self.doubts),
                 path=(leaf, self.ca.certificate) if self.trusted else (),
-                revoked_at=day(self.revoked) if self.revoked else None,
+                revocations=(Revocation(day(self.revoked), self.why_revoked),) if self.revoked else (),
             ),
             identity=_identity(self.serial, self.owner, equipment),
         )
@@ -188,6 +192,7 @@ def with_authorities(text: str) -> str:
     return (
         text.replace("1" * 64, sha256(OWNER_CA.certificate))
         .replace("2" * 64, sha256(VENDOR_WIDE_CA.certificate))
+        .replace("3" * 64, sha256(TIME_CA.certificate))
         .replace("4" * 64, key_sha256(certificate(OWNER_CA, "SN123")))
         .replace("5" * 64, sha256(certificate(OWNER_CA, "MR2")))
     )
@@ -229,6 +234,7 @@ timezone = "+01:00"
         f'[[anchor]]\nid = "{title}"\nkind = "{kind}"\nidentifies = "{level}"\nsha256 = "{sha256(ca.certificate)}"\n'
         for title, kind, level, ca in anchors
     ]
+    tables.append(f'[[anchor]]\nid = "time-ca"\nkind = "tsa"\nsha256 = "{sha256(TIME_CA.certificate)}"\n')
     return "\n".join([head, *tables, *entries])
 
 

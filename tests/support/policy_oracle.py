@@ -21,10 +21,11 @@ from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from agent.dicom.report import IdentityLevel, InstanceReport, Outcome, SignatureReport
+from agent.dicom.report import Fact, IdentityLevel, InstanceReport, Outcome, SignatureReport, Time
 from agent.policy.judgement import Receipt
 
 Table: TypeAlias = Mapping[str, Any]
@@ -79,6 +80,9 @@ algorithm = [
   { use = "key", names = ["RSA-2048"], verify = "deprecated", proof_before = 2035-12-31 },
   { use = "key", names = ["RSA-3072", "RSA-4096"], verify = "current", proof_before = 2035-12-31 },
   { use = "key", names = ["ECDSA-P256", "ECDSA-P384", "ECDSA-P521", "ED25519", "ED448"], verify = "current" },
+  { use = "cert", names = ["MD5"], verify = "antique", proof_before = 2010-01-01 },
+  { use = "cert", names = ["SHA1"], verify = "antique", proof_before = 2017-02-23 },
+  { use = "cert", names = ["SHA256", "SHA384", "SHA512"], verify = "current" },
 ]
 """)["algorithm"]
 
@@ -165,7 +169,7 @@ class PolicyOracle:
         if one.integrity.outcome is Outcome.FAILED:  # step 1: this ends the other questions
             yield "BROKEN", ""
             return
-        proofs = [proof for proof in (one.time.trusted, receipt.known_since) if proof]
+        proofs = [proof for proof in (self._stamped(one.time), receipt.known_since) if proof]
         moment = Moment(now, min([*proofs, receipt.received_at, now]), trusted=bool(proofs))
         algorithms = [(verdict, "") for verdict in self._algorithms(one, moment)]
         if one.integrity.outcome is Outcome.INDETERMINATE:  # nor can any be answered here, but for what is forbidden
@@ -181,7 +185,7 @@ class PolicyOracle:
 
     def _algorithms(self, one: SignatureReport, moment: Moment) -> Iterator[str]:
         """Step 3, P9: what is named in no entry is forbidden."""
-        for use, name in (("mac", one.algorithms.mac), ("key", _key_class(one.algorithms.key))):
+        for use, name in _made_with(one):
             written = [entry for entry in self.tables.get("algorithm", []) if entry["use"] == use]
             entries = written or [entry for entry in PROPOSED_ALGORITHMS if entry["use"] == use]
             forbidden: Table = {"verify": "forbidden"}
@@ -202,10 +206,25 @@ class PolicyOracle:
             if named and moment.known_by >= self._time(entry["since"]):
                 leaked = entry["kind"] in ("key-compromise", "ca-compromise")
                 yield "KEY_COMPROMISED" if leaked else ended, entry["id"]
-        if one.chain.revoked_at and moment.known_by >= one.chain.revoked_at:
-            yield ended, ""
+        for revocation in one.chain.revocations:
+            if moment.known_by >= revocation.at:
+                yield ("KEY_COMPROMISED" if "ompromise" in revocation.reason else ended), ""
+        if "revocation-unknown" in _codes(one.chain):
+            yield "INDETERMINATE", ""
         if any(moment.known_by > certificate.not_valid_after_utc for certificate in one.chain.path):
             yield "VALID_NO_TRUSTED_TIME", ""
+
+    def _stamped(self, when: Time) -> datetime | None:
+        """The certified time, where the policy trusts the authority for it."""
+        anchors = {entry["sha256"] for entry in self.tables.get("anchor", []) if entry["kind"] == "tsa"}
+        hashes = [certificate_hashes(certificate) for certificate in when.authority_path]
+        if when.trusted is None or not hashes or hashes[-1]["cert_sha256"] not in anchors:
+            return None
+        for entry in self.tables.get("compromise", []):
+            named = any(item in of_one.items() for of_one in hashes for item in entry.items())
+            if named and (entry["kind"].endswith("-compromise") or when.trusted >= self._time(entry["since"])):
+                return None
+        return when.trusted
 
     def _identity(self, one: SignatureReport, device: Table) -> Iterator[str]:
         """Step 5, P11: the anchor says how far a signer can be known, image and list whether it is the right one."""
@@ -335,6 +354,24 @@ def _key_class(key: str) -> str:
     """RSA keys between two named sizes belong to the smaller one, those below 2048 bits are small."""
     bits = int(key.removeprefix("RSA-")) if key.startswith("RSA-") else 0
     return next((f"RSA-{size}" for size in (4096, 3072, 2048) if bits >= size), "RSA-SMALL") if bits else key
+
+
+def _codes(fact: Fact) -> set[str]:
+    return {finding.code for finding in fact.findings}
+
+
+def _made_with(one: SignatureReport) -> Iterator[tuple[str, str]]:
+    """The algorithms of a signature, and those of the path; keys of authorities if one is said to be weak."""
+    yield "mac", one.algorithms.mac
+    yield "key", _key_class(one.algorithms.key)
+    for certificate in one.chain.path[:-1]:
+        yield "cert", str(certificate.signature_hash_algorithm and certificate.signature_hash_algorithm.name).upper()
+    for authority in one.chain.path[1:] if "chain-weak" in _codes(one.chain) else ():
+        key = authority.public_key()
+        if isinstance(key, rsa.RSAPublicKey):
+            yield "key", _key_class(f"RSA-{key.key_size}")
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            yield "key", f"ECDSA-P{key.curve.key_size}"
 
 
 @cache

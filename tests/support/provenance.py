@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.dicom.claims import Meaning
+from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.provenance.graph import (
     DEFAULT_GRAPH_LIMITS,
     GraphLimits,
@@ -17,11 +19,14 @@ from agent.dicom.provenance.graph import (
 )
 from agent.dicom.provenance.sources import StatedMac, StatedSignature, StatedSource, StatedSources
 from agent.dicom.report import Claim, SourceReference
+from agent.dicom.stored_instance import StoredInstance
 from agent.errors import DicomError
-from tests.support.raw_dicom import Node, Nodes, text
+from tests.support.raw_dicom import Node, Nodes, number, text
 
 IMAGE_TYPE = 0x00080008
 SOURCE_IMAGE_SEQUENCE = 0x00082112
+PIXELS = 0x7FE00010
+LISTED = (0x00080008, 0x00080018, PIXELS)  # in the MACs that `made_from` states
 DIGEST = b"what the source hashes to"
 
 
@@ -46,6 +51,29 @@ def mac_item(
         Node(0x04000404, "OB", value),
     )
     return Node(0x04000403, "SQ", items=(content,))
+
+
+def image(own: int, serial_number: str, kind: str, *more: Node, pixels: bytes = b"pixels") -> Nodes:
+    """An instance whose Image Type is of that kind, made by the device of a serial number."""
+    nodes = (
+        text(0x00080008, "CS", f"{kind}\\PRIMARY"),
+        text(0x00080016, "UI", "1.2.840.10008.5.1.4.1.1.7"),
+        text(0x00080018, "UI", uid(own)),
+        text(0x0020000D, "UI", "2.25.1000"),
+        text(0x0020000E, "UI", "2.25.1001"),
+        text(0x00181000, "LO", serial_number),
+        number(0x00280010, 2),
+        Node(PIXELS, "OW", pixels),
+        *more,
+    )
+    return tuple(sorted(nodes, key=lambda node: node.tag))
+
+
+def made_from(source: bytes, source_number: int) -> Node:
+    """Source Image Sequence with a MAC of the source as it is now."""
+    state = hashlib.sha256()
+    StoredInstance.read(source, DEFAULT_LIMITS).data_set.cover(frozenset(LISTED), state)
+    return Node(0x00082112, "SQ", items=(reference(source_number, mac_item(state.digest(), LISTED)),))
 
 
 def source(

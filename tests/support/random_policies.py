@@ -36,6 +36,9 @@ from agent.dicom.report import (
     Time,
 )
 from agent.policy.judgement import Receipt
+from enroll.keystore.base import PrivateKey
+from enroll.revocation import Revocation
+from tests.support.certificates import rsa_key
 from tests.support.policy_oracle import VERDICTS, certificate_hashes
 
 Entry: TypeAlias = dict[str, Any]
@@ -62,6 +65,7 @@ WORLD: Final[dict[str, tuple[str, ...]]] = {
 ONE_VALUED: Final = frozenset(WORLD) - {"ae", "content"}  # an instance here has one value of each of these
 NAMES_A_DEVICE: Final = (["manufacturer", "serial"], ["manufacturer", "serial"], ["device_uid"], ["ae"], ["udi"])
 MODES: Final = ("report", "warn", "enforce", "enforce", None)
+REASONS: Final = ("", "superseded", "keyCompromise", "cACompromise", "aACompromise")
 MACS: Final = ("SHA384", "SHA512", "SHA1", "MD5", "RIPEMD160", "SHA3")
 KEYS: Final = ("RSA-4096", "RSA-3584", "RSA-2048", "RSA-2560", "RSA-1024", "ECDSA-P256", "ECDSA-P521", "DSA")
 CHANGEABLE: Final = sorted({name for name, row in VERDICTS.items() if row[0] == "flag"} - {"BROKEN"})
@@ -85,9 +89,9 @@ MARKERS: Final = {
 
 
 @cache
-def root(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """An anchor and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def root(name: str) -> tuple[x509.Certificate, PrivateKey]:
+    """An anchor and its key; that of "other" is weak."""
+    key = rsa_key(1024) if name == "other" else ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     return _certificate(subject, subject, key, key, 2050), key
 
@@ -102,9 +106,7 @@ def signer(authority: str, serial_number: str, end: int = 2040) -> x509.Certific
     return _certificate(x509.Name(names), issuer.subject, ec.generate_private_key(ec.SECP256R1()), issuer_key, end)
 
 
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, end: int
-) -> x509.Certificate:
+def _certificate(subject: x509.Name, issuer: x509.Name, key: PrivateKey, by: PrivateKey, end: int) -> x509.Certificate:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
     return builder.not_valid_after(datetime(end, 1, 1, tzinfo=UTC)).sign(by, hashes.SHA256())
@@ -221,6 +223,7 @@ class PolicyMaker:
         names = {
             "mac": ("SHA256", "SHA384", "SHA512", "SHA1", "RIPEMD160"),
             "key": ("RSA-SMALL", "RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256"),
+            "cert": ("SHA256", "SHA1"),
         }
         return [self._algorithm(use, name) for use in self.chance.sample(sorted(names), 2) for name in names[use]]
 
@@ -233,6 +236,8 @@ class PolicyMaker:
         kind = self.chance.choice(("key-compromise", "ca-compromise", "superseded", "sold", "decommissioned"))
         authority = self.chance.choice(("owner", "other"))
         certificate = root("other")[0] if kind == "ca-compromise" else signer(authority, "SN123")
+        if self.chance.random() < 0.2:
+            certificate = self.chance.choice((root("tsa")[0], signer("tsa", "")))
         key, value = self.chance.choice(sorted(certificate_hashes(certificate).items()))
         return {"id": f"compromise-{number}", key: value, "since": self._midnight(), "kind": kind}
 
@@ -320,10 +325,11 @@ class CaseMaker:
         authority = self._mostly("owner", "other", "site", "vendor", "tsa", "stranger")
         number = self._mostly(serial, "", *WORLD["serial"])
         certificate = signer(authority, number, self._mostly(2040, 2026))
-        trusted = self._mostly(None, self._moment(), LONG_AGO)
+        trusted, stamper = self._mostly(None, self._moment(), LONG_AGO), self._mostly("tsa", "owner", "stranger")
         when = Time(
             claimed=self.chance.choice((None, datetime(2003, 1, 1, tzinfo=UTC), now)),
             trusted=min(trusted, now) if trusted else None,
+            authority_path=(signer(stamper, ""), root(stamper)[0]) if trusted else (),
             findings=self._mostly((), (), _found("time-in-future", Outcome.FAILED)),
         )
         when, chain = self._chain(certificate, authority, when, now)
@@ -352,11 +358,14 @@ class CaseMaker:
         if when.trusted is None and now > end:
             expired = _found("certificate-expired", Outcome.INDETERMINATE)
             when = replace(when, findings=(*when.findings, *expired))
-        revoked_at = self._mostly(None, self._moment())
-        revoked_at = min(revoked_at, now) if revoked_at else None
-        is_revoked = revoked_at is not None and (when.trusted is None or when.trusted >= revoked_at)
-        findings = _found("certificate-revoked", Outcome.FAILED) if is_revoked else ()
-        return when, Chain(path=(certificate, root(authority)[0]), findings=findings, revoked_at=revoked_at)
+        moments = sorted(min(self._moment(), now) for _ in range(self._mostly(0, 1, 2)))
+        revocations = tuple(Revocation(moment, self.chance.choice(REASONS)) for moment in moments)
+        findings = _found("chain-weak", Outcome.INDETERMINATE) if authority == "other" else ()
+        if any(when.trusted is None or when.trusted >= moment for moment in moments):
+            findings += _found("certificate-revoked", Outcome.FAILED)
+        if self.chance.random() < 0.1:
+            findings += _found("revocation-unknown", Outcome.INDETERMINATE)
+        return when, Chain(path=(certificate, root(authority)[0]), findings=findings, revocations=revocations)
 
     def _identity(self, number: str, serial: str) -> Identity:
         maker = Match("manufacturer", MatchResult.MATCH, "ACME", "ACME")

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from agent.cli.verification_text import text_of
 from agent.dicom.headers import DEFAULT_LIMITS
@@ -134,7 +135,7 @@ def check_error(error: ScansealError) -> None:
 def check_answers(report: InstanceReport) -> None:
     """Judgement, text and document can be made, and do no harm to a terminal."""
     judgement = evaluate(report, Receipt(NOW), None, NOW)
-    text = text_of("instance.dcm", report, judgement, None)
+    text = text_of(Path("instance.dcm"), report, judgement, None)
     assert all(line.isprintable() for line in text.split("\n")), repr(text)
     text.encode("utf-8")
     json.dumps(document_of(report, judgement, None)).encode("utf-8")

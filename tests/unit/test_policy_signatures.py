@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 
 from agent.dicom.report import Chain, Claim, ContentClass, Coverage, Finding, IdentityLevel, Outcome
+from agent.policy.algorithms import BUILT_IN_RULES
 from agent.policy.judgement import (
     CoverageAxis,
     CryptoAxis,
@@ -18,7 +19,7 @@ from agent.policy.judgement import (
     Judgement,
     TimeAxis,
 )
-from agent.policy.model import Policy
+from agent.policy.model import AlgorithmStatus, AlgorithmUse, Policy
 from agent.policy.verdicts import Action, Verdict
 from tests.support.pki import HospitalCa, name, new_key
 from tests.support.policies import (
@@ -429,7 +430,7 @@ def test_research_is_marked_and_a_clinical_trial_is_not() -> None:
 def test_an_expired_certificate_needs_proof_that_the_signature_is_older(
     received: str, known_since: str, certified: str, verdict: Verdict
 ) -> None:
-    signed = Signed(expired=True, key="ECDSA-P256", certified=certified)
+    signed = Signed(key="ECDSA-P256", certified=certified)
 
     assert judge(RULES, instance(signed), received, now="2040-02-01", known_since=known_since).verdict is verdict
 
@@ -439,6 +440,49 @@ def test_rules_for_certificates_speak_of_those_below_the_anchor() -> None:
 
     assert judge(policy(CT1_ENTRY, rule), instance(GOOD)).verdict is Verdict.ALGORITHM_FORBIDDEN
     assert judge(policy(CT1_ENTRY, rule.replace("384", "256")), instance(GOOD)).verdict is Verdict.VALID_EXPECTED_SIGNER
+
+
+def test_built_in_rules_speak_of_certificates_as_well() -> None:
+    """What forges a certificate forges every signature below it; docs/policy.md."""
+    weak = {rule.status: rule.names for rule in BUILT_IN_RULES if rule.use is AlgorithmUse.CERTIFICATE}
+
+    assert weak[AlgorithmStatus.CURRENT] == {"SHA256", "SHA384", "SHA512"}
+    assert judge(policy(CT1_ENTRY), instance(GOOD)).verdict is Verdict.VALID_EXPECTED_SIGNER
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        ('verify = "current"', Verdict.VALID_EXPECTED_SIGNER),
+        ('verify = "antique"\nproof_before = 2020-01-01', Verdict.ANTIQUE_UNPROVEN),
+        ('verify = "forbidden"', Verdict.ALGORITHM_FORBIDDEN),
+    ],
+)
+def test_the_keys_of_a_weak_chain_are_judged_by_the_rules_for_keys(status: str, verdict: Verdict) -> None:
+    rules = policy(
+        CT1_ENTRY,
+        '[[algorithm]]\nuse = "key"\nnames = ["RSA-3072"]\nverify = "current"\n',
+        f'[[algorithm]]\nuse = "key"\nnames = ["ECDSA-P256"]\n{status}\n',
+    )
+
+    assert judge(rules, instance(Signed(doubts=("chain-weak",)))).verdict is verdict
+    assert judge(rules, instance(GOOD)).verdict is Verdict.VALID_EXPECTED_SIGNER
+
+
+def test_a_stolen_key_speaks_for_nothing_beside_the_signature_of_another() -> None:
+    stolen = Signed(revoked="2027-01-01", why_revoked="keyCompromise")
+
+    assert outcome(judge(RULES, instance(stolen))) == (Verdict.KEY_COMPROMISED, Action.QUARANTINE)
+    assert judge(RULES, instance(stolen, VENDOR_WIDE)).verdict is Verdict.KEY_COMPROMISED
+
+
+def test_what_is_deprecated_says_until_when_and_what_to_do() -> None:
+    assert judge(None, instance(Signed(key="RSA-2048"))).explanation[1:] == (
+        (
+            "RSA-2048 is deprecated, and from 2035-12-31 on proves nothing without a time stamp: "
+            "sign with a stronger one, and have older signatures stamped."
+        ),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- no policy, axes
@@ -459,6 +503,8 @@ def test_rules_for_certificates_speak_of_those_below_the_anchor() -> None:
         ((Signed(mac="SHA3"),), Verdict.ALGORITHM_FORBIDDEN, 5),
         ((Signed(revoked="2027-01-01", certified="2027-01-02"),), Verdict.REVOKED, 5),
         ((Signed(revoked="2027-01-01"),), Verdict.VALID_NO_TRUSTED_TIME, 3),
+        ((Signed(revoked="2027-01-01", why_revoked="keyCompromise"),), Verdict.KEY_COMPROMISED, 5),
+        ((Signed(doubts=("revocation-unknown",)),), Verdict.INDETERMINATE, 7),
         ((UNCHECKABLE,), Verdict.INDETERMINATE, 7),
     ],
 )

@@ -25,7 +25,19 @@ def chain(length: int) -> Archive:
 # --- chains whose every instance is signed ---
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_an_original_has_no_sources_that_could_be_verified() -> None:
+    graph = chain(0).graph()
+    assert verdicts(graph) == {"1": "verified"}
+    assert graph.sources_verified is None
+    assert provenance_text(graph).splitlines()[-1] == "it names no sources"
+    assert provenance_json(graph)["sources_verified"] is False
+
+
+def test_an_unsigned_original_without_sources_is_in_doubt_all_the_same() -> None:
+    assert Archive.of(node(1, standing=NodeVerdict.UNSIGNED)).graph().sources_verified is False
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
 def test_a_chain_back_to_a_signed_original_is_verified(steps: int) -> None:
     graph = chain(steps).graph()
     assert graph.sources_verified

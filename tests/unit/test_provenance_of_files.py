@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 
@@ -12,26 +11,32 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
+from agent.cli.source_files import standing
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.profile import ProfileName, load_profile
-from agent.dicom.provenance.graph import ProvenanceGraph, SourceNode, provenance_graph, source_node
+from agent.dicom.provenance.graph import NodeVerdict, ProvenanceGraph, SourceNode, provenance_graph, source_node
 from agent.dicom.provenance.sources import StatedMac, mac_of
+from agent.dicom.report import InstanceReport
 from agent.dicom.sign import SignaturePlan
 from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.stored_instance import StoredInstance
 from agent.dicom.verify import Verification, verify_instance
+from agent.policy.evaluate import evaluate
+from agent.policy.judgement import Axes, Judgement, Receipt
+from agent.policy.model import Policy
+from agent.policy.signature import UNSOUND
+from agent.policy.verdicts import Action, Verdict
 from enroll.config import DeviceSettings
 from enroll.csr import CertificateRequest, Usage
 from tests.support.dicom_tree import parse
 from tests.support.pki import NOW, Content, HospitalCa
 from tests.support.product_signing import sign_bytes
-from tests.support.provenance import mac_item, reference, uid, verdicts
-from tests.support.raw_dicom import Node, Nodes, as_nodes, number, part10, text
+from tests.support.provenance import PIXELS, image, made_from, reference, uid, verdicts
+from tests.support.raw_dicom import Node, Nodes, as_nodes, part10, text
 
 CA = HospitalCa()
+ABOUT_SOURCES = (Verdict.DERIVED_UNVERIFIED_SOURCE, Verdict.SYNTHETIC_UNVERIFIED)
 STRANGER = HospitalCa("Somebody's CA")
-PIXELS = 0x7FE00010
-LISTED = (0x00080008, 0x00080018, PIXELS)
 
 
 @cache
@@ -56,32 +61,10 @@ def signed(nodes: Nodes, serial_number: str, issuer: HospitalCa = CA) -> bytes:
     return sign_bytes(data, plan, sign, certificate)
 
 
-def image(own: int, serial_number: str, kind: str, *more: Node, pixels: bytes = b"pixels") -> Nodes:
-    nodes = (
-        text(0x00080008, "CS", f"{kind}\\PRIMARY"),
-        text(0x00080016, "UI", "1.2.840.10008.5.1.4.1.1.7"),
-        text(0x00080018, "UI", uid(own)),
-        text(0x0020000D, "UI", "2.25.1000"),
-        text(0x0020000E, "UI", "2.25.1001"),
-        text(0x00181000, "LO", serial_number),
-        number(0x00280010, 2),
-        Node(PIXELS, "OW", pixels),
-        *more,
-    )
-    return tuple(sorted(nodes, key=lambda node: node.tag))
-
-
 def with_more(data: bytes, *more: Node) -> bytes:
     """Elements put into a file that may be signed."""
     nodes = (*as_nodes(parse(data).elements), *more)
     return part10(tuple(sorted(nodes, key=lambda node: node.tag)))
-
-
-def made_from(source: bytes, source_number: int) -> Node:
-    """Source Image Sequence with a MAC of the source as it is now."""
-    state = hashlib.sha256()
-    StoredInstance.read(source, DEFAULT_LIMITS).data_set.cover(frozenset(LISTED), state)
-    return Node(0x00082112, "SQ", items=(reference(source_number, mac_item(state.digest(), LISTED)),))
 
 
 @dataclass
@@ -90,13 +73,18 @@ class Folder:
 
     files: dict[str, bytes]
     anchors: tuple[x509.Certificate, ...] = field(default=(CA.certificate,))
+    policy: Policy | None = None
 
     def lookup(self, wanted: str) -> SourceNode | None:
         if wanted not in self.files:
             return None
         data = self.files[wanted]
         verification = Verification(load_profile(ProfileName.CREATOR_PLUS), NOW, TrustMaterial(self.anchors))
-        return source_node(verify_instance(data, verification), StoredInstance.read(data, DEFAULT_LIMITS).data_set)
+        data_set = StoredInstance.read(data, DEFAULT_LIMITS).data_set
+        return source_node(verify_instance(data, verification), data_set, self.standing_of)
+
+    def standing_of(self, report: InstanceReport) -> NodeVerdict:
+        return standing(evaluate(report, Receipt(NOW), self.policy, NOW, sources_verified=True))
 
     def mac_of(self, wanted: str, stated: StatedMac) -> bytes | None:
         instance = StoredInstance.read(self.files[wanted], DEFAULT_LIMITS)
@@ -157,9 +145,41 @@ def test_a_source_signed_by_another_device_than_it_names_is_of_an_unknown_signer
     assert verdicts(folder.graph())["3"] == "unknown-signer"
 
 
-def test_without_anchors_nothing_can_be_said(folder: Folder) -> None:
+def test_without_anchors_nobody_is_known(folder: Folder) -> None:
     folder.anchors = ()
-    assert set(verdicts(folder.graph()).values()) == {"indeterminate"}
+    assert set(verdicts(folder.graph()).values()) == {"unknown-signer"}
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict not in ABOUT_SOURCES])
+def test_a_source_is_verified_if_a_known_signer_answers_for_it_at_a_time_that_holds(verdict: Verdict) -> None:
+    """ADR 17; of the rest nobody can say that a known signer made it (`UNSOUND`), or it is open or unsigned."""
+    verified = standing(Judgement(verdict=verdict, action=Action.ACCEPT, axes=Axes())) is NodeVerdict.VERIFIED
+    refused = UNSOUND | {Verdict.INDETERMINATE, Verdict.VALID_NO_TRUSTED_TIME}
+    assert verified == (verdict not in refused and not verdict.startswith("UNSIGNED"))
+
+
+@pytest.mark.parametrize("verdict", ABOUT_SOURCES)
+def test_what_is_wrong_with_the_sources_of_a_source_is_found_at_these(verdict: Verdict) -> None:
+    """An unsigned derived source has such a headline; what counts is what stands beside it."""
+    for beside, expected in (((Verdict.UNSIGNED,), NodeVerdict.UNSIGNED), ((), NodeVerdict.INDETERMINATE)):
+        judgement = Judgement(verdict=verdict, beside=beside, action=Action.FLAG, axes=Axes())
+        assert standing(judgement) is expected
+
+
+def test_a_signature_that_leaves_out_the_pixels_does_not_verify_a_source(folder: Folder) -> None:
+    """Whoever can exchange the pixels has written the image."""
+
+    def without_pixels(report: InstanceReport) -> InstanceReport:
+        (signature,) = report.signatures
+        covered = tuple(tag for tag in signature.coverage.covered if tag != PIXELS)
+        return replace(report, signatures=(replace(signature, coverage=replace(signature.coverage, covered=covered)),))
+
+    verification = Verification(load_profile(ProfileName.CREATOR_PLUS), NOW, TrustMaterial(folder.anchors))
+    report = verify_instance(folder.files[uid(3)], verification)
+    data_set = StoredInstance.read(folder.files[uid(3)], DEFAULT_LIMITS).data_set
+    assert source_node(report, data_set, folder.standing_of).standing is NodeVerdict.VERIFIED
+    node = source_node(without_pixels(report), data_set, folder.standing_of)
+    assert node.standing is NodeVerdict.ORIGIN_NOT_COVERED
 
 
 def test_a_derived_image_whose_reference_was_taken_out_is_broken(folder: Folder) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enroll.errors import ConfigurationError
-from enroll.revocation import Revocation, read_revocation_lists, revocation_of
+from enroll.revocation import Revocation, RevocationStatus, read_revocation_lists, revocation_of
 from enroll.statefile import StateFiles
-from tests.support.pki import NOW, HospitalCa, new_key
+from tests.support.attacks.who_signed import key_usage
+from tests.support.pki import CA_KEY_USAGE, NOW, HospitalCa, new_key
 from tests.support.revocation import revocation_list
 
 CA = HospitalCa()
 CERTIFICATE = CA.issue(new_key().public_key())
 PATH = (CERTIFICATE, CA.certificate)
+ONLY_CERTIFICATES = key_usage(key_cert_sign=True)
 YESTERDAY = NOW - timedelta(days=1)
 
 
@@ -25,27 +30,27 @@ def test_a_listed_certificate_is_revoked_since_its_date() -> None:
     listed = revocation_list(
         CA.name, CA.key, NOW, {CERTIFICATE.serial_number: YESTERDAY}, x509.ReasonFlags.key_compromise
     )
-    assert revocation_of(PATH, [listed], NOW) == Revocation(YESTERDAY, "keyCompromise")
+    assert revocation_of(PATH, [listed], NOW) == RevocationStatus((Revocation(YESTERDAY, "keyCompromise"),))
 
 
 def test_a_certificate_that_is_not_listed_is_not_revoked() -> None:
-    assert revocation_of(PATH, [revocation_list(CA.name, CA.key, NOW, {1: YESTERDAY})], NOW) == Revocation()
+    assert revocation_of(PATH, [revocation_list(CA.name, CA.key, NOW, {1: YESTERDAY})], NOW) == RevocationStatus()
 
 
 def test_without_a_list_nothing_is_known() -> None:
-    assert revocation_of(PATH, [], NOW) == Revocation(unknown=True)
+    assert revocation_of(PATH, [], NOW) == RevocationStatus(unknown=True)
 
 
 def test_the_list_of_somebody_with_the_same_name_says_nothing() -> None:
     forged = revocation_list(CA.name, new_key(), NOW, {CERTIFICATE.serial_number: YESTERDAY})
-    assert revocation_of(PATH, [forged], NOW) == Revocation(unknown=True)
+    assert revocation_of(PATH, [forged], NOW) == RevocationStatus(unknown=True)
 
 
 def test_an_old_list_proves_a_revocation_but_not_its_absence() -> None:
     old = NOW - timedelta(days=60)
     listed = revocation_list(CA.name, CA.key, old, {CERTIFICATE.serial_number: YESTERDAY})
-    assert revocation_of(PATH, [listed], NOW) == Revocation(YESTERDAY, "unspecified", unknown=True)
-    assert revocation_of(PATH, [revocation_list(CA.name, CA.key, old)], NOW) == Revocation(unknown=True)
+    assert revocation_of(PATH, [listed], NOW) == RevocationStatus((Revocation(YESTERDAY),), unknown=True)
+    assert revocation_of(PATH, [revocation_list(CA.name, CA.key, old)], NOW) == RevocationStatus(unknown=True)
 
 
 def test_an_intermediate_can_be_revoked_as_well() -> None:
@@ -56,7 +61,105 @@ def test_an_intermediate_can_be_revoked_as_well() -> None:
         revocation_list(CA.name, CA.key, NOW, {below.certificate.serial_number: YESTERDAY}),
     ]
     found = revocation_of((leaf, below.certificate, CA.certificate), lists, NOW)
-    assert (found.revoked_at, found.unknown) == (YESTERDAY, False)
+    assert found == RevocationStatus((Revocation(YESTERDAY),))
+
+
+def crl(
+    *extensions: tuple[x509.ExtensionType, bool], entry: Iterable[x509.ExtensionType] = (), ca: HospitalCa = CA
+) -> x509.CertificateRevocationList:
+    """A current list with the certificate on it, if `entry` says anything of it."""
+    builder = x509.CertificateRevocationListBuilder(ca.name, YESTERDAY, NOW + timedelta(days=7))
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical=critical)
+    if entry:
+        revoked = x509.RevokedCertificateBuilder(CERTIFICATE.serial_number, YESTERDAY)
+        for value in entry:
+            revoked = revoked.add_extension(value, critical=False)
+        builder = builder.add_revoked_certificate(revoked.build())
+    return builder.sign(ca.key, hashes.SHA256())
+
+
+def distribution_point(**scope: bool) -> x509.IssuingDistributionPoint:
+    kinds = ("only_contains_user_certs", "only_contains_ca_certs", "indirect_crl", "only_contains_attribute_certs")
+    point = [x509.UniformResourceIdentifier("http://example.org/1.crl")]
+    return x509.IssuingDistributionPoint(
+        full_name=point, relative_name=None, only_some_reasons=None, **{kind: scope.get(kind, False) for kind in kinds}
+    )
+
+
+PARTIAL: Final = {
+    "delta": (x509.DeltaCRLIndicator(1), True),
+    "delta, not critical": (x509.DeltaCRLIndicator(1), False),
+    "distribution point": (distribution_point(), True),
+    "CA certificates only": (distribution_point(only_contains_ca_certs=True), True),
+    "unknown": (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.9"), b"\5\0"), True),
+}
+
+
+@pytest.mark.parametrize("extension", PARTIAL.values(), ids=PARTIAL.keys())
+def test_a_list_of_some_certificates_proves_a_revocation_but_not_its_absence(
+    extension: tuple[x509.ExtensionType, bool],
+) -> None:
+    """RFC 5280 5.2: a list with a critical extension that is not processed must not decide that all is well."""
+    listed = crl(extension, entry=[x509.CRLReason(x509.ReasonFlags.superseded)])
+
+    assert revocation_of(PATH, [crl(extension)], NOW) == RevocationStatus(unknown=True)
+    assert revocation_of(PATH, [listed], NOW) == RevocationStatus((Revocation(YESTERDAY, "superseded"),), unknown=True)
+    assert revocation_of(PATH, [crl(extension), crl()], NOW) == RevocationStatus()
+
+
+def test_extensions_that_are_not_critical_take_nothing_from_a_list() -> None:
+    assert revocation_of(PATH, [crl((x509.CRLNumber(7), False))], NOW) == RevocationStatus()
+
+
+@pytest.mark.parametrize(("allowed", "unknown"), [(True, False), (False, True)])
+def test_a_ca_that_may_not_sign_lists_signs_none(*, allowed: bool, unknown: bool) -> None:
+    """RFC 5280 6.3.3 (f): keyUsage of the issuer, where it is there, has cRLSign."""
+    ca = HospitalCa(usage=CA_KEY_USAGE if allowed else ONLY_CERTIFICATES)
+    path = (ca.issue(new_key().public_key()), ca.certificate)
+
+    assert revocation_of(path, [crl(ca=ca)], NOW) == RevocationStatus(unknown=unknown)
+
+
+def test_a_ca_without_key_usage_may_sign_lists() -> None:
+    ca = HospitalCa(usage=None)
+
+    assert not revocation_of((ca.issue(new_key().public_key()), ca.certificate), [crl(ca=ca)], NOW).unknown
+
+
+@pytest.mark.parametrize(("days", "earlier"), [(30, 30), (-1, 0)])
+def test_the_earlier_of_revocation_and_invalidity_counts(days: int, earlier: int) -> None:
+    """RFC 5280 5.3.2: the key may have been stolen long before somebody noticed."""
+    invalid = x509.InvalidityDate((YESTERDAY - timedelta(days=days)).replace(tzinfo=None))
+    listed = crl(entry=[x509.CRLReason(x509.ReasonFlags.key_compromise), invalid])
+
+    (revocation,) = revocation_of(PATH, [listed], NOW).revocations
+    assert revocation == Revocation(YESTERDAY - timedelta(days=earlier), "keyCompromise")
+    assert revocation.by_others
+
+
+def test_what_was_taken_from_hold_is_not_revoked() -> None:
+    """RFC 5280 5.3.1: removeFromCRL, in delta CRLs."""
+    taken_back = crl(entry=[x509.CRLReason(x509.ReasonFlags.remove_from_crl)])
+
+    assert revocation_of(PATH, [taken_back], NOW) == RevocationStatus()
+
+
+def test_every_revocation_of_a_path_is_told_the_earliest_first() -> None:
+    below = HospitalCa("Issuing CA", parent=CA)
+    leaf = below.issue(new_key().public_key())
+    stolen, replaced = x509.ReasonFlags.key_compromise, x509.ReasonFlags.superseded
+    lists = [
+        revocation_list(below.name, below.key, NOW, {leaf.serial_number: YESTERDAY}, stolen),
+        revocation_list(
+            CA.name, CA.key, NOW, {below.certificate.serial_number: YESTERDAY - timedelta(days=1)}, replaced
+        ),
+    ]
+
+    assert revocation_of((leaf, below.certificate, CA.certificate), lists, NOW).revocations == (
+        Revocation(YESTERDAY - timedelta(days=1), "superseded"),
+        Revocation(YESTERDAY, "keyCompromise"),
+    )
 
 
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])

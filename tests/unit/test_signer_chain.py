@@ -9,6 +9,7 @@ from cryptography import x509
 
 from agent.dicom.report import Chain, Fact, Outcome, Time
 from agent.dicom.signer_chain import SignerChains, TrustMaterial, claimed_time
+from enroll.revocation import Revocation
 from tests.support.certificates import rsa_key
 from tests.support.pki import NOW, HospitalCa, new_key
 from tests.support.revocation import revocation_list
@@ -118,12 +119,12 @@ def revoked(since: datetime) -> x509.CertificateRevocationList:
 def test_a_revoked_certificate_vouches_for_nothing_without_proof_of_time() -> None:
     _, chain = judge(CERTIFICATE, Time(claimed=LAST_YEAR), revoked(NOW - timedelta(days=10)))
     assert (chain.outcome, codes(chain)) == (Outcome.FAILED, ["certificate-revoked"])
-    assert chain.revoked_at == NOW - timedelta(days=10)
+    assert chain.revocations == (Revocation(NOW - timedelta(days=10)),)
 
 
 def test_a_revocation_after_the_trusted_time_breaks_nothing() -> None:
     _, chain = judge(CERTIFICATE, Time(claimed=LAST_YEAR, trusted=LAST_YEAR), revoked(NOW - timedelta(days=10)))
-    assert (chain.outcome, chain.revoked_at) == (Outcome.PASSED, NOW - timedelta(days=10))
+    assert (chain.outcome, chain.revocations) == (Outcome.PASSED, (Revocation(NOW - timedelta(days=10)),))
 
 
 def test_a_revocation_before_the_trusted_time_does() -> None:
@@ -135,13 +136,13 @@ def test_a_revocation_before_the_trusted_time_does() -> None:
 def test_lists_that_say_nothing_about_the_issuer_are_reported() -> None:
     foreign = HospitalCa("Other CA")
     _, chain = judge(CERTIFICATE, Time(claimed=LAST_YEAR), revocation_list(foreign.name, foreign.key, NOW))
-    assert (chain.outcome, codes(chain)) == (Outcome.FLAGGED, ["revocation-unknown"])
+    assert (chain.outcome, codes(chain)) == (Outcome.INDETERMINATE, ["revocation-unknown"])
 
 
 def test_a_weak_link_is_reported_and_not_taken_for_a_missing_one() -> None:
     weak = CA.issue(rsa_key(1024).public_key())
     _, chain = judge(weak, Time(claimed=NOW))
-    assert (chain.outcome, codes(chain)) == (Outcome.FLAGGED, ["chain-weak"])
+    assert (chain.outcome, codes(chain)) == (Outcome.INDETERMINATE, ["chain-weak"])
     assert chain.path == (weak, CA.certificate)
 
 

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 
 from agent.dicom.diagnosis import jpeg_lossless
+from agent.dicom.diagnosis.codestream_shape import check_shape
 
 DECODER_MISSING = 3  # exit code
 
@@ -41,6 +42,7 @@ class Request:
         columns: Columns (0028,0011).
         samples: Samples per Pixel (0028,0002).
         bits_allocated: Bits Allocated (0028,0100), a multiple of 8.
+        signed: Whether Pixel Representation (0028,0103) says so.
         seconds: Processor time that it may take.
         frames: Bytes of each compressed frame.
     """
@@ -50,6 +52,7 @@ class Request:
     columns: int
     samples: int
     bits_allocated: int
+    signed: bool
     seconds: int
     frames: tuple[int, ...]
 
@@ -87,7 +90,9 @@ def main() -> int:
         return DECODER_MISSING
     _give_up(request)
     for size in request.frames:
-        frame = decode(request, source.read(size))
+        compressed = source.read(size)
+        check_shape(request.transfer_syntax, compressed, request.bits_allocated, signed=request.signed)
+        frame = decode(request, compressed)
         if len(frame) != request.frame_size:
             raise ValueError("a frame has another size than the data set says")
         target.write(frame)
@@ -170,10 +175,16 @@ def _jpeg_2000(request: Request, frame: bytes) -> bytes:
 
 
 def _inflated(request: Request, frame: bytes) -> bytes:
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, request.frame_size)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    decoded = inflate.decompress(frame, request.frame_size + 1)
+    if not inflate.eof or inflate.unused_data not in (b"", b"\0"):
+        raise ValueError("something follows the deflated frame")
+    return decoded
 
 
 def _as_it_is(request: Request, frame: bytes) -> bytes:
+    if frame[request.frame_size :] not in (b"", b"\0"):
+        raise ValueError("something follows the frame")
     return frame[: request.frame_size]
 
 

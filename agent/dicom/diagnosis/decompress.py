@@ -266,6 +266,7 @@ def _decoded(image: _Image, transfer_syntax: str, frames: Sequence[bytes], secon
         columns=image.columns,
         samples=image.samples,
         bits_allocated=image.bits_allocated,
+        signed=image.signed,
         seconds=max(1, math.ceil(seconds)),
         frames=tuple(map(len, frames)),
     )

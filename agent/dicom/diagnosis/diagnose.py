@@ -228,6 +228,7 @@ def _lost(failed: FailedSignature, reading: Reading) -> int:
 
 
 _PIXELS, _WRITER, _VRS, _HISTORY = "pixels", "writer", "vrs", "history"
+OVERLAY_DATA = 0x60003000  # and the same element of the other even groups up to 60FE
 
 
 def _changes(
@@ -254,6 +255,15 @@ def _changes(
         "The signature was made over strings that were padded anew, as DCMTK does it, and not over the stored bytes.",
         lambda reading: replace(reading, trimmed=True),
     )
+    if not encapsulated and failed.data_set.encoding.little_endian:
+        yield _Change(
+            _PIXELS,
+            "pixel-vr",
+            "The signature was made while Pixel Data or Overlay Data had the other of the VRs OB and OW. Implicit VR "
+            "does not keep it (PS3.5 A.1); only the VR changed.",
+            lambda reading: replace(reading, vr_of=_other_pixel_vr),
+            legitimate=True,
+        )
     yield from _vr_changes(failed, private_dictionary, note)
     if failed.made_before_compression:
         yield from _decompressions(failed, patience, note)
@@ -320,6 +330,12 @@ def _decompressions(failed: FailedSignature, patience: Patience, note: Callable[
             _restoring(elements),
             legitimate=True,
         )
+
+
+def _other_pixel_vr(_data_set: DataSet, tag: int, vr: bytes) -> bytes:
+    if tag == PIXEL_DATA or (tag & 0xFF01FFFF == OVERLAY_DATA):
+        return {b"OW": b"OB", b"OB": b"OW"}.get(vr, vr)
+    return vr
 
 
 def _restoring(elements: dict[Place, Element]) -> Callable[[Reading], Reading]:

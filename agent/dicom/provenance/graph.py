@@ -19,15 +19,17 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
 from agent.dicom.claims import Meaning, claims_of, content_of
 from agent.dicom.content import IMAGE_TYPE
+from agent.dicom.coverage import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA
 from agent.dicom.data_set import DataSet
+from agent.dicom.elements import PIXEL_DATA
 from agent.dicom.provenance.sources import StatedMac, StatedSignature, StatedSource, StatedSources, stated_sources
-from agent.dicom.report import Claim, ContentClass, Finding, Grade, InstanceReport, Outcome, SignatureReport
+from agent.dicom.report import Claim, ContentClass, Finding, InstanceReport, Outcome
 from agent.dicom.stored_instance import signature_items
 from agent.dicom.stored_signatures import DigitalSignature
 from agent.errors import DicomError
@@ -36,6 +38,7 @@ from enroll.errors import ScansealError
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
 _UID_LIMIT = 64  # characters (PS3.5 9.1)
 _ORIGINS = frozenset((ContentClass.ORIGINAL, ContentClass.DERIVED, ContentClass.SYNTHETIC))
+_PIXELS = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
 _MOST_MACS = 16  # different ones of one source; each costs a hash of it
 
 
@@ -49,7 +52,7 @@ class NodeVerdict(StrEnum):
     BROKEN = "broken"
     UNSIGNED = "unsigned"
     UNKNOWN_SIGNER = "unknown-signer"
-    ORIGIN_NOT_COVERED = "origin-not-covered"  # original, derived or synthetic: anybody can have written that
+    ORIGIN_NOT_COVERED = "origin-not-covered"  # original, derived or synthetic, or the pixels: anybody can write that
     NO_SOURCES = "no-sources"  # derived, and does not say from what
     NOT_FOLLOWED = "not-followed"  # its sources are beyond a limit
     VERIFIED = "verified"
@@ -89,7 +92,8 @@ class SourceNode:
     Args:
         sop_instance_uid: Its UID.
         sop_class_uid: Its class.
-        standing: What its signatures come to: VERIFIED, UNKNOWN_SIGNER, INDETERMINATE, BROKEN or UNSIGNED.
+        standing: What its signatures come to: VERIFIED, ORIGIN_NOT_COVERED, UNKNOWN_SIGNER, UNSIGNED, BROKEN or
+            INDETERMINATE.
         signer: Who signed it, where that is known.
         claims: What it says of itself; covered means by a signature of a known signer.
         stated: What it says it was made from; covered means the same.
@@ -107,6 +111,8 @@ class SourceNode:
 
 Lookup = Callable[[str], SourceNode | None]
 MacOf = Callable[[str, StatedMac], bytes | None]
+# What the signatures in a report come to, whatever the sources of the instance are: an entry of `SourceNode.standing`.
+StandingOf = Callable[[InstanceReport], NodeVerdict]
 
 
 @dataclass(frozen=True)
@@ -164,50 +170,44 @@ class ProvenanceGraph:
     findings: tuple[Finding, ...] = ()
 
     @property
-    def sources_verified(self) -> bool:
-        """Whether the root and everything that it was made from is verified."""
+    def sources_verified(self) -> bool | None:
+        """Whether the root and everything that it was made from is verified; None where it was made from nothing.
+
+        Nothing is in doubt then, but there is no source either that could have been verified.
+        """
         holds = (LinkCheck.FITS, LinkCheck.NOT_STATED)
-        return all(node.verdict is NodeVerdict.VERIFIED for node in self.nodes) and all(
+        verified = all(node.verdict is NodeVerdict.VERIFIED for node in self.nodes) and all(
             edge.covered and edge.check in holds for edge in self.edges
         )
+        return None if verified and not self.edges else verified
 
 
-def source_node(report: InstanceReport, data_set: DataSet) -> SourceNode:
+def source_node(report: InstanceReport, data_set: DataSet, standing_of: StandingOf) -> SourceNode:
     """What the graph needs to know of an instance that was verified.
 
     Args:
         report: The verification.
         data_set: Its data set.
+        standing_of: What signatures come to.
     """
-    speaking = [signature for signature in report.signatures if _speaks(signature)]
+    speaking = [
+        signature
+        for signature in report.signatures
+        if standing_of(replace(report, signatures=(signature,))) is NodeVerdict.VERIFIED
+    ]
     covered = frozenset(tag for signature in speaking for tag in signature.coverage.covered)
+    standing = standing_of(report)
+    if standing is NodeVerdict.VERIFIED and any(tag in data_set and tag not in covered for tag in _PIXELS):
+        standing = NodeVerdict.ORIGIN_NOT_COVERED
     return SourceNode(
         sop_instance_uid=report.sop_instance_uid,
         sop_class_uid=report.sop_class_uid,
-        standing=_standing(report.signatures),
+        standing=standing,
         signer=next((signature.signer for signature in (*speaking, *report.signatures)), ""),
         claims=claims_of(data_set, covered),
         stated=stated_sources(data_set, covered),
         signatures=dict(_signature_values(data_set)),
     )
-
-
-def _speaks(signature: SignatureReport) -> bool:
-    """Whether a signature shows whose instance this is. What can be forged today shows nothing."""
-    facts = (signature.integrity, signature.algorithms, signature.time, signature.chain, signature.identity)
-    doubts = {Outcome.FAILED, Outcome.INDETERMINATE} & {fact.outcome for fact in facts}
-    return signature.algorithms.grade is Grade.CURRENT and not doubts
-
-
-def _standing(signatures: tuple[SignatureReport, ...]) -> NodeVerdict:
-    if not signatures:
-        return NodeVerdict.UNSIGNED
-    if any(signature.intact is False for signature in signatures):
-        return NodeVerdict.BROKEN
-    if any(map(_speaks, signatures)):
-        return NodeVerdict.VERIFIED
-    refused = any(Outcome.FAILED in (signature.chain.outcome, signature.identity.outcome) for signature in signatures)
-    return NodeVerdict.UNKNOWN_SIGNER if refused else NodeVerdict.INDETERMINATE
 
 
 def _signature_values(data_set: DataSet) -> Iterator[tuple[str, bytes]]:

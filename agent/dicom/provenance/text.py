@@ -42,7 +42,7 @@ def provenance_text(graph: ProvenanceGraph, most_lines: int = _MOST_LINES) -> st
             lines.append("...")
             break
         lines.append(line)
-    lines.append(f"sources verified ({len(graph.nodes)} instances)" if graph.sources_verified else _doubt(graph))
+    lines.append(_whole(graph))
     lines += [f"note: {finding.what}" for finding in graph.findings]
     return "\n".join(lines)
 
@@ -51,7 +51,7 @@ def provenance_json(graph: ProvenanceGraph) -> dict[str, object]:
     """The graph as JSON values."""
     return {
         "root": graph.root,
-        "sources_verified": graph.sources_verified,
+        "sources_verified": graph.sources_verified is True,
         "nodes": [
             {
                 "sop_instance_uid": node.sop_instance_uid,
@@ -121,7 +121,11 @@ def _described(branch: _Branch, *, again: bool) -> str:
     return f"{head}: {', '.join(details)}" if details else head
 
 
-def _doubt(graph: ProvenanceGraph) -> str:
+def _whole(graph: ProvenanceGraph) -> str:
+    if graph.sources_verified is None:
+        return "it names no sources"
+    if graph.sources_verified:
+        return f"sources verified ({len(graph.nodes)} instances)"
     doubtful = [node for node in graph.nodes if node.verdict is not NodeVerdict.VERIFIED]
     if doubtful:
         first = doubtful[0]

@@ -59,7 +59,7 @@ verifies it, and checks that the named finding is there and that the result is n
   programs could understand it differently; nothing else is said of it then. `instance` is what concerns the file as a
   whole, `nested` a signature inside of the data set.
 - *dcmsign* is what `dcmsign --verify +rc` of DCMTK 3.6.7, the other free implementation, says to the same file, given
-  the same trust anchors and revocation list.
+  the same certificates and revocation lists.
 
 """
 

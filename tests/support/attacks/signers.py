@@ -61,6 +61,12 @@ def hospital_ca() -> HospitalCa:
 
 
 @cache
+def weak_ca() -> HospitalCa:
+    """A CA below that of the hospital, of former times."""
+    return HospitalCa("Old CA", parent=hospital_ca(), key=rsa_key("Old CA", 1024))
+
+
+@cache
 def foreign_ca() -> HospitalCa:
     """A CA that nobody here trusts."""
     return HospitalCa("Foreign CA")
@@ -105,9 +111,13 @@ def time_stamp_authority() -> Tsa:
 @cache
 def trust() -> TrustMaterial:
     """What all files are judged by, honest and attacked ones."""
-    ca = hospital_ca()
+    ca, old = hospital_ca(), weak_ca()
     return TrustMaterial(
         anchors=(ca.certificate,),
+        intermediates=(old.certificate,),
         time_stamp_anchors=(time_stamp_authority().anchor,),
-        revocation_lists=(revocation_list(ca.name, ca.key, NOW, {_REVOKED_SERIAL: REVOKED_AT}),),
+        revocation_lists=(
+            revocation_list(ca.name, ca.key, NOW, {_REVOKED_SERIAL: REVOKED_AT}),
+            revocation_list(old.name, old.key, NOW),
+        ),
     )

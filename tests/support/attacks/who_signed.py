@@ -7,9 +7,12 @@ from functools import cache
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enroll.csr import hardware_module_name
+from enroll.der import object_identifier
 from tests.support.attacks.editing import Change, in_signature, rewritten, with_nodes, with_value
 from tests.support.attacks.registry import Attack, Dcmsign
 from tests.support.attacks.resigning import Who, resigned
@@ -24,6 +27,7 @@ from tests.support.attacks.signers import (
     rsa_key,
     scanner,
     signer,
+    weak_ca,
 )
 from tests.support.pki import CA_KEY_USAGE, NOW, HospitalCa, name
 from tests.support.raw_dicom import Node
@@ -31,11 +35,15 @@ from tests.support.raw_dicom import Node
 ACCEPTS = Dcmsign.ACCEPTS
 UNTRUSTED = ("chain: certificate-untrusted",)
 WRONG_USAGE = ("chain: certificate-wrong-usage",)
+WEAK: Final = ("chain: chain-weak",)
 CERTIFICATE: Final = 0x04000115
+_WITH_SHA256: Final = object_identifier("1.2.840.113549.1.1.11")  # RFC 4055 5
+_WITH_SHA1: Final = object_identifier("1.2.840.113549.1.1.5")
 
 
 @cache
-def _usage(**changes: bool) -> x509.KeyUsage:
+def key_usage(**changes: bool) -> x509.KeyUsage:
+    """The extension keyUsage with these bits."""
     nothing = dict.fromkeys(
         (
             "digital_signature",
@@ -61,6 +69,15 @@ def _odd(**certificate: Any) -> Who:
 def _below(ca: HospitalCa) -> Signer:
     """The scanner with a certificate of that CA."""
     return signer(issuer=ca, key=rsa_key(SERIAL, 3072))
+
+
+def _under_sha1() -> Signer:
+    """The scanner with a certificate that the CA of the hospital signed with SHA-1, which no library does any more."""
+    honest = scanner()
+    body = honest.certificate.tbs_certificate_bytes.replace(_WITH_SHA256, _WITH_SHA1)
+    value = rsa_key("CA").sign(body, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - an antique signature
+    encoded = honest.certificate_der.replace(_WITH_SHA256, _WITH_SHA1)
+    return Signer(honest.key, x509.load_der_x509_certificate(encoded[: -len(value)] + value))
 
 
 @cache
@@ -203,7 +220,7 @@ _NOT_GOOD_ANY_MORE: Final = (
     Attack(
         "certificate-for-encryption",
         "The key was certified for encryption and not for signatures.",
-        resigned(_odd(usage=_usage(key_encipherment=True))),
+        resigned(_odd(usage=key_usage(key_encipherment=True))),
         WRONG_USAGE,
         ACCEPTS,
     ),
@@ -228,6 +245,25 @@ _NOT_GOOD_ANY_MORE: Final = (
             _odd(critical_extension=x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.32473.9"), b"\5\0"))
         ),
         UNTRUSTED,
+    ),
+)
+
+_WEAK: Final = (
+    Attack(
+        "intermediate-of-rsa-1024",
+        "The certificate comes from a CA below that of the hospital whose key is so short that it can be calculated: "
+        "whoever did so names himself as any scanner.",
+        resigned(lambda: _below(weak_ca())),
+        WEAK,
+        ACCEPTS,
+    ),
+    Attack(
+        "certificate-signed-with-sha-1",
+        "The certificate is signed with SHA-1: it may be one that the CA issued to somebody else, with the names "
+        "exchanged for those of a scanner.",
+        resigned(_under_sha1),
+        WEAK,
+        ACCEPTS,
     ),
 )
 
@@ -324,4 +360,4 @@ _SOMEBODY_ELSE: Final = (
     ),
 )
 
-ATTACKS: Final = (*_FOREIGN, *_NOT_GOOD_ANY_MORE, *_SOMEBODY_ELSE)
+ATTACKS: Final = (*_FOREIGN, *_NOT_GOOD_ANY_MORE, *_WEAK, *_SOMEBODY_ELSE)
