@@ -19,7 +19,7 @@ from agent.dicom.elements import (
     UNDEFINED_LENGTH,
     Encoding,
 )
-from agent.dicom.headers import Header, Limits, Scope
+from agent.dicom.headers import Header, Limits, Scope, Visits
 from agent.dicom.outline import Outline
 from agent.dicom.reader import Scanner
 from agent.dicom.signable import is_signable
@@ -28,6 +28,8 @@ from agent.dicom.window import Window
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 MOST_OF_A_VALUE = 65_536  # bytes of one value that are given out
+MOST_VISITS = 3_000_000  # of elements, by all walks over one instance
+VISITS_OF_AN_ITEM = 3  # what looking at an item costs by itself
 
 _PLAIN_HEADER = struct.Struct("<HHHH")
 _SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
@@ -59,8 +61,12 @@ class Survey:
 class _Surveyor(Scanner):
     """Walks a data set as the scanner does and takes note of where everything is."""
 
-    def __init__(self, mac: MacStream, encoding: Encoding, limits: Limits, *, encapsulated: bool) -> None:
-        super().__init__(mac.window, encoding, encapsulated=encapsulated, mac=mac, covers=_never, limits=limits)
+    def __init__(
+        self, mac: MacStream, encoding: Encoding, limits: Limits, visits: Visits, *, encapsulated: bool
+    ) -> None:
+        super().__init__(
+            mac.window, encoding, encapsulated=encapsulated, mac=mac, covers=_never, limits=limits, visits=visits
+        )
         self.survey = Survey([], [], [], set(), set(), self._outline)
 
     def _plainest_elements(self, last: int) -> int:
@@ -140,6 +146,7 @@ class DataSet(Collection[int]):
         encoding: How it is encoded.
         limits: What it may demand.
         encapsulated: Whether the transfer syntax stores Pixel Data in fragments (PS3.5 A.4).
+        visits: What all walks over it, and over what encloses it, may cost together.
         outer: The scope of what encloses it.
         character_set: Specific Character Set (0008,0005) of what encloses it.
 
@@ -156,6 +163,7 @@ class DataSet(Collection[int]):
         limits: Limits,
         *,
         encapsulated: bool = False,
+        visits: Visits | None = None,
         outer: Scope | None = None,
         character_set: tuple[str, ...] = (),
     ) -> None:
@@ -163,6 +171,8 @@ class DataSet(Collection[int]):
         self._data = memoryview(data)[:end]
         self._limits = limits
         self._encapsulated = encapsulated
+        self._visits = visits or Visits(MOST_VISITS)
+        self._visits.count(VISITS_OF_AN_ITEM)
         self._scope = outer.inner(encoding) if outer else Scope(encoding)
         surveyor = self._surveyor(start)
         surveyor.walk(self._scope)
@@ -251,6 +261,7 @@ class DataSet(Collection[int]):
             state: The hash.
         """
         survey = self.survey
+        self._visits.count(len(survey.tags) // 8)  # as quick as that
         mac = MacStream(Window.over(self._data), state)
         run_start = run_end = 0
         for tag, start, end in zip(survey.tags, survey.starts, survey.ends, strict=True):
@@ -282,6 +293,7 @@ class DataSet(Collection[int]):
             self.encoding,
             self._limits,
             encapsulated=self._encapsulated,
+            visits=self._visits,
             outer=self._scope,
             character_set=self._character_set,
         )
@@ -309,7 +321,7 @@ class DataSet(Collection[int]):
     def _surveyor(self, start: int, mac: MacStream | None = None) -> _Surveyor:
         mac = mac or MacStream(Window.over(self._data), hashlib.sha256())
         mac.window.position = start
-        return _Surveyor(mac, self.encoding, self._limits, encapsulated=self._encapsulated)
+        return _Surveyor(mac, self.encoding, self._limits, self._visits, encapsulated=self._encapsulated)
 
 
 def _never(_tag: int) -> bool:

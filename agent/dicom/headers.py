@@ -38,6 +38,31 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+class Visits:
+    """How often elements may be visited in all walks over one instance together.
+
+    Args:
+        left: Elements, items and fragments that may still be visited.
+    """
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def count(self, elements: int) -> None:
+        """Count elements that were visited.
+
+        Raises:
+            DicomError: More than the limit.
+        """
+        self.left -= elements
+        if self.left < 0:
+            raise DicomError(
+                "The instance is built so that reading it takes too long.",
+                remedy="No real object needs that; the instance was made to do harm or is damaged.",
+                code="too-many-elements",
+            )
+
+
 class Header(NamedTuple):
     """Tag, VR and length of an element; a delimiter has no VR.
 
@@ -99,13 +124,15 @@ class HeaderReader:
         window: Where the bytes come from.
         encapsulated: Whether the transfer syntax stores Pixel Data in fragments (PS3.5 A.4).
         limits: What the instance may demand.
+        visits: What all walks over it may cost together, if there are several.
     """
 
-    def __init__(self, window: Window, limits: Limits, *, encapsulated: bool) -> None:
+    def __init__(self, window: Window, limits: Limits, *, encapsulated: bool, visits: Visits | None = None) -> None:
         self._window = window
         self._limits = limits
         self._encapsulated = encapsulated
         self._elements_left = limits.elements
+        self._visits = visits
 
     def element(self, scope: Scope, *, first: bool = False) -> Header:
         """Look at the header of the next element; nothing is consumed.
@@ -187,6 +214,8 @@ class HeaderReader:
         Raises:
             DicomError: More than the limit.
         """
+        if self._visits is not None:
+            self._visits.count(elements)
         self._elements_left -= elements
         if self._elements_left < 0:
             raise DicomError(

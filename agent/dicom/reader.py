@@ -30,7 +30,7 @@ from agent.dicom.elements import (
     Encoding,
     tag_name,
 )
-from agent.dicom.headers import Header, HeaderReader, Limits, Scope, malformed
+from agent.dicom.headers import Header, HeaderReader, Limits, Scope, Visits, malformed
 from agent.dicom.outline import Outline, SequenceSpan
 from agent.dicom.signable import (
     DIGITAL_SIGNATURES_GROUP,
@@ -71,6 +71,7 @@ class Scanner:
             otherwise it is left uncovered.
         limits: What the data set may demand.
         capture: Tags of the data set whose values are wanted.
+        visits: What all walks over the instance may cost together, if there are several.
     """
 
     def __init__(  # noqa: PLR0913 - the walk is configured once
@@ -84,6 +85,7 @@ class Scanner:
         limits: Limits,
         must_be_signable: Callable[[int], bool] = _always,
         capture: frozenset[int] = frozenset(),
+        visits: Visits | None = None,
     ) -> None:
         self._window = window
         self._encoding = encoding
@@ -94,7 +96,7 @@ class Scanner:
         self._limits = limits
         self._capture = capture
         self._outline = Outline()
-        self._headers = HeaderReader(window, limits, encapsulated=encapsulated)
+        self._headers = HeaderReader(window, limits, encapsulated=encapsulated, visits=visits)
 
     def walk(self, scope: Scope | None = None) -> Outline:
         """Walk to the end of the data set.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from itertools import islice
 
 from agent.dicom.data_set import DataSet
 from agent.dicom.elements import DATA_SET_TRAILING_PADDING, Encoding, tag_name
@@ -25,6 +26,8 @@ from agent.dicom.signature_items import (
     MacParameters,
 )
 from agent.dicom.stream import Hash
+
+MOST_PURPOSES = 18  # CID 7007 has as many
 
 _CODE_VALUE = 0x00080100
 _CODING_SCHEME_DESIGNATOR = 0x00080102
@@ -95,7 +98,7 @@ class DigitalSignature:
             signature=_value(found, SIGNATURE),
             time_stamp_type=found.text(CERTIFIED_TIMESTAMP_TYPE),
             time_stamp=found.value(CERTIFIED_TIMESTAMP),
-            purposes=tuple(_purpose(code) for code in found.items(DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE)),
+            purposes=_purposes(found),
             _item=found,
         )
 
@@ -162,6 +165,13 @@ def _mac_id(item: DataSet) -> int:
     if number is None or len(item.value(MAC_ID_NUMBER)) != 2:
         raise malformed("MAC ID Number (0400,0005) is not one number.", "signature-malformed")
     return number
+
+
+def _purposes(item: DataSet) -> tuple[str, ...]:
+    codes = tuple(islice(item.items(DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE), MOST_PURPOSES + 1))
+    if len(codes) > MOST_PURPOSES:
+        raise malformed(f"A signature has more than {MOST_PURPOSES} purposes.", "signature-malformed")
+    return tuple(map(_purpose, codes))
 
 
 def _purpose(code: DataSet) -> str:
