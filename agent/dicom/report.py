@@ -155,6 +155,10 @@ class MatchResult(StrEnum):
     CERTIFICATE_SILENT = "certificate-silent"
 
 
+# The subjects of a comparison that name one single device.
+NAME_ONE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
+
+
 @dataclass(frozen=True)
 class Match:
     """One comparison of the image with the certificate.

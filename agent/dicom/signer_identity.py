@@ -30,7 +30,17 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from agent.dicom.data_set import DataSet
 from agent.dicom.elements import tag_name
-from agent.dicom.report import ContentClass, Equipment, Finding, Identity, IdentityLevel, Match, MatchResult, Outcome
+from agent.dicom.report import (
+    NAME_ONE_DEVICE,
+    ContentClass,
+    Equipment,
+    Finding,
+    Identity,
+    IdentityLevel,
+    Match,
+    MatchResult,
+    Outcome,
+)
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, alternative_names
 from enroll.csr import HARDWARE_MODULE_NAME, RESERVED_UNITS, Usage
@@ -60,7 +70,6 @@ _ATTRIBUTES = {
     "department": INSTITUTIONAL_DEPARTMENT_NAME,
 }
 _CONTENT_OF = {Usage.DERIVATION: ContentClass.DERIVED, Usage.SYNTHESIS: ContentClass.SYNTHETIC}
-_NAME_THE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
 _MOST_UDIS = 16  # of one instance
 _LONGEST_NAME = 1_024  # characters
 _MOST_NAMES = 16  # of one kind in one certificate
@@ -152,7 +161,7 @@ class _Names:
     @property
     def name_one_device(self) -> bool:
         """Whether at least one unambiguous name is that of a single device."""
-        return any(len(self.of(subject)) == 1 and _key(subject, self.of(subject)[0]) for subject in _NAME_THE_DEVICE)
+        return any(len(self.of(subject)) == 1 and _key(subject, self.of(subject)[0]) for subject in NAME_ONE_DEVICE)
 
 
 def _names_in(certificate: x509.Certificate) -> _Names:
@@ -326,13 +335,13 @@ def _conclusions(matches: dict[str, Match], level: IdentityLevel) -> Iterator[Fi
     differing = [match for match in matches.values() if match.result is MatchResult.MISMATCH]
     for match in differing:
         said = f"The image says {match.subject} {match.image!r}, the certificate {match.certificate!r}"
-        if match.subject in _NAME_THE_DEVICE:
+        if match.subject in NAME_ONE_DEVICE:
             yield Finding("identity-mismatch", f"{said}: another device signed it.")
         else:
             yield Finding("identity-differs", f"{said}.", Outcome.FLAGGED)
     compared = {match.subject for match in matches.values() if match.result in _COMPARED}
     if level in (IdentityLevel.DEVICE, IdentityLevel.DEVICE_AND_OWNER):
-        compared &= _NAME_THE_DEVICE
+        compared &= NAME_ONE_DEVICE
     if not compared:
         what = (
             "Nothing that the certificate names the signer by is said in the image as well, so it cannot be compared."

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from agent.dicom.report import IdentityLevel, MatchResult, Outcome, SignatureReport
+from agent.dicom.report import NAME_ONE_DEVICE, IdentityLevel, MatchResult, Outcome, SignatureReport
 from agent.policy.judgement import IdentityAxis
 from agent.policy.model import Anchor, AnchorKind, Entry, Identifies, Named, Policy
 from agent.policy.model import Signer as ExpectedSigner
@@ -20,7 +20,6 @@ from enroll.certificates import PARSE_ERRORS
 
 _ANY_POLICY = "2.5.29.32.0"  # RFC 5280 4.2.1.4
 # What tells one device from all others; a manufacturer or a model does not.
-_NAME_THE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
 _AS_REQUIRED = {"hardware-serial": Named.SERIAL}
 _NO_DEVICE = frozenset((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
 # These are judged by when the signature existed, not by whether there is a path.
@@ -109,7 +108,7 @@ def _without_policy(signature: SignatureReport) -> Signer:
 def _is_tied(signature: SignatureReport) -> bool:
     """Whether the certificate and what is covered of the image name the same single device."""
     matches = signature.identity.matches
-    return any(match.subject in _NAME_THE_DEVICE and match.result is MatchResult.MATCH for match in matches)
+    return any(match.subject in NAME_ONE_DEVICE and match.result is MatchResult.MATCH for match in matches)
 
 
 def _doubt(signature: SignatureReport, context: Context) -> Signer | None:
