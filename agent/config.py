@@ -170,10 +170,12 @@ def load(path: Path, files: StateFiles) -> Configuration:
         if name not in enroll_names | agent_names:
             raise _unknown_table(name, enroll_names | agent_names, path)
     _refuse_antique_hash(tables)
-    return Configuration(
+    configuration = Configuration(
         enroll=read_settings(EnrollSettings, {name: tables[name] for name in tables if name in enroll_names}, ""),
         agent=read_settings(AgentSettings, {name: tables[name] for name in tables if name in agent_names}, ""),
     )
+    _refuse_private_elements_of_minimum(configuration.agent.signing)
+    return configuration
 
 
 def _refuse_antique_hash(tables: Mapping[str, Any]) -> None:
@@ -183,6 +185,14 @@ def _refuse_antique_hash(tables: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"[signing] hash is {name!r}. scanseal never makes such a signature: it could be forged.",
             remedy=f"Use one of: {', '.join(HashName)}. Old signatures are still verified (PS3.15 C.1, note).",
+        )
+
+
+def _refuse_private_elements_of_minimum(signing: SigningSettings) -> None:
+    if signing.private_elements and signing.profile is ProfileName.CREATOR_RSA:
+        raise ConfigurationError(
+            "[signing] private_elements is true, but the profile creator-rsa covers what PS3.15 C.2 names and no more.",
+            remedy='Write profile = "creator-plus", or private_elements = false.',
         )
 
 

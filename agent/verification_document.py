@@ -14,11 +14,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agent.dicom.elements import tag_name
 from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.provenance.text import provenance_json
-from agent.dicom.report import Fact, Finding, InstanceReport, SignatureReport
+from agent.dicom.report import Coverage, Fact, Finding, InstanceReport, SignatureReport
 from agent.policy.judgement import Judgement
 from enroll.certificates import name_text
 
 SCHEMA = "scanseal-verification/1"
+MOST_TAGS = 16_384  # of a list; no signature can list more itself
 
 
 def document_of(report: InstanceReport, judgement: Judgement, graph: ProvenanceGraph | None) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
 
 
 def _signature(report: SignatureReport) -> dict[str, Any]:
-    coverage, algorithms, time, chain = report.coverage, report.algorithms, report.time, report.chain
+    algorithms, time, chain = report.algorithms, report.time, report.chain
     diagnosis = report.diagnosis
     return {
         "location": report.location,
@@ -107,13 +108,7 @@ def _signature(report: SignatureReport) -> dict[str, Any]:
         "signer": report.signer,
         "certificate": _certificate(report.certificate) if report.certificate else None,
         "integrity": _fact(report.integrity),
-        "coverage": {
-            **_fact(coverage),
-            "covered": _tags(coverage.covered),
-            "missing": _tags(coverage.missing),
-            "excluded": _tags(coverage.excluded),
-            "unsignable": _tags(coverage.unsignable),
-        },
+        "coverage": _coverage(report.coverage),
         "algorithms": {**_fact(algorithms), "mac": algorithms.mac, "key": algorithms.key, "grade": algorithms.grade},
         "time": {
             **_fact(time),
@@ -146,6 +141,18 @@ def _signature(report: SignatureReport) -> dict[str, Any]:
     }
 
 
+def _coverage(coverage: Coverage) -> dict[str, Any]:
+    tags = {
+        "covered": coverage.covered,
+        "missing": coverage.missing,
+        "excluded": coverage.excluded,
+        "unsignable": coverage.unsignable,
+    }
+    listed = {name: [tag_name(tag) for tag in each[:MOST_TAGS]] for name, each in tags.items()}
+    unlisted = {name: len(each) - len(listed[name]) for name, each in tags.items()}
+    return {**_fact(coverage), **listed, "unlisted": unlisted}
+
+
 def _fact(fact: Fact) -> dict[str, Any]:
     return {"outcome": fact.outcome, "findings": _findings(fact.findings)}
 
@@ -163,10 +170,6 @@ def _certificate(certificate: x509.Certificate) -> dict[str, Any]:
         "not_after": _time(certificate.not_valid_after_utc),
         "sha256": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
     }
-
-
-def _tags(tags: Iterable[int]) -> list[str]:
-    return [tag_name(tag) for tag in tags]
 
 
 def _time(moment: datetime | None) -> str | None:

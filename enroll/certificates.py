@@ -43,14 +43,14 @@ def name_text(name: x509.Name) -> str:
     return printable(name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"}))
 
 
-def read_certificates(path: Path, files: StateFiles, *, follow: bool = False) -> tuple[x509.Certificate, ...]:
+def read_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, at least one; see `StateFiles.read`.
 
     Raises:
         StateError: Unreadable, or it holds none.
     """
     try:
-        return tuple(x509.load_pem_x509_certificates(files.read(path, follow=follow)))
+        return tuple(x509.load_pem_x509_certificates(files.read(path)))
     except PARSE_ERRORS as error:
         raise damaged(path) from error
 

@@ -37,7 +37,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
-from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, public_key_info, read_certificates
+from enroll import der
+from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, public_key_info
 from enroll.csr import DOCUMENT_SIGNING, RESERVED_UNITS, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
@@ -48,6 +49,7 @@ CERTIFICATES_LIMIT = 10
 CLOCK_SKEW = timedelta(minutes=5)
 MINIMUM_LIFETIME = timedelta(minutes=1)
 
+_DER_SEQUENCE = bytes((der.SEQUENCE,))  # PEM begins with text
 _RSA_BITS = 2048
 _CURVE_BITS = 256
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -166,9 +168,13 @@ def verify_signer(
     key_usage = _extension(content, x509.KeyUsage)
     if key_usage is not None and not key_usage.digital_signature:
         raise _refused("wrong-usage", "keyUsage does not allow digital signatures.")
-    extended = _extension(content, x509.ExtendedKeyUsage)
-    if extended is not None and not _MAY_SIGN_DOCUMENTS & set(extended):
-        raise _refused("wrong-usage", "extendedKeyUsage does not allow document signing.")
+    # An authority can pass on no more than it has itself: what a CA for web servers issues signs no images. The anchor
+    # is trusted as it is.
+    for link in chain[:-1] or chain:
+        extended = _extension(_parse(link), x509.ExtendedKeyUsage)
+        if extended is not None and not _MAY_SIGN_DOCUMENTS & set(extended):
+            what = f"extendedKeyUsage of {name_text(link.subject)!r} does not allow document signing."
+            raise _refused("wrong-usage", what)
     return chain
 
 
@@ -216,18 +222,32 @@ def names_kept(certificate: x509.Certificate, request: CertificateRequest) -> bo
 
 
 def read_anchors(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:
-    """The pinned CA certificates of a PEM file.
+    """The pinned CA certificates that are configured.
 
     Raises:
         ConfigurationError: No file is configured, or it holds no certificate.
     """
     if path is None:
-        raise ConfigurationError("[est] anchor_file is not set.", remedy="Name the PEM file of the hospital's CA.")
-    remedy = "Put the CA certificate there as PEM, received on a trusted way."
+        raise ConfigurationError("[est] anchor_file is not set.", remedy="Name the file of the hospital's CA.")
+    return read_ca_certificates(path, files)
+
+
+def read_ca_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
+    """CA certificates that somebody put into a file: PEM, or one in DER.
+
+    Raises:
+        ConfigurationError: Not readable, or it holds none.
+    """
     try:
-        return read_certificates(path, files, follow=True)
+        data = files.read(path, follow=True)
+        if data.startswith(_DER_SEQUENCE):
+            return (x509.load_der_x509_certificate(data),)
+        return tuple(x509.load_pem_x509_certificates(data))
     except StateError as error:
-        raise ConfigurationError(f"No CA certificate: {error.what}", remedy=remedy) from error
+        what = f"No CA certificate: {error.what}"
+    except PARSE_ERRORS:
+        what = f"{path} holds no certificate."
+    raise ConfigurationError(what, remedy="Put the CA certificate there as PEM or DER, received on a trusted way.")
 
 
 def _check_size(certificates: Sequence[x509.Certificate]) -> None:

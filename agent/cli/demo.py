@@ -17,6 +17,7 @@ import click
 
 from agent.cli import exits
 from agent.cli.try_out import SERIAL_NUMBER
+from agent.policy.verdicts import ExitCode
 from enroll.clock import Clock, SystemClock
 from enroll.errors import ScansealError
 from enroll.statefile import StateFiles
@@ -180,7 +181,7 @@ class _Demo:
         image = pydicom.dcmread(signed[0])
         image.PatientName = "Corrected^Name"
         image.save_as(renamed)
-        self._run("verify", "--anchor", ANCHOR, changed.name, expected=exits.BROKEN)
+        self._run("verify", "--anchor", ANCHOR, changed.name, expected=ExitCode.BROKEN)
         self._run("verify", "--anchor", ANCHOR, renamed.name)
 
     def _second_opinion(self, signed: Sequence[Path]) -> str:

@@ -1,7 +1,7 @@
 """Exit codes. They are documented in docs/exit-codes.md and stay as they are.
 
-Codes 1 to 7 are verdicts of `scanseal verify`; the rest follows sysexits.h, which keeps clear of them. Python's own 1
-for a crash and 2 for a usage error are mapped away.
+Codes 1 to 7 are verdicts of `scanseal verify` (`agent.policy.verdicts.ExitCode`); the rest follows sysexits.h, which
+keeps clear of them. Python's own 1 for a crash and 2 for a usage error are mapped away.
 """
 
 from __future__ import annotations
@@ -36,13 +36,6 @@ from enroll.errors import (
 )
 
 OK = 0
-BROKEN = 1
-UNSIGNED_VIOLATION = 2
-VALID_WITH_RESERVATIONS = 3
-UNSIGNED = 4
-NOT_ACCEPTED = 5
-UNVERIFIED_SOURCE = 6
-INDETERMINATE = 7
 USAGE = 64
 INSTANCE_REFUSED = 65
 NO_INPUT = 66

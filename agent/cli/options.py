@@ -7,8 +7,9 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -22,6 +23,7 @@ from enroll.foreign import printable
 from enroll.statefile import StateFiles
 
 LARGEST_IN_MEMORY = 256 << 20  # bytes of an instance that is read as a whole
+WORKING_MEMORY = 16 << 20  # bytes; more than most instances have
 LONGEST_NAME = 4096  # characters of the name of a file with its folders (PATH_MAX)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,8 +65,16 @@ def progress(files: Sequence[Path], label: str, *, hidden: bool = False) -> Iter
 
 def size_of(path: Path) -> int:
     """Bytes of a regular file; 0 of what is none, or cannot be looked at."""
-    status = _status(path, follow_symlinks=True)
+    status = _status(path)
     return status.st_size if status and stat.S_ISREG(status.st_mode) else 0
+
+
+def any_mapped(files: Iterable[Path]) -> bool:
+    """Whether one of the files is so large that `instance_bytes` maps it.
+
+    If it becomes shorter meanwhile, the process that looks at it dies by SIGBUS: it should be one that may.
+    """
+    return any(size_of(file) > LARGEST_IN_MEMORY for file in files)
 
 
 def echo_over_progress(text: str) -> None:
@@ -80,7 +90,7 @@ def show(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def regular_file(path: Path) -> Iterator[BinaryIO]:
+def regular_file(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading.
 
     Raises:
@@ -109,16 +119,21 @@ def first_bytes(path: Path, count: int) -> bytes:
 
 
 @contextmanager
-def instance_bytes(path: Path) -> Iterator[bytes | memoryview]:
+def instance_bytes(path: Path, into: bytearray | None = None) -> Iterator[bytes | memoryview]:
     """The content of a regular file.
 
     A large file is not read into memory but mapped; nobody should write to it meanwhile.
+
+    Args:
+        path: The file.
+        into: Memory for files that fit it, used again for each of them: to touch fresh memory costs as much as to hash
+            it. What was read there is gone with the next file.
 
     Raises:
         InputFileError: Not there, not a regular file, or it cannot be read.
     """
     with regular_file(path) as file:
-        content = _content(file, path)
+        content = _content(file, path, into)
     yield content
 
 
@@ -127,8 +142,11 @@ def shown_name(path: Path) -> str:
     return printable(str(path), LONGEST_NAME)
 
 
-def _content(file: BinaryIO, path: Path) -> bytes | memoryview:
-    if os.fstat(file.fileno()).st_size <= LARGEST_IN_MEMORY:
+def _content(file: BufferedReader, path: Path, into: bytearray | None) -> bytes | memoryview:
+    size = os.fstat(file.fileno()).st_size
+    if into is not None and size < len(into):
+        return memoryview(into)[: _read_into(file, path, memoryview(into)[: size + 1])]
+    if size <= LARGEST_IN_MEMORY:
         return _read(file, path)
     try:
         # Never closed: whoever still looks at a part of it would be cut off. It goes with its last reader.
@@ -137,10 +155,17 @@ def _content(file: BinaryIO, path: Path) -> bytes | memoryview:
         raise _unreadable(path, error) from error
 
 
-def _read(file: BinaryIO, path: Path, count: int = -1) -> bytes:
+def _read(file: BufferedReader, path: Path, count: int = -1) -> bytes:
     try:
         return file.read(count)
     except OSError as error:  # a damaged disk, a file server that has gone
+        raise _unreadable(path, error) from error
+
+
+def _read_into(file: BufferedReader, path: Path, memory: memoryview) -> int:
+    try:
+        return file.readinto(memory)
+    except OSError as error:
         raise _unreadable(path, error) from error
 
 
@@ -151,33 +176,35 @@ def _unreadable(path: Path, error: OSError) -> InputFileError:
 def input_files(paths: Sequence[Path]) -> list[Path]:
     """The files that were named, and all regular files below the folders that were, in order of their names.
 
-    A folder below that cannot be listed stands in for the files in it: reading it will fail, and so be reported.
+    A folder below that cannot be listed, or is a link, stands in for the files in it: reading it will fail, and so be
+    reported. Links to files are followed, as whoever looks at the images would.
 
     Raises:
         click.UsageError: There are none.
     """
     files: list[Path] = []
     for path in paths:
-        status = _status(path, follow_symlinks=True)
+        status = _status(path)
         files += sorted(_files_below(path)) if status and stat.S_ISDIR(status.st_mode) else [path]
     if not files:
-        raise click.UsageError("There is no file in what was named.")
+        raise click.UsageError(f"There is no file in {', '.join(map(shown_name, paths))}. Name DICOM files or folders.")
     return files
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     unlisted: list[str] = []
-    for parent, _, names in os.walk(folder, onerror=lambda error: unlisted.append(error.filename)):
+    for parent, folders, names in os.walk(folder, onerror=lambda error: unlisted.append(error.filename)):
+        yield from (path for name in folders if (path := Path(parent, name)).is_symlink())
         for path in (Path(parent, name) for name in names):
-            status = _status(path, follow_symlinks=False)
+            status = _status(path)
             if status is None or stat.S_ISREG(status.st_mode):
                 yield path
     yield from map(Path, unlisted)
 
 
-def _status(path: Path, *, follow_symlinks: bool) -> os.stat_result | None:
+def _status(path: Path) -> os.stat_result | None:
     with suppress(OSError):
-        return path.stat(follow_symlinks=follow_symlinks)
+        return path.stat()
     return None
 
 

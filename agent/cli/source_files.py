@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from agent.cli.options import instance_bytes
+from agent.cli.options import any_mapped, instance_bytes
+from agent.cli.processes import in_processes
 from agent.dicom.elements import SOP_INSTANCE_UID
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.provenance.graph import (
@@ -26,6 +25,9 @@ from agent.policy.verdicts import Verdict
 from enroll.errors import ScansealError
 
 NODES_KEPT = 1_000  # the images of a derived series were all made from the same ones
+# What says more of its own sources than this is looked at again each time.
+MOST_SOURCES_KEPT = 100  # of one node
+MOST_STATED_KEPT = 1 << 16  # bytes, of one node
 
 # What a judgement makes of an instance in the graph. VERIFIED is whatever a known signer answers for, at a time that
 # holds; whether what matters of it is covered, the graph sees for itself.
@@ -80,12 +82,10 @@ class SourceFiles:
     def __init__(self, files: Sequence[Path], verifier: Verifier, standing_of: StandingOf) -> None:
         self._verifier = verifier
         self._standing_of = standing_of
-        self._node = lru_cache(maxsize=NODES_KEPT)(self._read_node)
+        self._nodes: dict[Path, SourceNode] = {}
         self._files: dict[str, Path] = {}
-        for file in files:
-            with suppress(ScansealError), instance_bytes(file) as data:
-                uid = StoredInstance.read(data, DEFAULT_LIMITS).data_set.text(SOP_INSTANCE_UID)
-                self._files.setdefault(uid, file)
+        for file, uid in zip(files, _uids(files), strict=True):
+            self._files.setdefault(uid, file)
 
     def graph(self, file: Path, uid: str) -> ProvenanceGraph:
         """From what the instance in a file was made.
@@ -112,7 +112,30 @@ class SourceFiles:
 
         return provenance_graph(uid, lookup, stated_mac)
 
+    def _node(self, file: Path) -> SourceNode:
+        if (kept := self._nodes.get(file)) is not None:
+            return kept
+        node = self._read_node(file)
+        if len(node.stated.sources) <= MOST_SOURCES_KEPT and node.stated.size <= MOST_STATED_KEPT:
+            if len(self._nodes) == NODES_KEPT:
+                del self._nodes[next(iter(self._nodes))]  # the oldest
+            self._nodes[file] = node
+        return node
+
     def _read_node(self, file: Path) -> SourceNode:
         with instance_bytes(file) as data:
             instance = StoredInstance.read(data, DEFAULT_LIMITS)
             return source_node(self._verifier.report_on(instance), instance.data_set, self._standing_of)
+
+
+def _uids(files: Sequence[Path]) -> Iterator[str]:
+    """The SOP Instance UID of each; empty for what is no instance."""
+    return in_processes(_uid, files, 1, lambda _: "") if any_mapped(files) else map(_uid, files)
+
+
+def _uid(file: Path) -> str:
+    try:
+        with instance_bytes(file) as data:
+            return StoredInstance.read(data, DEFAULT_LIMITS).data_set.text(SOP_INSTANCE_UID)
+    except ScansealError:
+        return ""

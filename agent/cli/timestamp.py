@@ -280,7 +280,9 @@ def _queried(file: _File, directory: Path) -> dict[str, Any]:
 def _read(data: bytes | memoryview) -> StampableInstance:
     instance = StampableInstance.read(data)
     if not instance.signatures:
-        raise DicomError("It carries no signature.", remedy="Sign it first: `scanseal sign`.", code="not-signed")
+        raise DicomError(
+            "It carries no signature.", remedy="Leave it out: only signatures can be stamped.", code="not-signed"
+        )
     return instance
 
 

@@ -42,7 +42,8 @@ MEANING: dict[Verdict, str] = {
 
 def text_of(file: Path, report: InstanceReport, judgement: Judgement, graph: ProvenanceGraph | None) -> str:
     """What was found of one file, and what it comes to, in lines."""
-    lines = [headline(file, judgement.verdict, judgement.action)]
+    restored = any(signature.intact and signature.restored for signature in report.signatures)
+    lines = [headline(file, judgement.verdict, judgement.action, restored=restored)]
     lines += [f"    {line}" for line in judgement.explanation]
     for signature in (*report.signatures, *report.nested):
         lines += _signature(signature)
@@ -52,9 +53,11 @@ def text_of(file: Path, report: InstanceReport, judgement: Judgement, graph: Pro
     return "\n".join(lines)
 
 
-def headline(file: Path, verdict: Verdict, action: Action = Action.ACCEPT) -> str:
-    """The line that says it all."""
-    return f"{shown_name(file)}: {verdict}: it {MEANING[verdict]}{'' if action is Action.ACCEPT else f' ({action})'}"
+def headline(file: Path, verdict: Verdict, action: Action = Action.ACCEPT, *, restored: bool = False) -> str:
+    """The line that says it all; `restored` tells that a signature is not right as the image is stored."""
+    remarks = ["restored: see below"] * restored + [str(action)] * (action is not Action.ACCEPT)
+    line = f"{shown_name(file)}: {verdict}: it {MEANING[verdict]}"
+    return f"{line} ({', '.join(remarks)})" if remarks else line
 
 
 def summary_of(verdicts: Mapping[Verdict, int]) -> str:
@@ -72,5 +75,5 @@ def _signature(report: SignatureReport) -> Iterator[str]:
     for name, fact in report.facts.items():
         if fact.findings:
             yield f"      {name} {fact.outcome}: {' '.join(finding.what for finding in fact.findings)}"
-    if report.diagnosis:
+    if report.diagnosis and not report.restored:  # else it is a finding
         yield f"      diagnosis: {report.diagnosis.what}"

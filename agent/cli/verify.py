@@ -13,12 +13,11 @@ from pathlib import Path
 
 import click
 
-from agent.cli import exits
 from agent.cli.options import echo_over_progress, input_files, json_option, progress
 from agent.cli.verification_text import summary_of
 from agent.cli.verifying import FileResult, FileVerifier, Question, results_of
 from agent.dicom.profile import ProfileName
-from agent.policy.verdicts import Verdict
+from agent.policy.verdicts import ExitCode, Verdict
 
 _file = click.Path(path_type=Path, readable=False)
 
@@ -108,18 +107,18 @@ class _Tally:
     """
 
     verdicts: Counter[Verdict] = field(default_factory=Counter)
-    exit_code: int = exits.OK
+    exit_code: ExitCode = ExitCode.AS_EXPECTED
     _worst: tuple[bool, int] = (True, len(Verdict))
 
     def add(self, result: FileResult) -> None:
         """One file more."""
         self.verdicts[result.verdict] += 1
-        place = (result.exit_code == exits.OK, result.verdict.rank)
+        place = (result.exit_code is ExitCode.AS_EXPECTED, result.verdict.rank)
         if place < self._worst:
             self._worst, self.exit_code = place, result.exit_code
 
 
-def _print_json(results: Iterator[FileResult], done: Callable[[int], None]) -> int:
+def _print_json(results: Iterator[FileResult], done: Callable[[int], None]) -> ExitCode:
     """One document on one line; a part of it is printed as soon as it is known."""
     tally = _Tally()
     opening = '{"files": ['
@@ -132,12 +131,12 @@ def _print_json(results: Iterator[FileResult], done: Callable[[int], None]) -> i
     return tally.exit_code
 
 
-def _print_text(results: Iterator[FileResult], done: Callable[[int], None], *, quiet: bool) -> int:
+def _print_text(results: Iterator[FileResult], done: Callable[[int], None], *, quiet: bool) -> ExitCode:
     """The answer for each file as soon as it is known, and the summary."""
     tally = _Tally()
     silent = True
     for result in results:
-        if result.exit_code or not quiet:
+        if result.exit_code is not ExitCode.AS_EXPECTED or not quiet:
             echo_over_progress(result.shown)
             silent = False
         tally.add(result)

@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from agent.cli import exits
-from agent.cli.options import instance_bytes
+from agent.cli.options import WORKING_MEMORY, any_mapped, instance_bytes
 from agent.cli.processes import in_processes
 from agent.cli.source_files import SourceFiles, standing
 from agent.cli.verification_text import headline, text_of
@@ -27,13 +27,13 @@ from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Judgement, Receipt
 from agent.policy.load import load_policy
 from agent.policy.model import Policy
-from agent.policy.verdicts import EXIT_CODES, Verdict
+from agent.policy.verdicts import EXIT_CODES, ExitCode, Verdict
 from agent.verification_document import document_of
-from enroll.certificates import read_certificates
 from enroll.clock import SystemClock
-from enroll.errors import ConfigurationError, ScansealError, StateError
+from enroll.errors import ScansealError
 from enroll.revocation import read_revocation_lists
 from enroll.statefile import StateFiles
+from enroll.trust import read_ca_certificates
 
 FILES_PER_PROCESS = 32  # for fewer, it is not worth while to start another one
 
@@ -79,7 +79,7 @@ class FileResult:
     """
 
     verdict: Verdict
-    exit_code: int
+    exit_code: ExitCode
     size: int
     shown: str
 
@@ -97,6 +97,8 @@ class FileVerifier:
     def __init__(self, question: Question) -> None:
         files = StateFiles()
         self._as_json = question.as_json
+        self._source_files = question.sources
+        self._memory = bytearray(WORKING_MEMORY)
         self._now = SystemClock().now()
         self._policy: Policy | None = load_policy(question.policy, files) if question.policy else None
         trust = TrustMaterial(
@@ -109,11 +111,15 @@ class FileVerifier:
         self._receipt = Receipt(question.received or self._now, question.sending_ae)
         self._sources = SourceFiles(question.sources, self._verifier, self._standing) if question.sources else None
 
+    def maps_any(self, files: Sequence[Path]) -> bool:
+        """Whether to verify these files means to map one, or one of the sources."""
+        return any_mapped((*files, *self._source_files))
+
     def result(self, file: Path) -> FileResult:
         """The answer for one file."""
         size = 0
         try:
-            with instance_bytes(file) as data:
+            with instance_bytes(file, self._memory) as data:
                 size = len(data)
                 report = self._verifier.verify(data)
         except ScansealError as error:
@@ -166,23 +172,17 @@ def results_of(files: Sequence[Path], verifier: FileVerifier, jobs: int | None) 
         ConfigurationError: There cannot be as many processes.
     """
     processes = min(jobs or len(os.sched_getaffinity(0)), ceil(len(files) / FILES_PER_PROCESS))
-    if processes == 1:
+    if processes == 1 and not verifier.maps_any(files):
         yield from map(verifier.result, files)
         return
     lost = ScansealError(
         "The process that verified it ended before it had an answer.",
-        remedy="Verify this file alone; if that fails as well, please report it.",
+        remedy="If it or one of its sources was being written to, wait for the end of that and verify it again. "
+        "If that fails as well, please report it.",
         code="process-lost",
     )
     yield from in_processes(verifier.result, files, processes, partial(verifier.not_judged, error=lost))
 
 
 def _certificates(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:
-    if path is None:
-        return ()
-    try:
-        return read_certificates(path, files, follow=True)
-    except StateError as error:
-        raise ConfigurationError(
-            f"No CA certificate: {error.what}", remedy="Put the CA certificate there as PEM, received on a trusted way."
-        ) from error
+    return read_ca_certificates(path, files) if path else ()

@@ -7,19 +7,21 @@ the procedure are given only where their code is one of `_REASONS`; any other is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
-from itertools import chain, islice
+from itertools import chain
 
 from agent.dicom.content import IMAGE_TYPE, SYNTHETIC_DATA
+from agent.dicom.coverage import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import SOP_CLASS_UID
-from agent.dicom.report import Claim, ContentClass
+from agent.dicom.elements import CODE_VALUE, CODING_SCHEME_DESIGNATOR, PIXEL_DATA, SOP_CLASS_UID, tag_name
+from agent.dicom.headers import malformed
+from agent.dicom.provenance.sources import StatedSources, stated_sources
+from agent.dicom.report import Claim, ContentClass, Finding, Outcome
 from enroll.foreign import printable
 
 PRESENTATION_INTENT_TYPE = 0x00080068
-CODE_VALUE = 0x00080100
-CODING_SCHEME_DESIGNATOR = 0x00080102
 DERIVATION_DESCRIPTION = 0x00082111
 DERIVATION_CODE_SEQUENCE = 0x00089215
 QUALITY_CONTROL_SUBJECT = 0x00100200
@@ -29,6 +31,7 @@ PATIENT_IDENTITY_REMOVED = 0x00120062
 CONTENT_QUALIFICATION = 0x00189004
 CONTRIBUTING_EQUIPMENT_SEQUENCE = 0x0018A001
 QUALITY_CONTROL_IMAGE = 0x00280300
+LOSSY_IMAGE_COMPRESSION = 0x00282110
 REASON_FOR_PERFORMED_PROCEDURE_CODE_SEQUENCE = 0x00401012
 CONCEPT_NAME_CODE_SEQUENCE = 0x0040A043
 PURPOSE_OF_REFERENCE_CODE_SEQUENCE = 0x0040A170
@@ -40,8 +43,9 @@ ALGORITHM_FAMILY_CODE_SEQUENCE = 0x0066002F
 INSTANCE_ORIGIN_STATUS = 0x04000600
 
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
-_MOST_ITEMS = 10_000  # of one sequence that are looked at
+_MOST_ITEMS = 10_000  # of one sequence; no real object has a tenth of it
 _MOST_CLAIMS = 100  # different ones; no real object has a tenth of it
+_PIXELS = frozenset((PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA))
 
 
 class Meaning(StrEnum):
@@ -49,6 +53,7 @@ class Meaning(StrEnum):
 
     ORIGINAL = "original"
     DERIVED = "derived"
+    DERIVATION_REMARK = "derivation-remark"  # of a later tool, about what was signed as an original
     SYNTHETIC = "synthetic"
     NOT_SYNTHETIC = "not-synthetic"
     PATIENT = "patient"
@@ -92,12 +97,6 @@ _TERMS: dict[int, dict[str, Meaning | None]] = {  # None: a term that claims not
     QUALITY_CONTROL_IMAGE: {_YES: Meaning.QUALITY_CONTROL, _NO: Meaning.PATIENT},
     CALIBRATION_IMAGE: {_YES: Meaning.CALIBRATION, _NO: None},
     INSTANCE_ORIGIN_STATUS: {"LOCAL": Meaning.LOCAL, "IMPORTED": Meaning.IMPORTED},
-}
-# PS3.3 C.8.16.1.1: MIXED stands for frames of both kinds, so some of them are derived.
-_IMAGE_TYPES = {
-    "ORIGINAL": Meaning.ORIGINAL,
-    "DERIVED": Meaning.DERIVED,
-    "MIXED": Meaning.DERIVED,
 }
 _SEGMENT_ALGORITHM_TYPES = {
     "AUTOMATIC": Meaning.AUTOMATIC,
@@ -145,6 +144,9 @@ def claims_of(data_set: DataSet, covered: frozenset[int]) -> tuple[Claim, ...]:
     Args:
         data_set: The data set of the instance.
         covered: The tags that an intact signature of the data set covers.
+
+    Raises:
+        DicomError: More items than can be looked at.
     """
     found = chain(
         _image_type(data_set, covered),
@@ -159,7 +161,13 @@ def claims_of(data_set: DataSet, covered: frozenset[int]) -> tuple[Claim, ...]:
         different[claim] = None
         if len(different) == _MOST_CLAIMS:
             break
-    return tuple(different)
+    claims = tuple(different)
+    if not _described_later(data_set, covered, claims):
+        return claims
+    return tuple(
+        replace(claim, meaning=Meaning.DERIVATION_REMARK) if claim.tag == DERIVATION_DESCRIPTION else claim
+        for claim in claims
+    )
 
 
 def content_of(claims: Iterable[Claim]) -> frozenset[ContentClass]:
@@ -168,10 +176,21 @@ def content_of(claims: Iterable[Claim]) -> frozenset[ContentClass]:
     return frozenset(content for meaning, content in _CLASSES.items() if meaning in meanings)
 
 
+def remark_findings(claims: Iterable[Claim]) -> Iterator[Finding]:
+    """That the markers hold a remark on a derivation which the signer does not confirm."""
+    if any(claim.meaning == Meaning.DERIVATION_REMARK for claim in claims):
+        what = "It is signed as an original; no signature covers the remark in Derivation Description (0008,2111)."
+        yield Finding("derivation-remark", what, Outcome.FLAGGED)
+
+
 def _image_type(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
-    """PS3.3 C.7.6.1.1.2: value 1 is about the pixels; value 2, PRIMARY or SECONDARY, about the examination."""
+    """PS3.3 C.7.6.1.1.2: value 1 is about the pixels; value 2, PRIMARY or SECONDARY, about the examination.
+
+    MIXED stands for frames of both kinds (PS3.3 C.8.16.1.1). Any other word than ORIGINAL may be read as DERIVED by
+    somebody, so it counts as that.
+    """
     if values := data_set.texts(IMAGE_TYPE):
-        meaning = _IMAGE_TYPES.get(values[0].upper(), Meaning.UNKNOWN)
+        meaning = Meaning.ORIGINAL if values[0].upper() == "ORIGINAL" else Meaning.DERIVED
         yield Claim(IMAGE_TYPE, printable("\\".join(values)), meaning, IMAGE_TYPE in covered)
 
 
@@ -226,6 +245,27 @@ def _derivations(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
         yield Claim(DERIVATION_CODE_SEQUENCE, value, Meaning.DERIVED, DERIVATION_CODE_SEQUENCE in covered)
 
 
+def _described_later(data_set: DataSet, covered: frozenset[int], claims: Sequence[Claim]) -> bool:
+    """Whether what a signature covers says ORIGINAL, and nothing but an unsigned description speaks of a derivation.
+
+    Programs that compress without loss write one (ADR 20). Whatever else says so, covered or not, is believed.
+    """
+    if DERIVATION_DESCRIPTION not in data_set or DERIVATION_DESCRIPTION in covered:
+        return False
+    pixels = [tag for tag in _PIXELS if tag in data_set]
+    original = any(claim.tag == IMAGE_TYPE and claim.meaning == Meaning.ORIGINAL for claim in claims)
+    others = (claim for claim in claims if claim.tag != DERIVATION_DESCRIPTION)
+    return (
+        original
+        and bool(pixels)
+        and covered.issuperset((IMAGE_TYPE, *pixels))
+        and set(data_set.texts(LOSSY_IMAGE_COMPRESSION)) <= {"00"}
+        and DERIVATION_CODE_SEQUENCE not in data_set
+        and ContentClass.DERIVED not in content_of(others)
+        and stated_sources(data_set, covered) == StatedSources()
+    )
+
+
 def _known_codes(holder: DataSet, sequence: int, meanings: dict[str, Meaning], *, covered: bool) -> Iterator[Claim]:
     for code in _items(holder, sequence):
         value = code.text(CODE_VALUE)
@@ -234,4 +274,7 @@ def _known_codes(holder: DataSet, sequence: int, meanings: dict[str, Meaning], *
 
 
 def _items(holder: DataSet, sequence: int) -> Iterator[DataSet]:
-    return islice(holder.items(sequence), _MOST_ITEMS) if sequence in holder else iter(())
+    for number, item in enumerate(holder.items(sequence)):
+        if number == _MOST_ITEMS:
+            raise malformed(f"{tag_name(sequence)} has more than {_MOST_ITEMS} items.", "too-many-elements")
+        yield item

@@ -2,7 +2,7 @@
 
 | role          | Image Type (0008,0008), value 1 | Synthetic Data (0008,001C)     |
 |---------------|---------------------------------|--------------------------------|
-| `acquisition` | neither DERIVED nor MIXED       | absent, empty or NO            |
+| `acquisition` | ORIGINAL                        | absent, empty or NO            |
 | `derivation`  | not ORIGINAL                    | absent, empty or NO            |
 | `synthesis`   | anything                        | YES, and covered               |
 
@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 
+from agent.dicom.elements import DEVICE_SERIAL_NUMBER, DEVICE_UID
 from agent.errors import DicomError
+from enroll.foreign import printable
 
 IMAGE_TYPE = 0x00080008
 SYNTHETIC_DATA = 0x0008001C
-DEVICE_SERIAL_NUMBER = 0x00181000
-DEVICE_UID = 0x00181002
 
 LOOKED_AT = frozenset((IMAGE_TYPE, SYNTHETIC_DATA, DEVICE_SERIAL_NUMBER, DEVICE_UID))
 
@@ -75,10 +75,10 @@ def check_device_identity(values: Values, missing: MissingDeviceIdentity) -> tup
 
 def _acquisition(values: Values, _covered: Collection[int]) -> None:
     _refuse_synthetic(values)
-    if (kind := _pixel_data_characteristics(values)) in {"DERIVED", "MIXED"}:
+    if _text(values, IMAGE_TYPE) and (kind := _pixel_data_characteristics(values)) != "ORIGINAL":
         raise DicomError(
-            f"Image Type (0008,0008) says that the image is {kind}; the role acquisition signs originals.",
-            remedy="Have it signed in the role derivation.",
+            f"Image Type (0008,0008) says that the image is {printable(kind, 16) or 'nothing'}, not ORIGINAL.",
+            remedy="Have it signed in the role derivation; the role acquisition signs originals (PS3.3 C.7.6.1.1.2).",
             code="derived-instance",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import PIXEL_DATA, tag_name
+from agent.dicom.elements import PIXEL_DATA, tag_name, tag_names
 from agent.dicom.profile import Profile
 from agent.dicom.report import Coverage, Finding, Outcome
 from agent.dicom.signable import is_signable
@@ -14,7 +14,6 @@ FLOAT_PIXEL_DATA = 0x7FE00008
 DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
 _PIXELS = frozenset((PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA))
 _FIRST_OVERLAY_GROUP, _LAST_OVERLAY_GROUP = 0x6000, 0x60FF
-_MOST_NAMED = 12  # tags in one sentence
 
 
 def coverage_of(
@@ -30,7 +29,7 @@ def coverage_of(
     """
     signed = frozenset(signed_tags)
     here = [tag for tag in present if is_signable(tag)]
-    missing = tuple(tag for tag in filter(profile.selector(), here) if tag not in signed)
+    missing = tuple(tag for tag in filter(profile.selection().selects, here) if tag not in signed)
     left = signed.union(missing, unsignable)
     return Coverage(
         findings=(*_unnamed(signed, profile), *_findings(missing, unsignable)),
@@ -75,6 +74,4 @@ def _findings(missing: Sequence[int], unsignable: Collection[int]) -> Iterator[F
 
 
 def _not_covered(code: str, tags: Sequence[int], meaning: str) -> Finding:
-    names = ", ".join(tag_name(tag) for tag in tags[:_MOST_NAMED])
-    more = f" and {len(tags) - _MOST_NAMED} more" if len(tags) > _MOST_NAMED else ""
-    return Finding(code, f"Not covered, {meaning}: {names}{more}.", Outcome.FLAGGED)
+    return Finding(code, f"Not covered, {meaning}: {tag_names(tags)}.", Outcome.FLAGGED)

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from agent.dicom.character_sets import decoded
 from agent.dicom.elements import (
-    DIGITAL_SIGNATURES_SEQUENCE,
     EXPLICIT_LITTLE_ENDIAN,
     ITEM,
     MAC_PARAMETERS_SEQUENCE,
     SHORT_VRS,
     UNDEFINED_LENGTH,
     Encoding,
+    is_of_another_kind,
 )
 from agent.dicom.headers import Header, Limits, Scope, Visits
 from agent.dicom.outline import Outline
 from agent.dicom.reader import Scanner
-from agent.dicom.signable import is_signable
+from agent.dicom.signable import DIGITAL_SIGNATURES_GROUP, LENGTH_TO_END, is_signable
 from agent.dicom.stream import Hash, MacStream
 from agent.dicom.window import Window
 
@@ -71,13 +71,14 @@ class _Surveyor(Scanner):
 
     def _plainest_elements(self, last: int) -> int:
         window, survey = self._window, self.survey
-        add_tag, add_start, add_end = survey.tags.append, survey.starts.append, survey.ends.append
+        add_tag, add_start = survey.tags.append, survey.starts.append
         buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
         short_vrs = _SHORT_VR_NUMBERS
-        bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else DIGITAL_SIGNATURES_SEQUENCE & ~0xFFFF
-        bottom = max(last, 0x0007FFFF)
-        count = len(survey.tags)
-        while filled - position >= 8:
+        bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else DIGITAL_SIGNATURES_GROUP << 16
+        bottom = max(last, LENGTH_TO_END)
+        before = len(survey.tags)
+        stop = filled - _PLAIN_HEADER.size
+        while position <= stop:
             group, element, vr, length = unpack(buffer, position)
             tag = group << 16 | element
             end = position + 8 + length
@@ -85,11 +86,13 @@ class _Surveyor(Scanner):
                 break
             add_tag(tag)
             add_start(position)
-            add_end(end)
             bottom = last = tag
             position = end
+        if count := len(survey.tags) - before:
+            survey.ends.extend(survey.starts[before + 1 :])
+            survey.ends.append(position)
+            self._headers.count(count)
         window.position = position
-        self._headers.count(len(survey.tags) - count)
         return last
 
     def _data_set_element(self, header: Header, scope: Scope) -> None:
@@ -114,13 +117,14 @@ class _Surveyor(Scanner):
         """Cover the element here."""
         self._element(self.header(scope), scope, covered=True, depth=0)
 
-    def item_ranges(self, scope: Scope) -> list[tuple[int, int]]:
-        """Where the content of each item of the sequence here is; nothing if it is none."""
+    def item_ranges(self, scope: Scope) -> list[tuple[int, int]] | None:
+        """Where the content of each item of the sequence here is; None if it is no sequence."""
         header = self.header(scope)
+        if header.vr != b"SQ":
+            return None
         ranges: list[tuple[int, int]] = []
-        if header.vr == b"SQ":
-            self._window.skip(header.size)
-            self._sequence(header.tag, header.length, scope, covered=False, depth=1, item_ranges=ranges)
+        self._window.skip(header.size)
+        self._sequence(header.tag, header.length, scope, covered=False, depth=1, item_ranges=ranges)
         return ranges
 
     def fragment_ranges(self, scope: Scope) -> list[tuple[int, int]]:
@@ -149,6 +153,11 @@ class DataSet(Collection[int]):
         visits: What all walks over it, and over what encloses it, may cost together.
         outer: The scope of what encloses it.
         character_set: Specific Character Set (0008,0005) of what encloses it.
+        misread: Where it is noted what cannot be read; that of what encloses it.
+
+    Attributes:
+        misread: The elements of the standard that were asked for, here or in an item, and whose VR is of another kind
+            than the standard's. Who goes by the VR reads something else there, or nothing.
 
     Raises:
         DicomError: It is not well-formed.
@@ -166,8 +175,10 @@ class DataSet(Collection[int]):
         visits: Visits | None = None,
         outer: Scope | None = None,
         character_set: tuple[str, ...] = (),
+        misread: set[int] | None = None,
     ) -> None:
         self.encoding = encoding
+        self.misread: set[int] = set() if misread is None else misread
         self._data = memoryview(data)[:end]
         self._limits = limits
         self._encapsulated = encapsulated
@@ -213,7 +224,7 @@ class DataSet(Collection[int]):
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """The values of a text element, without padding; empty where it is absent or empty."""
-        value = self.value(tag).rstrip(b"\0 ")
+        value = self._understood(tag)[1].rstrip(b"\0 ")
         return tuple(text.strip(" ") for text in decoded(value, self._character_set).split("\\")) if value else ()
 
     def text(self, tag: int) -> str:
@@ -223,7 +234,7 @@ class DataSet(Collection[int]):
 
     def number(self, tag: int) -> int | None:
         """The first value of an element that holds integers; None where there is none."""
-        vr, value = self.vr(tag), self.value(tag)
+        vr, value = self._understood(tag)
         if vr in _NUMBER_FORMATS:
             layout = struct.Struct(self.encoding.order + _NUMBER_FORMATS[vr])
             return int(layout.unpack_from(value)[0]) if len(value) >= layout.size else None
@@ -281,9 +292,13 @@ class DataSet(Collection[int]):
 
     def _item_ranges(self, tag: int) -> list[tuple[int, int]]:
         index = self._index(tag)
-        if index is None or tag not in self.survey.walked:
+        if index is None:
             return []
-        return self._surveyor(self.survey.starts[index]).item_ranges(self._scope)
+        walked = tag in self.survey.walked
+        ranges = self._surveyor(self.survey.starts[index]).item_ranges(self._scope) if walked else None
+        if ranges is None:
+            self._understood(tag)
+        return ranges or []
 
     def _item(self, first: int, last: int) -> DataSet:
         return DataSet(
@@ -296,6 +311,7 @@ class DataSet(Collection[int]):
             visits=self._visits,
             outer=self._scope,
             character_set=self._character_set,
+            misread=self.misread,
         )
 
     def _index(self, tag: int) -> int | None:
@@ -317,6 +333,13 @@ class DataSet(Collection[int]):
         if header.length == UNDEFINED_LENGTH or header.vr == b"SQ":
             return header.vr, b""
         return header.vr, bytes(self._data[start + header.size : min(start + header.size + MOST_OF_A_VALUE, end)])
+
+    def _understood(self, tag: int) -> tuple[bytes, bytes]:
+        """VR and value, and a note if they are not what the standard says."""
+        vr, value = self._element(tag)
+        if vr and is_of_another_kind(tag, vr):
+            self.misread.add(tag)
+        return vr, value
 
     def _surveyor(self, start: int, mac: MacStream | None = None) -> _Surveyor:
         mac = mac or MacStream(Window.over(self._data), hashlib.sha256())

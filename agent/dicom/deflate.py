@@ -15,9 +15,9 @@ from agent.dicom.window import Window
 from agent.errors import DicomError
 
 RAW_DEFLATE = -zlib.MAX_WBITS  # PS3.5 A.5: no zlib header
-# A bomb is told by its ratio, once it is large: a small blank image may well be 1:1000.
-FREE_INFLATED_SIZE = 64 << 20  # bytes
-MOST_INFLATION = 200  # inflated bytes for each deflated byte beyond that
+# Not told by its ratio: an honest image that is all black may well be 1:1000. As much as a verifier holds in memory, so
+# that what can be signed can be verified.
+MOST_INFLATED = 256 << 20  # bytes
 # The answer holds the body deflated anew, so its size is bounded by what one request may take of memory.
 MOST_DEFLATED = 32 << 20  # bytes
 # Empty items deflate a thousandfold, and it is their number that costs time.
@@ -94,9 +94,9 @@ class Inflater:
                 remedy="Store the instance without deflate before it is signed.",
                 code="deflated-too-large",
             )
-        if self._size > FREE_INFLATED_SIZE and self._size > MOST_INFLATION * consumed:
+        if self._size > MOST_INFLATED:
             raise DicomError(
-                f"The deflated data set grows more than {MOST_INFLATION}-fold.",
+                f"The deflated data set grows beyond {MOST_INFLATED >> 20} MiB.",
                 remedy="Store the instance without deflate before it is signed.",
                 code="deflate-bomb",
             )

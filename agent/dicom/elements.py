@@ -8,8 +8,9 @@ from __future__ import annotations
 import array
 import json
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 # PS3.5 7.1.2: these have a 16-bit length; every other VR has two reserved bytes and a 32-bit length.
@@ -17,6 +18,7 @@ SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split(),
 )
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+TEXT_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 # PS3.5 7.3: width in bytes of the numbers that a big endian file stores in the other order.
 SWAPPED_WIDTHS = {
     **dict.fromkeys((b"US", b"SS", b"OW", b"AT"), 2),
@@ -25,13 +27,20 @@ SWAPPED_WIDTHS = {
 }
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+MOST_NAMED = 12  # elements in one message
 
 ITEM = 0xFFFEE000
 ITEM_DELIMITATION = 0xFFFEE00D
 SEQUENCE_DELIMITATION = 0xFFFEE0DD
 
+# Tags that several modules speak of; others stand where they are used.
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
+CODE_VALUE = 0x00080100
+CODING_SCHEME_DESIGNATOR = 0x00080102
+CODE_MEANING = 0x00080104
+DEVICE_SERIAL_NUMBER = 0x00181000
+DEVICE_UID = 0x00181002
 STUDY_INSTANCE_UID = 0x0020000D
 SERIES_INSTANCE_UID = 0x0020000E
 PIXEL_REPRESENTATION = 0x00280103
@@ -77,6 +86,12 @@ def tag_name(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
+def tag_names(tags: Collection[int]) -> str:
+    """Several tags for people; of very many the first ones."""
+    named, more = ", ".join(map(tag_name, sorted(tags)[:MOST_NAMED])), len(tags) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
 def swap(value: bytes | memoryview, width: int) -> bytes:
     """The numbers of `value`, each `width` bytes wide, in the other byte order. The length is a multiple of `width`."""
     numbers = array.array({2: "H", 4: "I", 8: "Q"}[width], bytes(value))
@@ -107,6 +122,18 @@ def dictionary_vr(tag: int) -> bytes:
     if found is None and tag >> 24 in (0x50, 0x60, 0x7F):
         found = table.get(tag & 0xFF00FFFF)  # repeating groups are stored under their first group
     return found or b"UN"
+
+
+@lru_cache(1_024)
+def is_of_another_kind(tag: int, vr: bytes) -> bool:
+    """Whether the standard has a VR for the element that is read in another way: text, numbers or bytes, or items.
+
+    Nobody has to read what is stored as UN (PS3.5 6.2.2), so that is of another kind than all of them.
+    """
+    known = dictionary_vr(tag)
+    if known in {vr, b"UN"} or tag >> 16 & 1:
+        return False
+    return vr == b"UN" or (vr == b"SQ") != (known == b"SQ") or (vr in TEXT_VRS) != (known in TEXT_VRS)
 
 
 @cache

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
+from agent.dicom.codestream import BEGINNINGS, check_codestreams
 from agent.dicom.data_set import DataSet
 from agent.dicom.elements import PIXEL_DATA
 from agent.dicom.report import Finding, Outcome
@@ -33,31 +34,7 @@ _ITEM_HEADER = 8  # bytes
 _BOUNDARY = re.compile(rb"\xfe\xff(?:\x00\xe0|\xdd\xe0)")
 _STANDARD = "1.2.840.10008.1.2."
 
-# How a frame begins: JPEG (ISO/IEC 10918-1 B.1.1.3) and JPEG-LS, JPEG 2000 (ISO/IEC 15444-1 A.4), JPEG XL
-# (ISO/IEC 18181-2), RLE (PS3.5 G.5: at most 15 segments, the first right behind the header).
-_JPEG = re.compile(rb"\xff\xd8\xff")
-_JPEG_2000 = re.compile(rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  ")
-_JPEG_XL = re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL ")
-_RLE = re.compile(rb"[\x00-\x0f]\x00\x00\x00(?:\x40\x00\x00\x00|\x00\x00\x00\x00)")
-_CODESTREAMS = {
-    _RLE: ("5",),
-    _JPEG: tuple(f"4.{number}" for number in (*range(50, 67), 70, 80, 81)),
-    _JPEG_2000: tuple(f"4.{number}" for number in (90, 91, 92, 93, 201, 202, 203)),
-    _JPEG_XL: tuple(f"4.{number}" for number in (110, 111, 112)),
-}
-_BEGINNINGS = {_STANDARD + ending: pattern for pattern, endings in _CODESTREAMS.items() for ending in endings}
-# The frame header that a JPEG process has (ISO/IEC 10918-1 table B.1): baseline, extended, lossless, JPEG-LS. What is
-# encoded as baseline may be called extended.
-_FRAME_HEADERS = {
-    "4.50": b"\xc0",
-    "4.51": b"\xc0\xc1",
-    "4.57": b"\xc3",
-    "4.70": b"\xc3",
-    "4.80": b"\xf7",
-    "4.81": b"\xf7",
-}
 _UNCOMPRESSED, _DEFLATED = f"{_STANDARD}1.98", f"{_STANDARD}8.1"
-_MOST_MARKERS = 1_000  # segments before the frame header
 # One fragment is one frame there (PS3.5 A.4.2, A.4.11, A.4.12).
 _FRAME_IN_ONE_FRAGMENT = frozenset((f"{_STANDARD}5", _UNCOMPRESSED, _DEFLATED))
 # One stream for all frames, cut anywhere (PS3.5 A.4.5 to A.4.9).
@@ -93,24 +70,28 @@ def _faults(
     if not fragments:
         yield _wrong("Pixel Data has no fragment (PS3.5 A.4).")
     elif not _looks_right(data_set, fragments, transfer_syntax):
-        yield Finding("codestream-wrong", f"Pixel Data is not what transfer syntax {transfer_syntax} says.")
+        yield _mislabelled(transfer_syntax)
     elif not transfer_syntax.startswith(_VIDEO):
-        yield from _count_faults(fragments, frames, transfer_syntax)
+        yield from _frame_faults(fragments, frames, transfer_syntax)
     yield from _table_faults(data_set, table, fragments, frames)
     stream = sum(map(len, fragments))
     if TOTAL_LENGTH in data_set and _integers(data_set.value(TOTAL_LENGTH), 8)[:1] not in _totals(stream, fragments):
         yield _wrong("The fragments are not as long as Encapsulated Pixel Data Value Total Length (7FE0,0003) says.")
 
 
-def _count_faults(fragments: Sequence[memoryview], frames: int, transfer_syntax: str) -> Iterator[Finding]:
+def _frame_faults(fragments: Sequence[memoryview], frames: int, transfer_syntax: str) -> Iterator[Finding]:
     if len(fragments) < frames or (transfer_syntax in _FRAME_IN_ONE_FRAGMENT and len(fragments) != frames):
         yield _wrong(f"Pixel Data has {len(fragments)} fragments for {frames} frames.")
-    beginning = _BEGINNINGS.get(transfer_syntax)
+    beginning = BEGINNINGS.get(transfer_syntax)
     if beginning is None or transfer_syntax in _FRAME_IN_ONE_FRAGMENT:
         return
-    begun = sum(beginning.match(fragment) is not None for fragment in fragments)
-    if begun != frames:
-        yield _wrong(f"{begun} fragments of Pixel Data begin a frame, and there are {frames} frames.")
+    begun = [fragment for fragment in fragments if beginning.match(fragment)]
+    if len(begun) != frames:
+        yield _wrong(f"{len(begun)} fragments of Pixel Data begin a frame, and there are {frames} frames.")
+    try:
+        check_codestreams(transfer_syntax, begun)
+    except ValueError as error:
+        yield _mislabelled(transfer_syntax, f": {error}")
 
 
 def _looks_right(data_set: DataSet, fragments: Sequence[memoryview], transfer_syntax: str) -> bool:
@@ -122,13 +103,8 @@ def _looks_right(data_set: DataSet, fragments: Sequence[memoryview], transfer_sy
         return all(len(fragment) == size + size % 2 for fragment in fragments)
     if transfer_syntax == _DEFLATED:
         return all(_inflates_to(fragment, _frame_size(data_set)) for fragment in fragments)
-    beginning = _BEGINNINGS.get(transfer_syntax)
-    if beginning is None:
-        return True
-    if beginning.match(fragments[0]) is None:
-        return False
-    headers = _FRAME_HEADERS.get(transfer_syntax.removeprefix(_STANDARD))
-    return headers is None or _frame_header(fragments[0]) in headers
+    beginning = BEGINNINGS.get(transfer_syntax)
+    return beginning is None or beginning.match(fragments[0]) is not None
 
 
 def _frame_size(data_set: DataSet) -> int:
@@ -143,21 +119,6 @@ def _inflates_to(fragment: memoryview, size: int) -> bool:
         return len(inflate.decompress(fragment, size + 2)) - size in (0, size % 2)
     except zlib.error:
         return False
-
-
-def _frame_header(codestream: memoryview) -> bytes:
-    """The second byte of the first frame header (SOF) of a JPEG stream; empty where there is none."""
-    position = 2
-    for _ in range(_MOST_MARKERS):
-        segment = bytes(codestream[position : position + 4])
-        if len(segment) < 4 or segment[0] != 0xFF:
-            return b""
-        marker = segment[1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return segment[1:2]
-        # Fill bytes (B.1.1.2) are one byte long, every other segment as long as it says.
-        position += 1 if marker == 0xFF else 2 + int.from_bytes(segment[2:4])
-    return b""
 
 
 def _table_faults(
@@ -208,3 +169,7 @@ def _integers(value: bytes | memoryview, width: int) -> tuple[int, ...]:
 
 def _wrong(what: str, code: str = "fragments-wrong") -> Finding:
     return Finding(code, what)
+
+
+def _mislabelled(transfer_syntax: str, why: str = "") -> Finding:
+    return Finding("codestream-wrong", f"Pixel Data is not what transfer syntax {transfer_syntax} says{why}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -22,7 +21,6 @@ from agent.dicom.algorithms import (
 from agent.dicom.data_set import DataSet
 from agent.dicom.elements import PIXEL_DATA, tag_name
 from agent.dicom.report import Algorithms, Finding, Grade, Integrity, Outcome
-from agent.dicom.signable import is_signable
 from agent.dicom.signature_items import MacParameters
 from agent.dicom.stored_signatures import DigitalSignature, der_value, unpadded
 from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax
@@ -95,7 +93,7 @@ def check_mac(
         what = "Signature (0400,0120) is cut off, or something follows it."
         findings.append(Finding("signature-malformed", what))
     if parameters is not None:
-        findings += _list_faults(parameters.signed_tags, data_set)
+        findings += _list_faults(parameters, data_set)
         findings += _syntax_faults(parameters, syntax, data_set)
     if parameters is not None and key is not None and value is not None and not findings:
         findings += _mac_faults(data_set, signature, parameters, key, value)
@@ -147,22 +145,21 @@ def _loaded(stored: bytes) -> tuple[x509.Certificate, PublicKeyTypes]:
         raise DicomError("Certificate of Signer (0400,0115) cannot be read.", code="certificate-malformed") from error
 
 
-def _list_faults(signed_tags: Sequence[int], data_set: DataSet) -> Iterator[Finding]:
-    if not signed_tags:
+def _list_faults(parameters: MacParameters, data_set: DataSet) -> Iterator[Finding]:
+    if not parameters.signed_tags:
         yield Finding("tag-list-empty", "Data Elements Signed (0400,0020) is empty: nothing was signed.")
-    if any(later <= earlier for earlier, later in pairwise(signed_tags)):
+    if not parameters.in_order:
         yield Finding("tag-list-disordered", "Data Elements Signed (0400,0020) is not in the order of the data set.")
-    if absent := set(signed_tags).difference(data_set.tags):
+    if absent := parameters.signed_set.difference(data_set.tags):
         yield Finding("signed-element-absent", f"{tag_name(min(absent))} was signed and is not there.")
-    unsignable = data_set.survey.unsignable
-    if impossible := [tag for tag in signed_tags if tag in unsignable or not is_signable(tag)]:
-        what = f"{tag_name(impossible[0])} is listed as signed and cannot be (PS3.3 C.12.1.1.3.1.1)."
+    if impossible := parameters.signed_set.intersection(data_set.survey.unsignable).union(parameters.never_signed):
+        what = f"{tag_name(min(impossible))} is listed as signed and cannot be (PS3.3 C.12.1.1.3.1.1)."
         yield Finding("signed-element-unsignable", what)
 
 
 def _syntax_faults(parameters: MacParameters, stored: TransferSyntax, data_set: DataSet) -> Iterator[Finding]:
     """Of a native data set any native syntax gives the same bytes; of fragments only their own does."""
-    in_fragments = stored.encapsulated and PIXEL_DATA in parameters.signed_tags and PIXEL_DATA in data_set
+    in_fragments = stored.encapsulated and PIXEL_DATA in parameters.signed_set and PIXEL_DATA in data_set
     fits = not in_fragments and parameters.transfer_syntax in MAC_NATIVE_SYNTAXES
     if not fits and not (stored.encapsulated and parameters.transfer_syntax == stored.uid):
         what = f"The signature was made over transfer syntax {parameters.transfer_syntax[:64]}, stored is {stored.uid}."
@@ -209,7 +206,7 @@ def mac_digest(
         algorithm: That of the parameters.
     """
     state = algorithm.new()
-    cover(frozenset(parameters.signed_tags), state)
+    cover(parameters.signed_set, state)
     signature.cover(state)
     return state.digest()
 

@@ -11,7 +11,7 @@ grow old. docs/profiles.md says what each covers and why.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -56,31 +56,9 @@ class Profile:
     private_elements: bool
     private_if_present: int
 
-    def selector(self) -> Callable[[int], bool]:
-        """Whether an element is signed; to be asked once for each signable element of a data set, in order."""
-        always, marker = self.always, self.private_if_present
-        excluded, excluded_groups, covers_the_rest = self.excluded, self.excluded_groups, self.covers_the_rest
-        private_too = self.private_elements
-
-        def selects(tag: int) -> bool:
-            nonlocal private_too
-            if tag in always:
-                if tag == marker:
-                    private_too = True
-                return True
-            if tag & 0x10000:
-                return private_too
-            return covers_the_rest and tag not in excluded and tag >> 16 not in excluded_groups
-
-        return selects
-
-    def must_be_signable(self, tag: int) -> bool:
-        """Whether an instance is refused if this element is to be signed and cannot be, because it is or holds UN.
-
-        True for what C.2 demands; a signature without it would not conform. Private elements are among that where only
-        C.2 has them signed, and not where `private_elements` does.
-        """
-        return tag in self.creator or (bool(tag >> 16 & 1) and not self.private_elements)
+    def selection(self) -> Selection:
+        """What it selects in one data set."""
+        return Selection(self)
 
     def reason(self, tag: int) -> str:
         """Why the profile does not cover an element: a word for reports, empty if it does."""
@@ -90,6 +68,36 @@ class Profile:
             return "" if self.private_elements else "private"
         listed = self.excluded.get(tag) or self.excluded_groups.get(tag >> 16)
         return listed or ("" if self.covers_the_rest else "not in PS3.15 C.2")
+
+
+class Selection:
+    """What a profile selects in one data set.
+
+    Args:
+        profile: Which.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._raw_data = False  # known before the first private element: the one that says so stands in front
+
+    def selects(self, tag: int) -> bool:
+        """Whether an element is signed; to be asked once for each signable element of the data set, in order."""
+        profile = self._profile
+        if tag in profile.always:
+            if tag == profile.private_if_present:
+                self._raw_data = True
+            return True
+        if tag & 0x10000:
+            return self._raw_data or profile.private_elements
+        return profile.covers_the_rest and tag not in profile.excluded and tag >> 16 not in profile.excluded_groups
+
+    def must_be_signable(self, tag: int) -> bool:
+        """Whether an instance is refused if this element was selected and cannot be signed, because it is or holds UN.
+
+        True for what C.2 demands, the private elements of Raw Data among it; a signature without it would not conform.
+        """
+        return tag in self._profile.creator or (self._raw_data and bool(tag & 0x10000))
 
 
 @cache

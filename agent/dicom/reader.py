@@ -35,8 +35,7 @@ from agent.dicom.outline import Outline, SequenceSpan
 from agent.dicom.signable import (
     DIGITAL_SIGNATURES_GROUP,
     EXPECTED_UNSIGNED,
-    FIRST_SIGNABLE_GROUP,
-    NEVER_SIGNED,
+    LENGTH_TO_END,
     is_signable,
 )
 from agent.dicom.stream import MacStream
@@ -135,7 +134,7 @@ class Scanner:
         window, covers, capture = self._window, self._covers, self._capture
         buffer, unpack, position, filled = window.buffer, _PLAIN_HEADER.unpack_from, window.position, window.filled
         bound = MAC_PARAMETERS_SEQUENCE if last < MAC_PARAMETERS_SEQUENCE else DIGITAL_SIGNATURES_GROUP << 16
-        bottom = max(last, (FIRST_SIGNABLE_GROUP << 16) - 1)
+        bottom = max(last, LENGTH_TO_END)
         run_start = run_end = position
         count, covered = 0, []
         while filled - position >= _PLAIN_HEADER.size:
@@ -144,7 +143,7 @@ class Scanner:
             end = position + 8 + length
             if not bottom < tag < bound or vr not in _SHORT_VR_NUMBERS or end > filled:
                 break
-            if length & 1 or not element or tag in NEVER_SIGNED:
+            if length & 1 or not element:
                 break
             count += 1
             if tag in capture:
@@ -303,7 +302,7 @@ class Scanner:
         window, unpack = self._window, _PLAIN_HEADER.unpack_from
         buffer, start = window.buffer, window.position
         stop = window.filled if end is None else min(window.filled, end - window.origin)
-        bottom = max(last, (FIRST_SIGNABLE_GROUP << 16) - 1)
+        bottom = max(last, LENGTH_TO_END)
         position, count = start, 0
         while stop - position >= _PLAIN_HEADER.size:
             group, element, vr, length = unpack(buffer, position)
@@ -311,7 +310,7 @@ class Scanner:
             following = position + 8 + length
             if tag <= bottom or vr not in _SHORT_VR_NUMBERS or following > stop or length & 1 or not element:
                 break
-            if tag in NEVER_SIGNED or group >= DIGITAL_SIGNATURES_GROUP:  # FFFE: a delimiter, whatever follows
+            if tag == MAC_PARAMETERS_SEQUENCE or group >= DIGITAL_SIGNATURES_GROUP:  # FFFE: a delimiter
                 break
             count += 1
             bottom = last = tag

@@ -54,8 +54,10 @@ class Fact:
     @property
     def outcome(self) -> Outcome:
         """The heaviest finding decides."""
-        weights = [finding.outcome for finding in self.findings]
-        return next((outcome for outcome in Outcome if outcome in weights), Outcome.PASSED)
+        if not self.findings:
+            return Outcome.PASSED
+        weights = {finding.outcome for finding in self.findings}
+        return next(outcome for outcome in Outcome if outcome in weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,7 @@ NAME_ONE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
 
 
 @dataclass(frozen=True)
-class Match:
+class Comparison:
     """One comparison of the image with the certificate.
 
     Args:
@@ -187,7 +189,7 @@ class Identity(Fact):
     """
 
     level: IdentityLevel = IdentityLevel.NONE
-    matches: tuple[Match, ...] = ()
+    matches: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,11 @@ class SignatureReport:
     def signer(self) -> str:
         """The subject of the certificate, RFC 4514."""
         return name_text(self.certificate.subject) if self.certificate else ""
+
+    @property
+    def restored(self) -> bool:
+        """Whether it is right only once what was signed is restored; as the instance is stored it does not verify."""
+        return self.diagnosis is not None and self.diagnosis.legitimate
 
     @property
     def intact(self) -> bool | None:

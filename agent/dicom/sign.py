@@ -114,13 +114,14 @@ def digest_instance(window: Window, plan: SignaturePlan) -> InstanceDigest:
     window.keep = window.keep or syntax.deflated
     data_set, limits = inflated(window, syntax, plan.limits)
     mac = MacStream(data_set, hashlib.new(plan.hash_name))
+    selection = plan.profile.selection()
     scanner = Scanner(
         data_set,
         syntax.encoding,
         encapsulated=syntax.encapsulated,
         mac=mac,
-        covers=plan.profile.selector(),
-        must_be_signable=plan.profile.must_be_signable,
+        covers=selection.selects,
+        must_be_signable=selection.must_be_signable,
         limits=limits,
         capture=plan.profile.mandatory | content.LOOKED_AT,
     )

@@ -6,8 +6,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from operator import lt
 
 from agent.dicom.elements import (
+    CODE_MEANING,
+    CODE_VALUE,
+    CODING_SCHEME_DESIGNATOR,
     EXPLICIT_LITTLE_ENDIAN,
     ITEM,
     SEQUENCE_DELIMITATION,
@@ -16,6 +21,7 @@ from agent.dicom.elements import (
     swap,
 )
 from agent.dicom.purposes import CODING_SCHEME, PURPOSES
+from agent.dicom.signable import is_signable
 
 MOST_SIGNATURES = 20  # in one instance; each one costs a verifier a walk through all of it
 
@@ -31,9 +37,6 @@ SIGNATURE = 0x04000120
 CERTIFIED_TIMESTAMP_TYPE = 0x04000305
 CERTIFIED_TIMESTAMP = 0x04000310
 DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE = 0x04000401
-CODE_VALUE = 0x00080100
-CODING_SCHEME_DESIGNATOR = 0x00080102
-CODE_MEANING = 0x00080104
 
 ITEM_VRS = {
     MAC_ID_NUMBER: b"US",
@@ -67,6 +70,21 @@ class MacParameters:
     transfer_syntax: str
     algorithm: str
     signed_tags: tuple[int, ...]
+
+    @cached_property
+    def signed_set(self) -> frozenset[int]:
+        """Data Elements Signed, without the order."""
+        return frozenset(self.signed_tags)
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether Data Elements Signed is in the order of a data set, each tag once."""
+        return all(map(lt, self.signed_tags, self.signed_tags[1:]))
+
+    @cached_property
+    def never_signed(self) -> tuple[int, ...]:
+        """The listed tags that no signature can cover, whatever their VR (PS3.3 C.12.1.1.3.1.1)."""
+        return tuple(tag for tag in self.signed_tags if not is_signable(tag))
 
     def encoded(self, encoding: Encoding) -> bytes:
         """The item, header included."""

@@ -20,7 +20,7 @@ from agent.dicom.stored_signatures import DigitalSignature
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError
 from enroll.errors import CertificateRefused, ScansealError, TimeStampError
-from enroll.revocation import Revocation, revocation_of
+from enroll.revocation import Revocation, RevocationStatus, revocation_of
 from enroll.trust import CLOCK_SKEW, verify_signer, weakness
 
 CMS_TSP = "CMS_TSP"  # PS3.15 C.1: the one kind of certified time stamp
@@ -47,15 +47,17 @@ class TrustMaterial:
 
 @dataclass(frozen=True)
 class _Path:
-    """A path that holds between two times."""
+    """A path that holds between two times, what is weak in it, and what was revoked of it."""
 
     links: tuple[x509.Certificate, ...]
     begin: datetime
     end: datetime
+    weakness: str
+    revocation: RevocationStatus
 
 
 class SignerChains:
-    """Finds the paths of signers, each once.
+    """Finds the paths of signers, and what was revoked of them, each once.
 
     Args:
         material: What they are judged by.
@@ -94,16 +96,17 @@ class SignerChains:
             path = expired
         return replace(time, findings=tuple(findings)), self._with_revocation(path, time)
 
-    def _path(self, certificate: x509.Certificate, at: datetime) -> tuple[x509.Certificate, ...]:
+    def _path(self, certificate: x509.Certificate, at: datetime) -> _Path:
         known = self._paths.get(certificate)
         if known is None or not known.begin <= at <= known.end:
             links = verify_signer(certificate, self._material.intermediates, self._material.anchors, at)
             begin = max(link.not_valid_before_utc for link in links)
             end = min(link.not_valid_after_utc for link in links)
-            known = self._paths[certificate] = _Path(links, begin, end)
-        return known.links
+            status = revocation_of(links, self._material.revocation_lists, self._now)
+            known = self._paths[certificate] = _Path(links, begin, end, weakness(links), status)
+        return known
 
-    def _path_while_valid(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...] | None:
+    def _path_while_valid(self, certificate: x509.Certificate) -> _Path | None:
         """The path as it was while the certificate was valid, for what has expired since.
 
         The claimed time is not asked: what is found must not depend on what somebody claims.
@@ -127,20 +130,18 @@ class SignerChains:
             what = f"The signature states {_shown(claimed)}, but existed by {_shown(time.trusted)} already."
             yield Finding("time-contradicted", what)
 
-    def _with_revocation(self, path: tuple[x509.Certificate, ...], time: Time) -> Chain:
+    def _with_revocation(self, path: _Path, time: Time) -> Chain:
         findings = []
-        if weak := weakness(path):
-            findings.append(Finding("chain-weak", weak, Outcome.INDETERMINATE))
-        lists = self._material.revocation_lists
-        status = revocation_of(path, lists, self._now)
-        for revocation in status.revocations:
+        if path.weakness:
+            findings.append(Finding("chain-weak", path.weakness, Outcome.INDETERMINATE))
+        for revocation in path.revocation.revocations:
             if (time.trusted or _LATEST) >= revocation.at:
                 proof = "the signature is not older." if time.trusted else "nothing proves that the signature is older."
                 findings.append(Finding("certificate-revoked", f"The certificate was {_told(revocation)}, and {proof}"))
-        if lists and status.unknown:
+        if self._material.revocation_lists and path.revocation.unknown:
             what = "No current and complete revocation list of the issuer was given."
             findings.append(Finding("revocation-unknown", what, Outcome.INDETERMINATE))
-        return Chain(findings=tuple(findings), path=path, revocations=status.revocations)
+        return Chain(findings=tuple(findings), path=path.links, revocations=path.revocation.revocations)
 
 
 def claimed_time(text: str) -> Time:

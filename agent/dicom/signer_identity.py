@@ -29,15 +29,15 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import tag_name
+from agent.dicom.elements import DEVICE_SERIAL_NUMBER, DEVICE_UID, tag_name
 from agent.dicom.report import (
     NAME_ONE_DEVICE,
+    Comparison,
     ContentClass,
     Equipment,
     Finding,
     Identity,
     IdentityLevel,
-    Match,
     MatchResult,
     Outcome,
 )
@@ -53,8 +53,6 @@ INSTITUTION_NAME = 0x00080080
 STATION_NAME = 0x00081010
 INSTITUTIONAL_DEPARTMENT_NAME = 0x00081040
 MANUFACTURERS_MODEL_NAME = 0x00081090
-DEVICE_SERIAL_NUMBER = 0x00181000
-DEVICE_UID = 0x00181002
 UNIQUE_DEVICE_IDENTIFIER = 0x00181009
 UDI_SEQUENCE = 0x0018100A
 SOFTWARE_VERSIONS = 0x00181020
@@ -122,12 +120,17 @@ def identity_of(certificate: x509.Certificate | None, equipment: Equipment, cove
     except PARSE_ERRORS:
         return Identity(findings=(_unreadable("The names in the certificate cannot be read."),))
     matches = {
-        subject: _compared(subject, names.of(subject), _image_values(subject, equipment), tag in covered_tags)
+        subject: _compared(subject, names.of(subject), _image_values(subject, equipment), covered=tag in covered_tags)
         for subject, tag in _ATTRIBUTES.items()
     }
     _settle_organization(matches)
     level = _level(names, matches)
-    findings = (*_ambiguities(names), *_not_covered(names, equipment, covered_tags), *_conclusions(matches, level))
+    findings = (
+        *_ambiguities(names),
+        *_devices_of(equipment),
+        *_not_covered(names, equipment, covered_tags),
+        *_conclusions(matches, level),
+    )
     return Identity(findings=findings, level=level, matches=tuple(matches.values()))
 
 
@@ -251,25 +254,28 @@ def _image_values(subject: str, equipment: Equipment) -> tuple[str, ...]:
     return tuple(filter(None, values[subject]))
 
 
-def _compared(subject: str, stated: tuple[str, ...], image: tuple[str, ...], covered: bool) -> Match:  # noqa: FBT001
-    """One comparison; `image` has several values only where each of them names the whole device (UDI)."""
+def _compared(subject: str, stated: tuple[str, ...], image: tuple[str, ...], *, covered: bool) -> Comparison:
+    """One comparison; `image` has several values only where each of them names the whole device (UDI).
+
+    Where these are different devices, they match nothing.
+    """
     from_image = {_key(subject, value) for value in image} - {""}
     from_certificate = {_key(subject, value) for value in stated}
-    match = Match(
+    silent = Comparison(
         subject,
         MatchResult.IMAGE_SILENT,
         image=printable(" | ".join(image)),
         certificate=printable(" | ".join(stated)),
     )
     if not from_image:
-        return match
+        return silent
     if not from_certificate - {""}:
-        return replace(match, result=MatchResult.CERTIFICATE_SILENT)
+        return replace(silent, result=MatchResult.CERTIFICATE_SILENT)
     if not from_image & from_certificate:
-        return replace(match, result=MatchResult.MISMATCH)
+        return replace(silent, result=MatchResult.MISMATCH)
     if len(from_certificate) > 1:
-        return replace(match, result=MatchResult.CERTIFICATE_SILENT)
-    return replace(match, result=MatchResult.MATCH) if covered else match
+        return replace(silent, result=MatchResult.CERTIFICATE_SILENT)
+    return replace(silent, result=MatchResult.MATCH) if covered and len(from_image) == 1 else silent
 
 
 def _key(subject: str, value: str) -> str:
@@ -290,7 +296,7 @@ def _udi_key(value: str) -> str:
     return f"{printed[1]} {serials[0]}" if printed and len(serials) == 1 else ""
 
 
-def _settle_organization(matches: dict[str, Match]) -> None:
+def _settle_organization(matches: dict[str, Comparison]) -> None:
     """O names the manufacturer or the owner: it differs only where it is neither, and both are known."""
     pair = ("manufacturer", "owner")
     results = [matches[subject].result for subject in pair]
@@ -301,7 +307,7 @@ def _settle_organization(matches: dict[str, Match]) -> None:
             matches[subject] = replace(matches[subject], result=MatchResult.CERTIFICATE_SILENT)
 
 
-def _level(names: _Names, matches: dict[str, Match]) -> IdentityLevel:
+def _level(names: _Names, matches: dict[str, Comparison]) -> IdentityLevel:
     """How closely the certificate names the signer. That O is the owner, only the image can tell."""
     maker, owner = (matches[subject].result is MatchResult.MATCH for subject in ("manufacturer", "owner"))
     owned = owner and not maker
@@ -319,6 +325,14 @@ def _ambiguities(names: _Names) -> Iterator[Finding]:
             yield Finding("identity-ambiguous", what, Outcome.FLAGGED)
 
 
+def _devices_of(equipment: Equipment) -> Iterator[Finding]:
+    """That an image names several devices, so that each of their signers would fit."""
+    keys = {_udi_key(value) for value in equipment.udi} - {""}
+    if len(keys) > 1:
+        what = f"The image names {len(keys)} devices by {tag_name(UDI_SEQUENCE)}: none of them counts."
+        yield Finding("identity-ambiguous", what, Outcome.FLAGGED)
+
+
 def _not_covered(names: _Names, equipment: Equipment, covered_tags: frozenset[int]) -> Iterator[Finding]:
     tags = {
         tag
@@ -331,7 +345,7 @@ def _not_covered(names: _Names, equipment: Equipment, covered_tags: frozenset[in
         yield Finding("identity-not-covered", what, Outcome.FLAGGED)
 
 
-def _conclusions(matches: dict[str, Match], level: IdentityLevel) -> Iterator[Finding]:
+def _conclusions(matches: dict[str, Comparison], level: IdentityLevel) -> Iterator[Finding]:
     differing = [match for match in matches.values() if match.result is MatchResult.MISMATCH]
     for match in differing:
         said = f"The image says {match.subject} {match.image!r}, the certificate {match.certificate!r}"

@@ -15,7 +15,6 @@ from agent.dicom.transfer_syntax import PREAMBLE_SIZE, FileMeta, read_file_meta
 from agent.dicom.window import Window
 from agent.errors import DicomError
 
-MOST_INFLATED = 256 << 20  # bytes of a deflated data set that are held in memory
 INFLATED_PIECE = 1 << 20  # bytes
 MOST_ICONS = 100
 
@@ -118,10 +117,4 @@ def _inflated(window: Window) -> memoryview:
     inflated = bytearray()
     while count := inflater.read_into(memoryview(piece)):
         inflated += piece[:count]
-        if len(inflated) > MOST_INFLATED:
-            raise DicomError(
-                f"The deflated data set grows beyond {MOST_INFLATED >> 20} MiB.",
-                remedy="Store the instance without deflate.",
-                code="deflated-too-large",
-            )
     return memoryview(inflated)

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import DATA_SET_TRAILING_PADDING, Encoding, tag_name
+from agent.dicom.elements import (
+    CODE_MEANING,
+    CODE_VALUE,
+    CODING_SCHEME_DESIGNATOR,
+    DATA_SET_TRAILING_PADDING,
+    Encoding,
+    tag_name,
+)
 from agent.dicom.headers import DEFAULT_LIMITS, malformed
 from agent.dicom.signature_items import (
     CERTIFICATE_OF_SIGNER,
@@ -28,10 +35,6 @@ from agent.dicom.signature_items import (
 from agent.dicom.stream import Hash
 
 MOST_PURPOSES = 18  # CID 7007 has as many
-
-_CODE_VALUE = 0x00080100
-_CODING_SCHEME_DESIGNATOR = 0x00080102
-_CODE_MEANING = 0x00080104
 
 _MAC_PARAMETERS_TAGS = frozenset(
     (MAC_ID_NUMBER, MAC_CALCULATION_TRANSFER_SYNTAX_UID, MAC_ALGORITHM, DATA_ELEMENTS_SIGNED)
@@ -175,7 +178,7 @@ def _purposes(item: DataSet) -> tuple[str, ...]:
 
 
 def _purpose(code: DataSet) -> str:
-    return "^".join(code.text(tag) for tag in (_CODE_VALUE, _CODING_SCHEME_DESIGNATOR, _CODE_MEANING))
+    return "^".join(code.text(tag) for tag in (CODE_VALUE, CODING_SCHEME_DESIGNATOR, CODE_MEANING))
 
 
 def der_value(stored: bytes) -> bytes | None:

@@ -24,6 +24,7 @@ TRANSFER_SYNTAX_UID = 0x00020010
 _UIDS = (MEDIA_STORAGE_SOP_CLASS_UID, MEDIA_STORAGE_SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID)
 _VRS = {GROUP_LENGTH: b"UL", **dict.fromkeys(_UIDS, b"UI")}
 FILE_META_LIMIT = 64 * 1024  # bytes
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
@@ -55,6 +56,11 @@ class FileMeta:
     syntax: TransferSyntax
     sop_class_uid: str
     sop_instance_uid: str
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a DICOMDIR, whose data set names neither (PS3.3 F.3.2.2)."""
+        return self.sop_class_uid == MEDIA_STORAGE_DIRECTORY
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,6 @@ def _read_prefix(window: Window) -> None:
     if prefix != PREFIX:
         raise DicomError(
             "This is not a DICOM file: there is no DICM after a 128-byte preamble.",
-            remedy="Send an instance as a DICOM file with preamble and file meta information (PS3.10 7.1).",
+            remedy="Only DICOM files with preamble and file meta information (PS3.10 7.1) can be signed and verified.",
             code="not-dicom",
         )

@@ -23,11 +23,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from agent.dicom.claims import claims_of, content_of
+from agent.dicom.claims import claims_of, content_of, remark_findings
 from agent.dicom.coverage import coverage_of, nested_coverage_of
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnosis.diagnose import FailedSignature, Patience, diagnose
-from agent.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, Encoding, tag_name
+from agent.dicom.diagnosis.diagnose import FailedSignature, diagnose
+from agent.dicom.diagnosis.patience import DIAGNOSIS_WORK, Patience
+from agent.dicom.elements import SOP_CLASS_UID, SOP_INSTANCE_UID, Encoding, tag_name, tag_names
 from agent.dicom.fragments import fragment_findings
 from agent.dicom.headers import DEFAULT_LIMITS, Limits
 from agent.dicom.mac_check import CheckedSignature, SignerCertificates, check_mac
@@ -57,7 +58,6 @@ from agent.dicom.stored_signatures import DigitalSignature, mac_parameters_of
 from agent.dicom.transfer_syntax import TransferSyntax
 from agent.errors import DicomError
 
-DIAGNOSIS_SECONDS = 10.0
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 TIFF_HEADER_SIZE = 8  # bytes
 
@@ -71,14 +71,14 @@ class Verification:
         now: The time of the verification, aware.
         trust: What signers are judged by.
         limits: What the instance may demand.
-        diagnosis_seconds: How long it is looked for the reasons why signatures do not verify; 0 for not at all.
+        diagnosis_work: How much is tried to find the reasons why signatures do not verify; 0 for nothing.
     """
 
     profile: Profile
     now: datetime
     trust: TrustMaterial = field(default_factory=TrustMaterial)
     limits: Limits = DEFAULT_LIMITS
-    diagnosis_seconds: float = DIAGNOSIS_SECONDS
+    diagnosis_work: int = DIAGNOSIS_WORK
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Verifier:
     def report_on(self, instance: StoredInstance) -> InstanceReport:
         """Check all signatures of an instance that was read."""
         data_set, syntax = instance.data_set, instance.meta.syntax
-        patience = Patience(self._verification.diagnosis_seconds)
+        patience = Patience(self._verification.diagnosis_work)
         equipment = equipment_of(data_set)
         signatures = tuple(self._signatures(_Subject(data_set, syntax, equipment, patience)))
         nested = tuple(
@@ -145,7 +145,7 @@ class Verifier:
             for location, item in instance.signed_items()
             for report in self._signatures(_Subject(item, syntax, None, patience))
         )
-        covered = frozenset(tag for report in signatures if report.intact for tag in report.coverage.covered)
+        covered = frozenset[int]().union(*(report.coverage.covered for report in signatures if report.intact))
         claims = claims_of(data_set, covered)
         content = content_of(claims)
         sources = stated_sources(data_set, covered)
@@ -159,7 +159,13 @@ class Verifier:
             content=content,
             claims=claims,
             sources=tuple(source.reference for source in sources.sources),
-            findings=(*self._instance_findings(instance, signatures), *_copies(signatures), *sources.findings),
+            findings=(
+                *self._instance_findings(instance, signatures),
+                *_copies(signatures),
+                *remark_findings(claims),
+                *sources.findings,
+                *(_misread(data_set) if signatures or nested else ()),
+            ),
         )
 
     def _signatures(self, subject: _Subject) -> Iterator[SignatureReport]:
@@ -207,13 +213,11 @@ class Verifier:
     def _diagnosed(self, subject: _Subject, checked: CheckedSignature) -> tuple[Integrity, Diagnosis | None]:
         """What was found wrong, and the reading under which it would be right."""
         failed = FailedSignature.of(subject.data_set, subject.syntax, checked)
-        if failed is None or not self._verification.diagnosis_seconds:
+        if failed is None or not self._verification.diagnosis_work:
             return checked.integrity, None
         examination = diagnose(failed, subject.patience)
-        diagnosis = examination.diagnosis
-        if diagnosis is not None and diagnosis.legitimate:
-            return Integrity(findings=(Finding("restored", diagnosis.what, Outcome.FLAGGED),)), diagnosis
-        return Integrity(findings=(*checked.integrity.findings, *examination.findings)), diagnosis
+        findings = examination.instead_of(checked.integrity.findings)
+        return replace(checked.integrity, findings=findings), examination.diagnosis
 
     def _instance_findings(self, instance: StoredInstance, signatures: Sequence[SignatureReport]) -> Iterator[Finding]:
         """What no signature covers and what yet shows that something was done."""
@@ -222,7 +226,7 @@ class Verifier:
             ("SOP Class UID", meta.sop_class_uid, SOP_CLASS_UID),
             ("SOP Instance UID", meta.sop_instance_uid, SOP_INSTANCE_UID),
         ):
-            if stated and stated != data_set.text(tag):
+            if stated and stated != data_set.text(tag) and (tag in data_set or not meta.is_directory):
                 what = f"Media Storage {name} of the file meta information is not the {name} of the data set."
                 yield Finding("meta-contradicts", what, Outcome.FLAGGED)
         parameters = self._mac_parameters(data_set, meta.syntax.encoding)
@@ -268,6 +272,16 @@ def _copies(signatures: Sequence[SignatureReport]) -> Iterator[Finding]:
         if count > 1:
             what = f"Digital Signature UID {uid} is there {count} times."
             yield Finding("signature-uid-duplicate", what, Outcome.FLAGGED)
+
+
+def _misread(data_set: DataSet) -> Iterator[Finding]:
+    """What was looked for above, is there, and is not of the kind that the standard says."""
+    if data_set.misread:
+        what = (
+            f"{tag_names(data_set.misread)} cannot be read for certain: under the VR that is stored, such as UN, some "
+            "programs find something else than others, or nothing (PS3.5 6.2.2)."
+        )
+        yield Finding("attribute-unreadable", what, Outcome.INDETERMINATE)
 
 
 def _with_function(report: SignatureReport, content: frozenset[ContentClass]) -> SignatureReport:

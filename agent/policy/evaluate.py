@@ -14,20 +14,27 @@ Several signatures. Anybody can append one, so an appended one must change neith
 - Without a sound signature all of them count, and the worst has the headline.
   Nothing is treated more mildly then than an instance without any signature: otherwise one that nobody can check, or
   that somebody made for himself, would make up for the one that is missing.
+
+What an instance says of itself chooses the entries that speak of it, and anybody can write what no signature covers. A
+signed instance is therefore judged twice, by what its signatures cover and by all that it says, and the stricter
+judgement stands: what is not covered never makes anything milder, and to cover less is no way around an entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache, partial
+from typing import TypeAlias
 
-from agent.dicom.report import ContentClass, Finding, IdentityLevel, InstanceReport, Outcome
-from agent.policy.expectation import NOTHING, Expectation, expectation
+from agent.dicom.report import ContentClass, Finding, IdentityLevel, InstanceReport, Outcome, SignatureReport
+from agent.policy.context import Context
+from agent.policy.expectation import NOTHING, Expectation, expectation, sources_demanded
 from agent.policy.judgement import Axes, ExpectationAxis, Judgement, Receipt
-from agent.policy.match import applicable
+from agent.policy.match import Applicable, applicable
 from agent.policy.model import Entry, Policy
-from agent.policy.reason import Context, Reason
+from agent.policy.reason import Reason
 from agent.policy.signature import UNSOUND, JudgedSignature, judge_signature
 from agent.policy.signer import Standing
 from agent.policy.verdicts import Action, Mode, Verdict, default_action
@@ -40,8 +47,11 @@ _MADE = {
     ContentClass.DERIVED: (Verdict.DERIVED_UNVERIFIED_SOURCE, frozenset(("derived", "artificial-intelligence"))),
     ContentClass.SYNTHETIC: (Verdict.SYNTHETIC_UNVERIFIED, frozenset(("synthetic",))),
 }
+_DOUBTS = frozenset(verdict for verdict, _ in _MADE.values())
 _NO_SIGNATURE = JudgedSignature(reasons=(), standing=Standing.UNKNOWN, axes=Axes())
 _STRIPPED = Reason(Verdict.UNSIGNED_VIOLATION, "stripped: this instance was seen signed before.")
+# What of the policy speaks of an instance, where a signature covers these tags.
+_View: TypeAlias = Callable[[frozenset[int]], Applicable | None]
 _BY_NO_MATCH = {Mode.REPORT: Action.ACCEPT, Mode.WARN: Action.FLAG, Mode.ENFORCE: Action.QUARANTINE}
 
 
@@ -63,31 +73,70 @@ def evaluate(
         sources_verified: Whether all sources of a derived instance are verified, at least one; None where nobody
             has looked.
     """
-    found = applicable(report, receipt, policy) if policy else None
-    entry = found.in_force if found else None
-    context = Context(policy=policy, device=found.device if found else None, receipt=receipt, now=now)
-    signatures = _labelled([judge_signature(signature, context) for signature in report.signatures])
-    rules = _Rules(policy, entry)
+    question = _Question(report, receipt, policy, now, sources_verified)
+    claimed = applicable(report, receipt, policy) if policy else None
+    judgement = _judged(question, claimed, lambda _: claimed)
+    if policy is None:
+        return judgement
+    view = cache(partial(applicable, report, receipt, policy))
+    if all(view(frozenset(signature.coverage.covered)) == claimed for signature in report.signatures):
+        return judgement
+    proven = _judged(question, claimed, view)
+    return max(proven, judgement, key=lambda judgement: (judgement.action.strictness, -judgement.verdict.rank))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What `evaluate` is asked."""
+
+    report: InstanceReport
+    receipt: Receipt
+    policy: Policy | None
+    now: datetime
+    sources_verified: bool | None
+
+    def judged(self, signature: SignatureReport, view: _View) -> JudgedSignature:
+        """One signature, by what of the policy speaks of the instance then."""
+        found = view(frozenset(signature.coverage.covered))
+        device = found.device if found else None
+        return judge_signature(
+            signature, Context(policy=self.policy, device=device, receipt=self.receipt, now=self.now)
+        )
+
+
+def _judged(question: _Question, claimed: Applicable | None, view: _View) -> Judgement:
+    """Judge an instance.
+
+    Args:
+        question: What is asked.
+        claimed: What of the policy speaks of it by all that it says: this counts where no signature speaks.
+        view: The same by what a signature covers.
+    """
+    report, receipt, policy = question.report, question.receipt, question.policy
+    signatures = _labelled([question.judged(signature, view) for signature in report.signatures])
+    speaking = _speaking(signatures, lambda signature: _Rules(policy, view(signature.covered)))
+    found = view(speaking.covered) if speaking else claimed
+    rules = _Rules(policy, found)
     expected = expectation(found) if found else NOTHING
-    speaking = _speaking(signatures, rules)
+    sources = found is not None and sources_demanded(found)
     decisive, beside = _weighed(report, signatures, speaking)
     missing = _STRIPPED if receipt.first_seen_signed else expected.missing
     decisive += [] if signatures else [missing]
-    decisive += _content(report, speaking, verified=sources_verified, demanded=expected.sources)
+    decisive += _content(report, speaking, verified=question.sources_verified, demanded=sources)
     headline = max(decisive, key=lambda reason: (rules.action(reason).strictness, -reason.verdict.rank))
     least = _least_action(report, beside, rules, instead=None if speaking or rules.says(headline) else missing)
     action = max(rules.action(headline), least, key=lambda action: action.strictness)
     reasons = sorted([*decisive, *beside], key=lambda reason: (reason is not headline, reason.verdict.rank))
     leading = speaking or max(signatures, key=lambda signature: headline in signature.reasons, default=_NO_SIGNATURE)
     covered = speaking.covered if speaking else frozenset()
-    stale = policy is not None and now > policy.expires
+    stale = policy is not None and question.now > policy.expires
     return Judgement(
         verdict=headline.verdict,
         action=action,
         beside=tuple(dict.fromkeys(r.verdict for r in reasons if r.verdict is not headline.verdict)),
-        axes=replace(leading.axes, expectation=_state(expected, missing, decisive, speaking)),
+        axes=replace(leading.axes, expectation=_state(expected, missing, decisive, speaking, sources=sources)),
         identity_level=leading.level if leading is speaking else IdentityLevel.NONE,
-        rule_ids=tuple(dict.fromkeys(_rule_ids(entry, leading, reasons))),
+        rule_ids=tuple(dict.fromkeys(_rule_ids(rules, leading, reasons))),
         explanation=tuple(dict.fromkeys(_explanation(report, reasons, leading, rules, action, stale=stale))),
         policy_stale=stale,
         not_clinical=any(claim.meaning in _NOT_CLINICAL and claim.tag in covered for claim in report.claims),
@@ -102,31 +151,44 @@ class _Rules:
 
     Args:
         policy: None where no file was given.
-        entry: The entry in force.
+        found: What of it speaks of the instance.
     """
 
     policy: Policy | None
-    entry: Entry | None
+    found: Applicable | None
 
-    @property
-    def mode(self) -> Mode:
+    def entry(self, reason: Reason) -> Entry | None:
+        """Which has the say: the one in force; of the content, the stricter of that and of what an exemption hides."""
+        if self.found is None:
+            return None
+        entries = [self.found.in_force]
+        if reason.verdict in _DOUBTS and self.found.of_content is not None:
+            entries.append(self.found.of_content)
+        return max(entries, key=lambda entry: self._by(entry, reason).strictness)
+
+    def mode(self, entry: Entry | None) -> Mode:
         """That of the entry, or else of the policy."""
-        if self.entry is not None:
-            return self.entry.mode
+        if entry is not None:
+            return entry.mode
         return Mode.REPORT if self.policy is None else self.policy.mode
 
     def says(self, reason: Reason) -> bool:
         """Whether the entry names the action for a verdict itself."""
-        return self.mode is Mode.ENFORCE and self.entry is not None and reason.verdict in self.entry.on
+        entry = self.entry(reason)
+        return entry is not None and entry.mode is Mode.ENFORCE and reason.verdict in entry.on
 
     def action(self, reason: Reason) -> Action:
         """What follows."""
         if reason.verdict is Verdict.UNSIGNED_NOT_COVERED and self.policy is not None:
             return _BY_NO_MATCH[self.policy.no_match]
-        if self.entry is not None and self.says(reason):
-            return self.entry.on[reason.verdict]
-        enforced = reason.enforced if self.mode is Mode.ENFORCE else None
-        return enforced or default_action(reason.verdict, self.mode)
+        return self._by(self.entry(reason), reason)
+
+    def _by(self, entry: Entry | None, reason: Reason) -> Action:
+        mode = self.mode(entry)
+        if mode is not Mode.ENFORCE:
+            return default_action(reason.verdict, mode)
+        named = entry.on.get(reason.verdict) if entry else None
+        return named or reason.enforced or default_action(reason.verdict, mode)
 
 
 def _labelled(signatures: Sequence[JudgedSignature]) -> tuple[JudgedSignature, ...]:
@@ -139,10 +201,13 @@ def _labelled(signatures: Sequence[JudgedSignature]) -> tuple[JudgedSignature, .
     )
 
 
-def _speaking(signatures: Iterable[JudgedSignature], rules: _Rules) -> JudgedSignature | None:
+def _speaking(
+    signatures: Iterable[JudgedSignature], rules_for: Callable[[JudgedSignature], _Rules]
+) -> JudgedSignature | None:
     """The sound signature of the best known signer; of several, the one with the mildest action."""
 
     def preference(signature: JudgedSignature) -> tuple[int, int]:
+        rules = rules_for(signature)
         return -signature.standing, max(rules.action(reason).strictness for reason in signature.reasons)
 
     return min((signature for signature in signatures if signature.sound), key=preference, default=None)
@@ -185,7 +250,7 @@ def _content(
     report: InstanceReport, speaking: JudgedSignature | None, *, verified: bool | None, demanded: bool
 ) -> list[Reason]:
     """Step 6: what was made of others needs a signature of its own, and sources that do not speak against it."""
-    made = [_MADE[content] for content in ContentClass if content in report.content and content in _MADE]
+    made = [doubt for content, doubt in _MADE.items() if content in report.content]
     doubts = []
     for verdict, markers in made:
         if speaking is None:
@@ -200,20 +265,25 @@ def _content(
 
 
 def _state(
-    expected: Expectation, missing: Reason, reasons: Iterable[Reason], speaking: JudgedSignature | None
+    expected: Expectation,
+    missing: Reason,
+    reasons: Iterable[Reason],
+    speaking: JudgedSignature | None,
+    *,
+    sources: bool,
 ) -> ExpectationAxis:
     """Whether what is expected is there."""
     if speaking is None:
         return ExpectationAxis.VIOLATED if missing.verdict is Verdict.UNSIGNED_VIOLATION else expected.state
     if expected.state not in {ExpectationAxis.VIOLATED, ExpectationAxis.IN_GRACE}:
         return expected.state
-    doubts = {reason.verdict for reason in reasons} & {verdict for verdict, _ in _MADE.values()}
-    return ExpectationAxis.VIOLATED if expected.sources and doubts else ExpectationAxis.MET
+    doubts = _DOUBTS.intersection(reason.verdict for reason in reasons)
+    return ExpectationAxis.VIOLATED if sources and doubts else ExpectationAxis.MET
 
 
 def _explanation(  # noqa: PLR0913 - everything that led to it
     report: InstanceReport,
-    reasons: Iterable[Reason],
+    reasons: Sequence[Reason],
     leading: JudgedSignature,
     rules: _Rules,
     action: Action,
@@ -230,12 +300,14 @@ def _explanation(  # noqa: PLR0913 - everything that led to it
     if stale:
         yield "The policy has expired; its rules still stand."
     if rules.policy is not None:
-        said_by = f"the entry {rules.entry.id}" if rules.entry else f"the policy {rules.policy.id}"
-        yield f"{action}; the mode is {rules.mode}, by {said_by}."
+        entry = rules.entry(reasons[0])
+        said_by = f"the entry {entry.id}" if entry else f"the policy {rules.policy.id}"
+        yield f"{action}; the mode is {rules.mode(entry)}, by {said_by}."
 
 
-def _rule_ids(entry: Entry | None, leading: JudgedSignature, reasons: Iterable[Reason]) -> Iterator[str]:
-    if entry is not None:
-        yield entry.id
+def _rule_ids(rules: _Rules, leading: JudgedSignature, reasons: Sequence[Reason]) -> Iterator[str]:
+    if rules.found is not None and rules.found.in_force is not None:
+        yield rules.found.in_force.id
     yield from leading.rule_ids
+    yield from (entry.id for entry in map(rules.entry, reasons) if entry is not None)
     yield from (reason.rule_id for reason in reasons if reason.rule_id)

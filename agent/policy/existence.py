@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from agent.dicom.report import Time
+from agent.policy.context import Context
 from agent.policy.model import AnchorKind, Policy
-from agent.policy.reason import Context
 from agent.policy.signer import anchor_of
 from enroll.certificates import PARSE_ERRORS, public_key_info
 

@@ -7,6 +7,7 @@ backdate the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 from agent.policy.judgement import ExpectationAxis
 from agent.policy.match import Applicable
@@ -22,12 +23,10 @@ class Expectation:
     Args:
         state: How things are if there is no signature.
         missing: What follows then.
-        sources: Whether the sources of a derived instance must be verified.
     """
 
     state: ExpectationAxis
     missing: Reason
-    sources: bool = False
 
 
 NOTHING = Expectation(ExpectationAxis.NONE, Reason(Verdict.UNSIGNED, "there is no signature, and no policy."))
@@ -49,12 +48,28 @@ def expectation(applicable: Applicable) -> Expectation:
         until = f" until {entry.period.last}" if entry.period.last else ""
         why = f"no signature is expected{until}{f': {entry.reason}' if entry.reason else ''}."
         return Expectation(ExpectationAxis.EXEMPT, Reason(Verdict.UNSIGNED_EXEMPT, why, entry.id))
-    if entry.period.first is not None and (passed := (day - entry.period.first).days) < entry.grace_days:
-        why = f"a signature is expected; {entry.grace_days - passed} days of grace are left."
+    if left := _days_of_grace(entry, day):
+        why = f"a signature is expected; {left} days of grace are left."
         return Expectation(ExpectationAxis.IN_GRACE, Reason(Verdict.UNSIGNED_IN_GRACE, why, entry.id))
-    sources = entry.expect is Expect.SIGNED_WITH_SOURCES
     violation = Reason(Verdict.UNSIGNED_VIOLATION, "a signature is expected.", entry.id)
-    return Expectation(ExpectationAxis.VIOLATED, violation, sources)
+    return Expectation(ExpectationAxis.VIOLATED, violation)
+
+
+def sources_demanded(applicable: Applicable) -> bool:
+    """Whether the sources of a derived or synthetic instance must be verified; an exemption does not lift that.
+
+    Args:
+        applicable: What of the policy speaks of it on the day of its receipt.
+    """
+    entry = applicable.of_content
+    if entry is None or applicable.migration is not None:
+        return False
+    return entry.expect is Expect.SIGNED_WITH_SOURCES and not _days_of_grace(entry, applicable.day)
+
+
+def _days_of_grace(entry: Entry, day: date) -> int:
+    """How many are left."""
+    return max(0, entry.grace_days - (day - entry.period.first).days) if entry.period.first else 0
 
 
 def _before_any(coming: Entry | None) -> Expectation:

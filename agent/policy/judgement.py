@@ -7,9 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from agent.dicom.report import IdentityLevel
-from agent.policy.verdicts import EXIT_CODES, Action, Verdict
-
-_RESERVATION = Verdict.VALID_UNLISTED_DEVICE  # one of those that share the exit code of a reservation
+from agent.policy.verdicts import EXIT_CODES, Action, ExitCode, Verdict
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,8 @@ class Judgement:
     non_profile: bool = False
 
     @property
-    def exit_code(self) -> int:
-        """The code of the verdict; never 0 for an instance that is not accepted."""
+    def exit_code(self) -> ExitCode:
+        """The code of the verdict; never that of an expected one for an instance that is not accepted."""
         code = EXIT_CODES[self.verdict]
-        return code if code or self.action is Action.ACCEPT else EXIT_CODES[_RESERVATION]
+        accepted = code is not ExitCode.AS_EXPECTED or self.action is Action.ACCEPT
+        return code if accepted else ExitCode.VALID_WITH_RESERVATIONS

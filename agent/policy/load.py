@@ -13,16 +13,15 @@ from enroll.statefile import StateFiles
 POLICY_LIMIT = 1 << 20  # bytes
 
 
-def load_policy(path: Path, files: StateFiles, *, last_serial: int = 0) -> Policy:
+def load_policy(path: Path, files: StateFiles) -> Policy:
     """Read a local policy from its file.
 
     Args:
         path: The file.
         files: How files are read.
-        last_serial: The serial of the policy that was accepted last; 0 if there was none.
 
     Raises:
-        PolicyError: The file cannot be read, is not what the format allows, or is older than the last one.
+        PolicyError: The file cannot be read, or is not what the format allows.
     """
     try:
         data = files.read(path, POLICY_LIMIT, follow=True)
@@ -35,4 +34,4 @@ def load_policy(path: Path, files: StateFiles, *, last_serial: int = 0) -> Polic
         line = data.count(b"\n", 0, error.start) + 1
         what = f"{path} line {line}: this is not UTF-8."
         raise PolicyError(what, remedy="Save the file as UTF-8.", code="policy-not-toml", line=line) from error
-    return parse_policy(text, str(path), last_serial=last_serial)
+    return parse_policy(text, str(path))

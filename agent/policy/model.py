@@ -140,7 +140,7 @@ class Expect(StrEnum):
 
 
 class Named(StrEnum):
-    """What a signer's certificate can be required to name, in the words of `agent.dicom.report.Match`."""
+    """What a signer's certificate can be required to name, in the words of `agent.dicom.report.Comparison`."""
 
     MANUFACTURER = "manufacturer"
     MODEL = "model"
@@ -152,7 +152,7 @@ class Named(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signer:
+class ExpectedSigner:
     """`signer`: who signs for a device.
 
     Args:
@@ -192,7 +192,7 @@ class Entry:
     mode: Mode = Mode.REPORT
     reason: str = ""
     on: Mapping[Verdict, Action] = field(default_factory=dict)
-    signer: Signer = Signer()
+    signer: ExpectedSigner = ExpectedSigner()
 
     @property
     def expects_signature(self) -> bool:
@@ -293,7 +293,7 @@ class Policy:
         id: Its name.
         layer: Who speaks.
         issuer: The same for people.
-        serial: Grows with every version.
+        serial: Grows with every version; nothing here remembers the last one.
         issued: When it was made, aware.
         expires: After this it is stale, aware.
         mode: What entries without a mode of their own have, and what applies where none speaks.

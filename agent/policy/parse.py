@@ -7,7 +7,7 @@ from datetime import timedelta, timezone
 
 from agent.dicom.report import ContentClass
 from agent.policy.algorithms import BUILT_IN_RULES, KNOWN_NAMES
-from agent.policy.check import check_entries
+from agent.policy.consistency import check_entries
 from agent.policy.model import (
     SCHEMA,
     AlgorithmRule,
@@ -19,6 +19,7 @@ from agent.policy.model import (
     CompromiseKind,
     Entry,
     Expect,
+    ExpectedSigner,
     Identifies,
     Layer,
     Match,
@@ -27,10 +28,9 @@ from agent.policy.model import (
     Named,
     Period,
     Policy,
-    Signer,
 )
-from agent.policy.source import Path, read_toml
 from agent.policy.table import Table, nearest
+from agent.policy.toml_source import KeyPath, read_toml
 from agent.policy.verdicts import NEVER_RELAXED, Action, Mode, Verdict, default_action
 
 _LONGEST_GRACE = 3650  # days
@@ -62,49 +62,43 @@ _OID = r"[0-2](\.(0|[1-9][0-9]{0,17})){1,30}"
 _OFFSET = r"[+-](0[0-9]|1[0-4]):[0-5][0-9]"
 
 
-def parse_policy(text: str, source: str, *, last_serial: int = 0) -> Policy:
+def parse_policy(text: str, name: str) -> Policy:
     """Read a policy of one layer, in the format dicom-signing-policy/1.
 
     Args:
         text: The whole file.
-        source: Its name, for messages.
-        last_serial: The serial of the policy that was accepted last; 0 if there was none.
+        name: Of the file, for messages.
 
     Raises:
-        PolicyError: It is older than that, is not what the format allows, or contradicts itself. The message names the
-            line.
+        PolicyError: It is not what the format allows, or contradicts itself. The message names the line.
     """
-    values, lines = read_toml(text, source)
-    root = Table(values, (), lines, KEYS[""])
+    values, source = read_toml(text, name)
+    root = Table(values, (), source, KEYS[""])
     if (schema := root.text("schema")) != SCHEMA:
         raise root.error(f"the schema is {schema!r}.", f'Write schema = "{SCHEMA}".', "schema", "unknown-schema")
     head = root.table("policy", KEYS["policy"])
-    _check_version(head, last_serial)
+    _check_layer(head)
     mode = head.choice("mode", Mode, Mode.REPORT)
     anchors = tuple(_anchor(table) for table in root.tables("anchor", KEYS["anchor"]))
     entries = tuple(
-        _entry(table, mode, anchors, is_device=name == "device")
-        for name in ("device", "rule")
-        for table in root.tables(name, KEYS[name])
+        _entry(table, mode, anchors, is_device=kind == "device")
+        for kind in ("device", "rule")
+        for table in root.tables(kind, KEYS[kind])
     )
-    check_entries(entries, _places(root), lines)
+    check_entries(entries, _places(root), source)
     return _policy(head, mode, root, anchors, entries)
 
 
-def _check_version(head: Table, last_serial: int) -> None:
-    """Refuse what is not for this version of the program, or not the newest version of the policy."""
+def _check_layer(head: Table) -> None:
+    """Refuse what this version of the program does not read yet."""
     if (layer := head.choice("layer", Layer)) is not Layer.LOCAL:
         what = f"the layer is {layer.value!r}, and only local files are read yet."
         raise head.error(what, 'Write layer = "local" for the rules of this recipient.', "layer", "layer-not-local")
-    if head.number("serial") < last_serial:
-        what = f"the serial is lower than {last_serial}, which was accepted before: this is an old version."
-        remedy = "Use the newest version; a change needs a higher serial."
-        raise head.error(what, remedy, "serial", "policy-rolled-back")
 
 
-def _places(root: Table) -> dict[str, Path]:
+def _places(root: Table) -> dict[str, KeyPath]:
     """Where each id stands. They are unique in the whole file, so that a judgement can name entries by id alone."""
-    places: dict[str, Path] = {}
+    places: dict[str, KeyPath] = {}
     for name in ("anchor", "device", "rule", "compromise", "migration"):
         for table in root.tables(name, KEYS[name]):
             entry = table.text("id", _ID, _ID_FORM)
@@ -178,7 +172,7 @@ def _entry(table: Table, mode: Mode, anchors: tuple[Anchor, ...], *, is_device: 
         mode=table.choice("mode", Mode, mode),
         reason=table.text("reason", default=""),
         on=_actions(table.table("on", KEYS["on"])),
-        signer=_signer(table.table("signer", KEYS["signer"]), anchors) if is_device else Signer(),
+        signer=_signer(table.table("signer", KEYS["signer"]), anchors) if is_device else ExpectedSigner(),
     )
     _check_expectation(entry, table)
     return entry
@@ -224,14 +218,14 @@ def _actions(table: Table) -> dict[Verdict, Action]:
     return actions
 
 
-def _signer(table: Table, anchors: tuple[Anchor, ...]) -> Signer:
+def _signer(table: Table, anchors: tuple[Anchor, ...]) -> ExpectedSigner:
     named = table.texts("anchor", _ID, _ID_FORM, at_least=0)
     known = [anchor.id for anchor in anchors if anchor.kind is not AnchorKind.TIME_STAMP_AUTHORITY]
     for name in named:
         if name not in known:
             what = f"there is no [[anchor]] {name!r} that signs for devices."
             raise table.error(what, nearest(name, known) if known else "Add it.", "anchor", "unknown-anchor")
-    return Signer(
+    return ExpectedSigner(
         anchors=frozenset(named),
         serial_number=table.text("serial_number", default=""),
         require=frozenset(table.choices("require", Named, at_least=0)),

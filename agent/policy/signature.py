@@ -17,15 +17,20 @@ from cryptography import x509
 
 from agent.dicom.report import IdentityLevel, Outcome, SignatureReport
 from agent.policy.algorithms import hash_under, in_profile, key_class, key_of
+from agent.policy.context import Context
 from agent.policy.existence import Existence, existence_of, named_in
 from agent.policy.judgement import Axes, CoverageAxis, CryptoAxis, IntegrityAxis, TimeAxis
 from agent.policy.model import AlgorithmStatus, AlgorithmUse
-from agent.policy.reason import Context, Reason, codes_of
+from agent.policy.reason import Reason, codes_of
 from agent.policy.signer import Signer, Standing, identify
 from agent.policy.verdicts import Verdict
 from enroll.foreign import printable
 
 _LONGEST_NAME = 16  # characters of an algorithm in a message
+_UNPROVEN = (
+    "and no proof of an earlier time; say when you received it (--received), "
+    "or whom you trust for its time stamp (--time-stamp-anchor)."
+)
 _REVOCATIONS = {Verdict.KEY_COMPROMISED: CryptoAxis.COMPROMISED, Verdict.REVOKED: CryptoAxis.REVOKED}
 _BY_WORTH = {
     CryptoAxis.FORBIDDEN: (Verdict.ALGORITHM_FORBIDDEN, "is forbidden"),
@@ -226,14 +231,14 @@ def _ended(since: str, existence: Existence, rule_id: str = "", *, by_others: bo
     if by_others:
         return Reason(Verdict.KEY_COMPROMISED, f"{since}, and no proof of an earlier time.", rule_id)
     if existence.proof is None:
-        return Reason(Verdict.VALID_NO_TRUSTED_TIME, f"{since}, and no proof of an earlier time.", rule_id)
+        return Reason(Verdict.VALID_NO_TRUSTED_TIME, f"{since}, {_UNPROVEN}", rule_id)
     return Reason(Verdict.REVOKED, f"{since}, and the proven time is not earlier.", rule_id)
 
 
 def _validity(signature: SignatureReport, existence: Existence) -> Iterator[Reason]:
     chain, time = signature.chain, signature.time
     if chain.path and existence.latest > _end(chain.path):
-        yield Reason(Verdict.VALID_NO_TRUSTED_TIME, "the certificate has expired, and no proof of an earlier time.")
+        yield Reason(Verdict.VALID_NO_TRUSTED_TIME, f"the certificate has expired, {_UNPROVEN}")
     for revocation in chain.revocations:
         if existence.latest >= revocation.at:
             since = f"the certificate was revoked on {revocation.at.isoformat()}"

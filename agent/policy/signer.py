@@ -11,16 +11,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from agent.dicom.report import NAME_ONE_DEVICE, IdentityLevel, MatchResult, Outcome, SignatureReport
+from agent.policy.context import Context
 from agent.policy.judgement import IdentityAxis
-from agent.policy.model import Anchor, AnchorKind, Entry, Identifies, Named, Policy
-from agent.policy.model import Signer as ExpectedSigner
-from agent.policy.reason import Context, Reason, codes_of
+from agent.policy.model import Anchor, AnchorKind, Entry, ExpectedSigner, Identifies, Named, Policy
+from agent.policy.reason import Reason, codes_of
 from agent.policy.verdicts import Action, Verdict
 from enroll.certificates import PARSE_ERRORS
 
 _ANY_POLICY = "2.5.29.32.0"  # RFC 5280 4.2.1.4
-# What tells one device from all others; a manufacturer or a model does not.
-_AS_REQUIRED = {"hardware-serial": Named.SERIAL}
 _NO_DEVICE = frozenset((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
 # These are judged by when the signature existed, not by whether there is a path.
 _FINDINGS_OF_TIME = frozenset(("certificate-expired", "certificate-revoked"))
@@ -86,8 +84,7 @@ def anchor_of(path: tuple[x509.Certificate, ...], policy: Policy, kinds: Collect
     if anchor is None or not anchor.policy_oids:
         return anchor
     below = path[:-1] or path
-    asserted = [_policies(certificate) for certificate in below]
-    leaf, *authorities = asserted
+    leaf, *authorities = map(_certificate_policies, below)
     wanted = set(anchor.policy_oids)
     fits = leaf & wanted and all(policies & {*wanted, _ANY_POLICY} for policies in authorities)
     return anchor if fits else None
@@ -115,12 +112,13 @@ def _doubt(signature: SignatureReport, context: Context) -> Signer | None:
     """Who cannot be named at all, whatever the policy says of anchors and devices."""
     chain, identity = signature.chain, signature.identity
     if context.policy is not None and any(finding.code == "no-anchor" for finding in chain.findings):
-        return _indeterminate("no CA certificate was given to verify with.")
+        return _unknown("no CA certificate was given to verify with.", Verdict.INDETERMINATE)
     refused = [f for f in chain.findings if f.outcome is Outcome.FAILED and f.code not in _FINDINGS_OF_TIME]
     if not chain.path or refused:
         return _unknown("the certificate leads to no trust anchor.")
     if identity.outcome is Outcome.INDETERMINATE:
-        return _indeterminate(f"the certificate cannot be compared with the image{codes_of(identity)}.")
+        why = f"the certificate cannot be compared with the image{codes_of(identity)}."
+        return _unknown(why, Verdict.INDETERMINATE)
     if context.policy is None and identity.outcome is Outcome.FAILED:
         return _wrong(f"the certificate does not fit the image{codes_of(identity)}.", identity.level)
     return None
@@ -134,12 +132,10 @@ def _below(anchor: Anchor, identifies: Identifies, signature: SignatureReport, d
         return _wrong(f"the certificate does not fit the image{codes_of(signature.identity)}.", level, used)
     if identifies is not Identifies.SOFTWARE and level in _NO_DEVICE:
         return _vendor_only(anchor, level, signature, device)
-    if device is None:
-        return _unlisted("no [[device]] speaks of the device.", level, used)
-    if unfit := _unfit(anchor, signature, device.signer):
+    if device is not None and (unfit := _unfit(anchor, signature, device.signer)):
         return _wrong(unfit, level, used)
-    if not _is_tied(signature) and not device.signer.serial_number:
-        return _unlisted("nothing ties the certificate to the device that is listed.", level, used)
+    if why := _why_unlisted(signature, device):
+        return _unlisted(why, level, used)
     return Signer(standing=Standing.EXPECTED, axis=IdentityAxis.EXPECTED, level=level, rule_ids=used)
 
 
@@ -155,10 +151,22 @@ def _unfit(anchor: Anchor, signature: SignatureReport, expected: ExpectedSigner)
     return ""
 
 
+def _why_unlisted(signature: SignatureReport, device: Entry | None) -> str:
+    """Why the signer is not the device of an entry; empty if it is."""
+    if device is None:
+        return "no [[device]] speaks of the device."
+    if not device.expects_signature:
+        return f"the entry {device.id} expects no signature, so it lists no signer."
+    if not _is_tied(signature) and not device.signer.serial_number:
+        return "nothing ties the certificate to the device that is listed."
+    return ""
+
+
 def _lacking(signature: SignatureReport, expected: ExpectedSigner) -> list[Named]:
     """What the certificate must name and does not."""
     stated = (m for m in signature.identity.matches if m.certificate and m.result is not MatchResult.CERTIFICATE_SILENT)
-    named = {_AS_REQUIRED.get(match.subject, match.subject) for match in stated}
+    # Both are serial numbers of the device, in two places of the certificate.
+    named = {Named.SERIAL if match.subject == "hardware-serial" else match.subject for match in stated}
     return [name for name in Named if name in expected.require and name not in named]
 
 
@@ -177,14 +185,8 @@ def _vendor_only(anchor: Anchor, level: IdentityLevel, signature: SignatureRepor
     )
 
 
-def _unknown(why: str) -> Signer:
-    reason = Reason(Verdict.VALID_UNKNOWN_SIGNER, why)
-    return Signer(standing=Standing.UNKNOWN, axis=IdentityAxis.UNKNOWN, reason=reason)
-
-
-def _indeterminate(why: str) -> Signer:
-    reason = Reason(Verdict.INDETERMINATE, why)
-    return Signer(standing=Standing.UNKNOWN, axis=IdentityAxis.UNKNOWN, reason=reason)
+def _unknown(why: str, verdict: Verdict = Verdict.VALID_UNKNOWN_SIGNER) -> Signer:
+    return Signer(standing=Standing.UNKNOWN, axis=IdentityAxis.UNKNOWN, reason=Reason(verdict, why))
 
 
 def _wrong(why: str, level: IdentityLevel, used: tuple[str, ...] = ()) -> Signer:
@@ -197,7 +199,7 @@ def _unlisted(why: str, level: IdentityLevel, used: tuple[str, ...]) -> Signer:
     return Signer(standing=Standing.UNLISTED, axis=IdentityAxis.UNLISTED, level=level, reason=reason, rule_ids=used)
 
 
-def _policies(certificate: x509.Certificate) -> set[str]:
+def _certificate_policies(certificate: x509.Certificate) -> set[str]:
     """The policies that a certificate asserts (RFC 5280 4.2.1.4)."""
     try:
         policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from agent.errors import PolicyError
-from agent.policy.source import Path, Source
+from agent.policy.toml_source import KeyPath, Source
 
 LONGEST_TEXT = 256  # characters
 LONGEST_LIST = 64  # values
@@ -22,6 +22,7 @@ MOST_TABLES = 4096  # of one name
 LARGEST_NUMBER = 2**53 - 1  # what every JSON reader takes exactly
 _YEARS = range(1970, 3000)
 _ANY_TEXT = r"\S(.*\S)?"
+_KIND_NAMES: dict[type, str] = {list: "a list", dict: "a table", bool: "true or false", time: "a time"}
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -39,7 +40,7 @@ class Table:
         PolicyError: It is no table, or has a key that is not known.
     """
 
-    def __init__(self, values: object, path: Path, source: Source, known: Collection[str]) -> None:
+    def __init__(self, values: object, path: KeyPath, source: Source, known: Collection[str]) -> None:
         self.path = path
         self._source = source
         if not isinstance(values, dict):
@@ -181,6 +182,3 @@ def _shown(value: object) -> str:
     if isinstance(value, date):
         return value.isoformat()
     return _KIND_NAMES.get(type(value), "a number")
-
-
-_KIND_NAMES: dict[type, str] = {list: "a list", dict: "a table", bool: "true or false", time: "a time"}

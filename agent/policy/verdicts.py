@@ -5,7 +5,8 @@ The names, the actions by mode and the exit codes are a promise to other systems
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from functools import cached_property
 
 
 class Mode(StrEnum):
@@ -24,7 +25,7 @@ class Action(StrEnum):
     QUARANTINE = "quarantine"
     REFUSE = "refuse"
 
-    @property
+    @cached_property
     def strictness(self) -> int:
         """Larger for a stricter action."""
         return list(Action).index(self)
@@ -58,10 +59,23 @@ class Verdict(StrEnum):
     VALID_EXPECTED_SIGNER = "VALID_EXPECTED_SIGNER"
     VALID = "VALID"  # only where no policy is given
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """Its place in the order of weight, 0 for the worst."""
         return list(Verdict).index(self)
+
+
+class ExitCode(IntEnum):
+    """What `scanseal verify` ends with (docs/exit-codes.md)."""
+
+    AS_EXPECTED = 0
+    BROKEN = 1
+    UNSIGNED_VIOLATION = 2
+    VALID_WITH_RESERVATIONS = 3
+    UNSIGNED = 4
+    NOT_ACCEPTED = 5
+    UNVERIFIED_SOURCE = 6
+    INDETERMINATE = 7
 
 
 _FINE = (Action.ACCEPT, Action.ACCEPT, Action.ACCEPT)
@@ -70,31 +84,31 @@ _FLAGGED = (Action.FLAG, Action.FLAG, Action.FLAG)
 _STOPPED = (Action.FLAG, Action.FLAG, Action.QUARANTINE)
 
 # The actions in the modes report, warn and enforce, and the exit code.
-_TABLE: dict[Verdict, tuple[tuple[Action, Action, Action], int]] = {
-    Verdict.BROKEN: (_STOPPED, 1),
-    Verdict.KEY_COMPROMISED: (_STOPPED, 5),
-    Verdict.REVOKED: (_STOPPED, 5),
-    Verdict.ALGORITHM_FORBIDDEN: (_STOPPED, 5),
-    Verdict.ANTIQUE_UNPROVEN: (_STOPPED, 5),
-    Verdict.UNSIGNED_VIOLATION: (_STOPPED, 2),
-    Verdict.VALID_WRONG_SIGNER: (_STOPPED, 3),
-    Verdict.VALID_UNKNOWN_SIGNER: (_STOPPED, 3),
-    Verdict.INDETERMINATE: (_FLAGGED, 7),
-    Verdict.DERIVED_UNVERIFIED_SOURCE: (_FLAGGED, 6),
-    Verdict.SYNTHETIC_UNVERIFIED: (_FLAGGED, 6),
-    Verdict.VALID_NO_TRUSTED_TIME: (_FLAGGED, 3),
-    Verdict.VALID_PARTIAL_COVERAGE: (_FLAGGED, 3),
-    Verdict.VALID_VENDOR_ONLY: (_NOTED, 3),
-    Verdict.VALID_UNLISTED_DEVICE: (_NOTED, 3),
-    Verdict.ANTIQUE_PROVEN: (_NOTED, 3),
-    Verdict.UNSIGNED_IN_GRACE: (_FINE, 4),
-    Verdict.UNSIGNED_NOT_YET_EXPECTED: (_FINE, 4),
-    Verdict.UNSIGNED_EXEMPT: (_FINE, 4),
-    Verdict.UNSIGNED_NOT_COVERED: (_FINE, 4),
-    Verdict.UNSIGNED: (_FINE, 4),
-    Verdict.DERIVED_VERIFIED_SOURCES: (_FINE, 0),
-    Verdict.VALID_EXPECTED_SIGNER: (_FINE, 0),
-    Verdict.VALID: (_FINE, 0),
+_TABLE: dict[Verdict, tuple[tuple[Action, Action, Action], ExitCode]] = {
+    Verdict.BROKEN: (_STOPPED, ExitCode.BROKEN),
+    Verdict.KEY_COMPROMISED: (_STOPPED, ExitCode.NOT_ACCEPTED),
+    Verdict.REVOKED: (_STOPPED, ExitCode.NOT_ACCEPTED),
+    Verdict.ALGORITHM_FORBIDDEN: (_STOPPED, ExitCode.NOT_ACCEPTED),
+    Verdict.ANTIQUE_UNPROVEN: (_STOPPED, ExitCode.NOT_ACCEPTED),
+    Verdict.UNSIGNED_VIOLATION: (_STOPPED, ExitCode.UNSIGNED_VIOLATION),
+    Verdict.VALID_WRONG_SIGNER: (_STOPPED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.VALID_UNKNOWN_SIGNER: (_STOPPED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.INDETERMINATE: (_FLAGGED, ExitCode.INDETERMINATE),
+    Verdict.DERIVED_UNVERIFIED_SOURCE: (_FLAGGED, ExitCode.UNVERIFIED_SOURCE),
+    Verdict.SYNTHETIC_UNVERIFIED: (_FLAGGED, ExitCode.UNVERIFIED_SOURCE),
+    Verdict.VALID_NO_TRUSTED_TIME: (_FLAGGED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.VALID_PARTIAL_COVERAGE: (_FLAGGED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.VALID_VENDOR_ONLY: (_NOTED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.VALID_UNLISTED_DEVICE: (_NOTED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.ANTIQUE_PROVEN: (_NOTED, ExitCode.VALID_WITH_RESERVATIONS),
+    Verdict.UNSIGNED_IN_GRACE: (_FINE, ExitCode.UNSIGNED),
+    Verdict.UNSIGNED_NOT_YET_EXPECTED: (_FINE, ExitCode.UNSIGNED),
+    Verdict.UNSIGNED_EXEMPT: (_FINE, ExitCode.UNSIGNED),
+    Verdict.UNSIGNED_NOT_COVERED: (_FINE, ExitCode.UNSIGNED),
+    Verdict.UNSIGNED: (_FINE, ExitCode.UNSIGNED),
+    Verdict.DERIVED_VERIFIED_SOURCES: (_FINE, ExitCode.AS_EXPECTED),
+    Verdict.VALID_EXPECTED_SIGNER: (_FINE, ExitCode.AS_EXPECTED),
+    Verdict.VALID: (_FINE, ExitCode.AS_EXPECTED),
 }
 
 EXIT_CODES = {verdict: code for verdict, (_, code) in _TABLE.items()}

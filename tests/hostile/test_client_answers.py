@@ -19,8 +19,8 @@ from agent.errors import AgentAnswerInvalid, AgentError, AgentRefused, AgentUnre
 
 
 @contextmanager
-def agent_that_answers(*answers: bytes) -> Iterator[Path]:
-    """Takes one connection for each answer, reads a little, answers, closes."""
+def agent_that_answers(*answers: bytes, closed: threading.Event | None = None) -> Iterator[Path]:
+    """Takes one connection for each answer, reads a little, answers, closes, and says so."""
     with tempfile.TemporaryDirectory(prefix="scanseal-") as directory, socket.socket(socket.AF_UNIX) as listener:
         path = Path(directory) / "sign.sock"
         listener.bind(str(path))
@@ -32,6 +32,8 @@ def agent_that_answers(*answers: bytes) -> Iterator[Path]:
                 with connection:
                     connection.recv(1 << 16)
                     connection.sendall(answer)
+                if closed is not None:
+                    closed.set()
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -132,8 +134,11 @@ def test_an_agent_that_closes_without_an_answer_is_unreachable() -> None:
 
 
 def test_a_connection_that_was_idle_for_too_long_is_made_anew() -> None:
-    with agent_that_answers(http(b"{}"), http(b'{"state": "ready"}')) as path, SigningClient(path) as client:
+    closed = threading.Event()
+    answers = http(b"{}"), http(b'{"state": "ready"}')
+    with agent_that_answers(*answers, closed=closed) as path, SigningClient(path) as client:
         assert client.status() == {}
+        assert closed.wait(10)
         assert client.status() == {"state": "ready"}
 
 

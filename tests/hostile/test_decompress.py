@@ -16,7 +16,8 @@ import pytest
 
 from agent.dicom.data_set import DataSet
 from agent.dicom.diagnosis import decompress, jpeg_lossless
-from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS
+from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.diagnosis.decompress import MOST_RESTORED, restored_pixels
 from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA
 from agent.dicom.headers import DEFAULT_LIMITS
@@ -228,15 +229,18 @@ def test_what_is_not_restored_is_refused_by_name(ending: str, code: str) -> None
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decompress, "_run", lambda *_: DECODER_MISSING)
     with pytest.raises(DicomError, match=r"is not installed.*scanseal\[decompress\]"):
-        restored_pixels(picture(bytes(64)), JPEG_2000, SECONDS)
+        restored_pixels(picture(bytes(64)), RLE, SECONDS)
 
 
 def test_the_decoding_process_says_that_a_library_is_missing() -> None:
-    request = Request(JPEG_2000, 16, 16, 1, 16, signed=False, seconds=5, frames=(64,)).encoded() + bytes(64)
+    request = Request(JPEG_2000, "MONOCHROME2", 16, 16, 1, 16, 16, signed=False, seconds=5, frames=(64,))
     # Without site-packages.
     command = [sys.executable, "-I", "-S", "-c", program("sys.exit(codestreams.main())")]
 
-    assert subprocess.run(command, input=request, capture_output=True, check=False).returncode == DECODER_MISSING
+    assert (
+        subprocess.run(command, input=request.encoded() + bytes(64), capture_output=True, check=False).returncode
+        == DECODER_MISSING
+    )
 
 
 def program(last: str) -> str:
@@ -249,7 +253,7 @@ def attempt(doing: str) -> str:
         "import os, socket, sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
         "from agent.dicom.diagnosis import codestreams",
-        f"codestreams._give_up(codestreams.Request({RLE!r}, 64, 64, 1, 16, False, 1, (64,)))",
+        f"codestreams._give_up(codestreams.Request({RLE!r}, '', 64, 64, 1, 16, 16, False, 1, (64,)))",
         "try:",
         f"    {doing}",
         "except (OSError, MemoryError) as error:",

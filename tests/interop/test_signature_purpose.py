@@ -12,6 +12,7 @@ import pytest
 
 from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.purposes import PURPOSES
+from agent.dicom.signature_items import DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE
 from tests.support import dcmsign
 from tests.support.certificates import Authority, Signer, rsa_key
 from tests.support.dcmsign import Exit, needs_dcmsign
@@ -22,7 +23,6 @@ from tests.support.product_signing import intact, plan, sign_bytes
 
 pytestmark = needs_dcmsign
 
-PURPOSE_CODE_SEQUENCE = 0x04000401
 SAMPLES = {syntax: sample(name).path.read_bytes() for syntax, name in TRANSFER_SYNTAX_SAMPLES.items()}
 
 
@@ -67,7 +67,7 @@ def signed(data: bytes, signer: Signer, purpose: str, profile: ProfileName = Pro
 def purpose_sequences(data: bytes) -> list[Element | None]:
     sequence = find(parse(data).elements, DIGITAL_SIGNATURES)
     assert sequence is not None
-    return [find(item, PURPOSE_CODE_SEQUENCE) for item in sequence.items or ()]
+    return [find(item, DIGITAL_SIGNATURE_PURPOSE_CODE_SEQUENCE) for item in sequence.items or ()]
 
 
 def codes(sequence: Element | None) -> list[tuple[int, str, bytes]]:

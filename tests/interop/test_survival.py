@@ -14,13 +14,14 @@ from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.report import InstanceReport
 from agent.dicom.report import Outcome as FactOutcome
 from agent.dicom.verify import Verification, verify_instance
+from agent.errors import DicomError
 from tests.support import dcmsign, product_signing
 from tests.support.certificates import Authority, Signer, rsa_key
 from tests.support.dicom_samples import ct_slice, enhanced_multiframe
 from tests.support.dicom_tools import needs_dcmtk, sent
 from tests.support.dicom_tree import parse
 from tests.support.survival import DOCUMENT, SECTIONS, Outcome, Row, document
-from tests.support.survival_changes import image
+from tests.support.survival_images import IMAGES
 
 pytestmark = needs_dcmtk
 
@@ -71,10 +72,19 @@ def outcome(report: InstanceReport) -> Outcome:
     if first.intact is None:
         return Outcome.NOT_CHECKABLE
     if first.intact and first.diagnosis:
-        return Outcome.RESTORED
+        of_pixels = first.diagnosis.variant == "lossless-recompression"
+        return Outcome.RESTORED if of_pixels else Outcome.VR_RESTORED
     if not first.intact or not all(other.intact for other in later):
         return Outcome.BREAKS
     return Outcome.HOLDS if first.coverage.outcome is FactOutcome.PASSED else Outcome.ADDED
+
+
+def found(data: bytes, profile: str) -> Outcome:
+    """What became of the first signature, if the instance is read at all."""
+    try:
+        return outcome(verified(data, profile))
+    except DicomError:
+        return Outcome.REFUSED
 
 
 @pytest.mark.parametrize(("row", "profile", "name"), ROWS)
@@ -83,10 +93,10 @@ def test_a_signature_survives_or_breaks_as_the_table_says(
 ) -> None:
     if row.decoder:
         pytest.importorskip(row.decoder, reason="no decoder: pip install 'scanseal[decompress]'")
-    original = signed(row.before(image(name)), profile, signer)
+    original = signed(row.before(IMAGES[name]()), profile, signer)
     assert outcome(verified(original, profile)) is Outcome.HOLDS
     changed = row.change(original, signer)
-    assert outcome(verified(changed, profile)) is row.outcome(profile)
+    assert found(changed, profile) is row.outcome(profile)
     any_signature, creator_signature = row.exits(profile)
     assert dcmsign_exit(changed, "+rg") == any_signature
     if creator_signature is not None:
@@ -96,7 +106,7 @@ def test_a_signature_survives_or_breaks_as_the_table_says(
 @pytest.mark.parametrize("profile", ProfileName)
 @pytest.mark.parametrize("name", ["slice", "frames"])
 def test_c_store_delivers_the_signed_data_set_byte_for_byte(name: str, profile: str, signer: Signer) -> None:
-    data = signed(image(name), profile, signer)
+    data = signed(IMAGES[name](), profile, signer)
     assert parse(sent(data, receiver=("+B",))).body == parse(data).body
 
 

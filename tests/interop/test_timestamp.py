@@ -16,6 +16,7 @@ from agent.cli import exits
 from agent.cli.main import run
 from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.report import SignatureReport
+from agent.dicom.signature_items import CERTIFIED_TIMESTAMP
 from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.splice import spliced
 from agent.dicom.stamping import StampableInstance
@@ -35,7 +36,6 @@ from tests.support.time_stamp_tokens import Recipe, token
 
 pytestmark = needs_openssl
 
-CERTIFIED_TIMESTAMP = 0x04000310
 TSA_CA = HospitalCa("TSA CA")
 ANCHORS = (TSA_CA.certificate,)
 HOUR = timedelta(hours=1)

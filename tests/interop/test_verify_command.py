@@ -29,7 +29,9 @@ from agent.dicom.sign import SignaturePlan
 from agent.dicom.splice import spliced
 from agent.dicom.stamping import StampableInstance
 from agent.policy.load import load_policy
+from agent.policy.verdicts import ExitCode
 from enroll.certificates import pem
+from tests.support import policies
 from tests.support.agent_process import ROOT
 from tests.support.certificates import SERIAL_NUMBER, Authority, Signer, rsa_key
 from tests.support.pki import HospitalCa
@@ -137,28 +139,9 @@ class Desk:
         return code, self.output.readouterr().out.splitlines()
 
     def policy(self, *entries: str, anchor: x509.Certificate | None = None, mode: str = "enforce") -> Path:
-        trusted = (anchor or self.hospital.authority.certificate).fingerprint(hashes.SHA256()).hex()
+        trusted = policies.anchor("owner-ca", "owner-ca", anchor or self.hospital.authority.certificate, "device")
         path = self.folder / "policy.toml"
-        path.write_text(
-            f"""
-schema = "dicom-signing-policy/1"
-[policy]
-id = "test"
-layer = "local"
-issuer = "Test"
-serial = 1
-issued = 2026-01-01T00:00:00Z
-expires = 2099-01-01T00:00:00Z
-mode = "{mode}"
-[[anchor]]
-id = "owner-ca"
-kind = "owner-ca"
-identifies = "device"
-sha256 = "{trusted}"
-"""
-            + "\n".join(entries),
-            "utf-8",
-        )
+        path.write_text("\n".join([policies.head(mode), trusted, *entries]), "utf-8")
         return path
 
 
@@ -185,20 +168,20 @@ def test_a_folder_is_not_all_right_if_one_file_is_not(desk: Desk) -> None:
     """A flagged file is VALID with 3; DERIVED_VERIFIED_SOURCES with 0 stands above VALID."""
     sound = desk.file(scan(desk.hospital), "1.dcm")
     flagged = desk.file(with_broken_signature(scan(desk.hospital), desk.hospital.stranger), "2.dcm")
-    assert desk.verify(flagged).only == (exits.VALID_WITH_RESERVATIONS, "VALID")
+    assert desk.verify(flagged).only == (ExitCode.VALID_WITH_RESERVATIONS, "VALID")
     source = desk.file(scan(desk.hospital), "source.dcm")
     made = desk.file(derived(desk.hospital, source.read_bytes()), "3.dcm")
     assert desk.verify("--sources", source, made).only == (exits.OK, "DERIVED_VERIFIED_SOURCES")
     for order in itertools.permutations((sound, flagged, made)):
-        assert desk.verify("--sources", source, *order).exit_code == exits.VALID_WITH_RESERVATIONS
+        assert desk.verify("--sources", source, *order).exit_code == ExitCode.VALID_WITH_RESERVATIONS
 
 
 def test_of_the_files_that_are_not_all_right_the_verdict_that_stands_highest_decides(desk: Desk) -> None:
     unsigned = desk.file(part10(image(1, SERIAL_NUMBER, "ORIGINAL")), "1.dcm")
     flagged = desk.file(with_broken_signature(scan(desk.hospital), desk.hospital.stranger), "2.dcm")
     broken = desk.file(scan(desk.hospital).replace(b"pixels", b"forged"), "3.dcm")
-    assert desk.verify(unsigned, flagged).exit_code == exits.UNSIGNED
-    assert desk.verify(unsigned, flagged, broken).exit_code == exits.BROKEN
+    assert desk.verify(unsigned, flagged).exit_code == ExitCode.UNSIGNED
+    assert desk.verify(unsigned, flagged, broken).exit_code == ExitCode.BROKEN
 
 
 # --- the policy and what the recipient knows ---
@@ -217,8 +200,11 @@ expect = "signed"
 
 def test_with_a_policy_an_unsigned_file_is_a_violation(desk: Desk) -> None:
     file = desk.file(part10(image(1, SERIAL_NUMBER, "ORIGINAL")))
-    assert desk.verify(file).only == (exits.UNSIGNED, "UNSIGNED")
-    assert desk.verify("--policy", desk.policy(FROM_NOVEMBER), file).only == (2, "UNSIGNED_VIOLATION")
+    assert desk.verify(file).only == (ExitCode.UNSIGNED, "UNSIGNED")
+    assert desk.verify("--policy", desk.policy(FROM_NOVEMBER), file).only == (
+        ExitCode.UNSIGNED_VIOLATION,
+        "UNSIGNED_VIOLATION",
+    )
 
 
 def test_with_a_policy_the_device_that_it_names_is_expected(desk: Desk) -> None:
@@ -245,8 +231,11 @@ def test_the_day_of_receipt_decides_what_is_expected(desk: Desk, received: str, 
 def test_who_sent_it_decides_which_entry_speaks(desk: Desk) -> None:
     file = desk.file(part10(image(1, SERIAL_NUMBER, "ORIGINAL")))
     policy = desk.policy('[[rule]]\nid = "one"\nmatch.sending_ae = "CT_ONE"\nexpect = "signed"\n')
-    assert desk.verify("--policy", policy, file).only == (exits.UNSIGNED, "UNSIGNED_NOT_COVERED")
-    assert desk.verify("--policy", policy, "--sending-ae", "CT_ONE", file).only == (2, "UNSIGNED_VIOLATION")
+    assert desk.verify("--policy", policy, file).only == (ExitCode.UNSIGNED, "UNSIGNED_NOT_COVERED")
+    assert desk.verify("--policy", policy, "--sending-ae", "CT_ONE", file).only == (
+        ExitCode.UNSIGNED_VIOLATION,
+        "UNSIGNED_VIOLATION",
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +313,7 @@ def test_a_source_that_is_not_there_is_missing(desk: Desk) -> None:
     other = desk.file(scan(desk.hospital, own=4), "archive/4.dcm")
     file = desk.file(derived(desk.hospital, scan(desk.hospital)))
     answer = desk.verify("--sources", other, file)
-    assert answer.only == (exits.UNVERIFIED_SOURCE, "DERIVED_UNVERIFIED_SOURCE")
+    assert answer.only == (ExitCode.UNVERIFIED_SOURCE, "DERIVED_UNVERIFIED_SOURCE")
     assert sources_of(answer)[uid(3)] == "missing"
 
 
@@ -332,7 +321,7 @@ def test_a_source_that_was_changed_is_not_what_was_referenced(desk: Desk) -> Non
     original = scan(desk.hospital)
     source = desk.file(original.replace(b"pixels", b"forged"), "archive/3.dcm")
     answer = desk.verify("--sources", source, desk.file(derived(desk.hospital, original)))
-    assert answer.only == (exits.UNVERIFIED_SOURCE, "DERIVED_UNVERIFIED_SOURCE")
+    assert answer.only == (ExitCode.UNVERIFIED_SOURCE, "DERIVED_UNVERIFIED_SOURCE")
     assert sources_of(answer)[uid(3)] == "mac-mismatch"
 
 
@@ -429,7 +418,7 @@ def many(desk: Desk, count: int) -> list[Path]:
 def test_two_processes_give_the_same_answers_as_one_in_the_order_of_the_files(desk: Desk) -> None:
     files = many(desk, 70)
     arguments = ("--json", "--anchor", desk.hospital.anchor, desk.folder / "study")
-    one, two = (json.loads(printed("--jobs", jobs, *arguments, expected=exits.BROKEN)) for jobs in (1, 2))
+    one, two = (json.loads(printed("--jobs", jobs, *arguments, expected=ExitCode.BROKEN)) for jobs in (1, 2))
     assert one == two
     assert [file["file"] for file in two["files"]] == list(map(str, files))
     assert two["summary"] == {"VALID": 28, "BROKEN": 14, "UNSIGNED": 14, "INDETERMINATE": 14}
@@ -467,7 +456,7 @@ def test_quiet_names_only_what_is_not_all_right_and_the_summary(desk: Desk) -> N
     files = many(desk, 5)
     code, lines = desk.text("--quiet", *files)
     headlines = [line for line in lines if not line.startswith(" ")]
-    assert code == exits.BROKEN
+    assert code == ExitCode.BROKEN
     assert [line.split(": ")[0] for line in headlines[:-1]] == [str(files[1]), str(files[2]), str(files[3])]
     assert headlines[-1] == "5 files: 1 BROKEN, 1 INDETERMINATE, 1 UNSIGNED, 2 VALID"
     assert desk.text("--quiet", files[0]) == (exits.OK, ["1 file: 1 VALID"])
@@ -524,7 +513,7 @@ def test_a_file_that_cannot_be_read_to_its_end_loses_no_other_answer(desk: Desk)
     answer = desk.verify(file, "/proc/self/mem", file)
     assert [item["verdict"] for item in answer.files] == ["VALID", "INDETERMINATE", "VALID"]
     assert answer.files[1]["error"]["code"] == "input-unreadable"
-    assert answer.exit_code == exits.INDETERMINATE
+    assert answer.exit_code == ExitCode.INDETERMINATE
 
 
 def test_a_file_that_goes_away_meanwhile_is_one_that_cannot_be_read(
@@ -558,7 +547,7 @@ def test_a_folder_below_that_cannot_be_listed_is_not_passed_over(desk: Desk, mon
     answer = desk.verify(desk.folder / "study")
     assert {file["file"]: file["exit_code"] for file in answer.files} == {
         str(desk.folder / "study" / "1.dcm"): exits.OK,
-        str(closed): exits.INDETERMINATE,
+        str(closed): ExitCode.INDETERMINATE,
     }
 
 
@@ -596,13 +585,22 @@ def test_a_fifo_is_not_waited_for(desk: Desk) -> None:
     os.mkfifo(desk.folder / "study" / "pipe")
     assert len(desk.verify(desk.folder / "study").files) == 1
     answer = desk.verify(desk.folder / "study" / "pipe")
-    assert answer.only == (exits.INDETERMINATE, "INDETERMINATE")
+    assert answer.only == (ExitCode.INDETERMINATE, "INDETERMINATE")
     assert "not a regular file" in answer.files[0]["error"]["what"]
 
 
-def test_folders_that_lead_into_each_other_end(desk: Desk) -> None:
+def test_folders_that_lead_into_each_other_end_and_are_reported(desk: Desk) -> None:
     desk.file(scan(desk.hospital), "study/series/1.dcm")
     (desk.folder / "study" / "series" / "up").symlink_to(desk.folder / "study", target_is_directory=True)
     (desk.folder / "study" / "self").symlink_to("self")
     answer = desk.verify(desk.folder / "study")
-    assert [file["verdict"] for file in answer.files] == ["VALID"]
+    verdicts = {Path(file["file"]).name: file["verdict"] for file in answer.files}
+    assert verdicts == {"1.dcm": "VALID", "up": "INDETERMINATE", "self": "INDETERMINATE"}
+
+
+def test_a_link_to_an_image_is_followed_as_a_viewer_would(desk: Desk) -> None:
+    desk.file(scan(desk.hospital), "study/1.dcm")
+    broken = desk.file(part10(image(4, SERIAL_NUMBER, "ORIGINAL")), "elsewhere/2.dcm")
+    (desk.folder / "study" / "2.dcm").symlink_to(broken)
+    answer = desk.verify(desk.folder / "study")
+    assert [file["verdict"] for file in answer.files] == ["VALID", "UNSIGNED"]

@@ -33,24 +33,24 @@ DATA_SETS = st.lists(st.one_of(TAGS, st.just(CREATOR_VERSION_UID)), unique=True,
 
 @given(TAGS)
 def test_creator_rsa_is_the_list_of_c_2(tag: int) -> None:
-    assert RSA.selector()(tag) is is_demanded_by_c_2(tag)
+    assert RSA.selection().selects(tag) is is_demanded_by_c_2(tag)
     assert RSA.reason(tag) == "" or not is_demanded_by_c_2(tag)
 
 
 @given(DATA_SETS)
 def test_creator_plus_covers_all_that_creator_rsa_covers(tags: list[int]) -> None:
     for profile in PLUS.values():
-        assert set(filter(RSA.selector(), tags)) <= set(filter(profile.selector(), tags))
+        assert set(filter(RSA.selection().selects, tags)) <= set(filter(profile.selection().selects, tags))
 
 
 @given(tags=DATA_SETS, private_elements=st.booleans())
 @example(tags=[CREATOR_VERSION_UID, 0x00090010, 0x00100010], private_elements=False)
 def test_creator_plus_covers_what_its_rules_say(*, tags: list[int], private_elements: bool) -> None:
-    covered = list(filter(PLUS[private_elements].selector(), tags))
+    covered = list(filter(PLUS[private_elements].selection().selects, tags))
     assert covered == list(covered_by_creator_plus(tags, private_elements=private_elements))
 
 
 @given(tag=TAGS, private_elements=st.booleans())
 def test_there_is_a_reason_exactly_where_something_is_not_covered(*, tag: int, private_elements: bool) -> None:
     profile = PLUS[private_elements]
-    assert bool(profile.reason(tag)) is not profile.selector()(tag)
+    assert bool(profile.reason(tag)) is not profile.selection().selects(tag)

@@ -24,7 +24,7 @@ from tests.support.raw_dicom import NATIVE_ENCODINGS, Node, Nodes, instance, num
 from tests.support.signed_seeds import Seed, in_order, seed
 
 EXAMPLES: Final = settings(max_examples=60, deadline=None)
-VERIFIER: Final = Verifier(Verification(load_profile(ProfileName.CREATOR_PLUS), NOW, diagnosis_seconds=0))
+VERIFIER: Final = Verifier(Verification(load_profile(ProfileName.CREATOR_PLUS), NOW, diagnosis_work=0))
 
 # --- data sets ---
 

@@ -199,9 +199,9 @@ def in_many_fragments(transfer_syntax: str, frames: int, content: bytes) -> byte
     return raw_instance(signed(parts, PIXEL_DATA, count=MOST_SIGNATURES, syntax=transfer_syntax), transfer_syntax)
 
 
-def compressed_later(count: int) -> bytes:
-    """An image of 255 MB under signatures that were made before it was compressed to 4 MB."""
-    size, frames = 512, 340
+def compressed_later(count: int, frames: int = 340) -> bytes:
+    """An image, of 255 MB if nothing else is wanted, under signatures that were made before it was compressed."""
+    size = 512
     runs = b"\x81\x40" * (size * size // 128)  # PS3.5 G.3.1: the same byte 128 times
     offsets = (64 + at * len(runs) for at in range(3))
     frame = struct.pack("<LLLL", 3, *offsets) + bytes(48) + runs * 3

@@ -47,9 +47,13 @@ class Run:
 
 def environment() -> dict[str, str]:
     """UTC, because dcmsign compares local time with certificate dates, and the private dictionary."""
-    dictionaries = sorted(Path("/usr/share").glob("*dcmtk*/*.dic"))
-    chosen = [path for path in dictionaries if path.name in {"dicom.dic", "private.dic"}]
-    return {**os.environ, "TZ": "UTC", "DCMDICTPATH": ":".join(map(str, chosen))}
+    return {**os.environ, "TZ": "UTC", "DCMDICTPATH": ":".join(map(str, dictionaries()))}
+
+
+def dictionaries() -> list[Path]:
+    """Where DCMTK has those of the standard and of private elements."""
+    found = sorted(Path("/usr/share").glob("*dcmtk*/*.dic"))
+    return [path for path in found if path.name in {"dicom.dic", "private.dic"}]
 
 
 def run(*arguments: str | Path) -> Run:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
-from typing import Final
 
-from agent.dicom.diagnosis.diagnose import Examination, FailedSignature, Patience, diagnose
+from agent.dicom.diagnosis.diagnose import Examination, FailedSignature, diagnose
+from agent.dicom.diagnosis.patience import DIAGNOSIS_WORK, Patience
 from agent.dicom.diagnosis.private_dictionary import PrivateDictionary, installed_private_dictionary
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.mac_check import SignerCertificates, check_mac
@@ -17,18 +17,16 @@ from tests.support.certificates import Signer
 from tests.support.dicom_tree import DIGITAL_SIGNATURES, EXPLICIT_LITTLE_ENDIAN, MAC_PARAMETERS, tag_bytes
 from tests.support.raw_dicom import Node, Nodes, Writer, number, part10, text
 
-SECONDS: Final = 60.0
-
 
 def examine(
     data: bytes,
     *,
-    seconds: float = SECONDS,
+    work: int = DIAGNOSIS_WORK,
     dictionary: Callable[[], PrivateDictionary | None] = installed_private_dictionary,
 ) -> Examination | None:
     """What the product says of the newest signature of the data set; None where it finds nothing to explain."""
     failed = newest_failure(data)
-    return diagnose(failed, Patience(seconds), dictionary) if failed else None
+    return diagnose(failed, Patience(work), dictionary) if failed else None
 
 
 def newest_failure(data: bytes) -> FailedSignature | None:

@@ -28,11 +28,12 @@ class ToolFailed(Exception):
     """A program ended with an error, or not at all."""
 
 
-def run(*command: str | Path) -> str:
-    """Run a program, bounded in time, and return what it printed."""
+def run(*command: str | Path, dictionary: Path | None = None) -> str:
+    """Run a program, bounded in time, and return what it printed; with another dictionary than its own if wanted."""
+    other = {"DCMDICTPATH": str(dictionary)} if dictionary else {}
     done = subprocess.run(
         list(map(str, command)),
-        env=environment(),
+        env=environment() | other,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,12 +52,13 @@ def version(program: str) -> str:
     return found[1] if found else ""
 
 
-def filtered(data: bytes, program: str, *options: str) -> bytes:
-    """What one of FILTERS makes of an instance."""
+def filtered(data: bytes, program: str, *options: str, dictionary: str = "") -> bytes:
+    """What one of FILTERS makes of an instance, with the text of a dictionary in place of its own if wanted."""
     with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "source.dcm", Path(folder) / "target.dcm"
+        source, target, other = (Path(folder) / name for name in ("source.dcm", "target.dcm", "other.dic"))
         source.write_bytes(data)
-        run(program, *options, source, target)
+        other.write_text(dictionary, "utf-8")
+        run(program, *options, source, target, dictionary=other if dictionary else None)
         return target.read_bytes()
 
 

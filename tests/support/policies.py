@@ -15,10 +15,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent.dicom.claims import QUALITY_CONTROL_IMAGE, QUALITY_CONTROL_SUBJECT
+from agent.dicom.content import IMAGE_TYPE, SYNTHETIC_DATA
+from agent.dicom.elements import DEVICE_SERIAL_NUMBER, PIXEL_DATA
 from agent.dicom.report import (
     Algorithms,
     Chain,
     Claim,
+    Comparison,
     ContentClass,
     Coverage,
     Equipment,
@@ -28,7 +32,6 @@ from agent.dicom.report import (
     IdentityLevel,
     InstanceReport,
     Integrity,
-    Match,
     MatchResult,
     Outcome,
     SignatureReport,
@@ -57,17 +60,31 @@ CT1: Final = Equipment(manufacturer="ACME", model="CT-9000", device_serial="SN12
 US_OLD: Final = Equipment(manufacturer="Elder", station_ae="US_OLD", modality="US")
 MAMMOGRAPH: Final = Equipment(manufacturer="ACME", model="MG-1", device_serial="MG7", modality="MG")
 
-IMAGE_TYPE: Final = 0x00080008
-SYNTHETIC_DATA: Final = 0x0008001C
-QUALITY_CONTROL_IMAGE: Final = 0x00280300
-PIXEL_DATA: Final = 0x7FE00010
-COVERED: Final = (IMAGE_TYPE, SYNTHETIC_DATA, 0x00181000, QUALITY_CONTROL_IMAGE, PIXEL_DATA)
+# The attributes that entries are matched by (docs/policy.md); creator-plus leaves out Station AE Title.
+ATTRIBUTES: Final[Mapping[MatchKey, int]] = {
+    MatchKey.DEVICE_UID: 0x00181002,
+    MatchKey.UDI: 0x0018100A,
+    MatchKey.SERIAL: DEVICE_SERIAL_NUMBER,
+    MatchKey.AE: 0x00080055,
+    MatchKey.STATION: 0x00081010,
+    MatchKey.MODEL: 0x00081090,
+    MatchKey.SOFTWARE_VERSION: 0x00181020,
+    MatchKey.MANUFACTURER: 0x00080070,
+    MatchKey.MODALITY: 0x00080060,
+    MatchKey.SOP_CLASS: 0x00080016,
+    MatchKey.INSTITUTION: 0x00080080,
+    MatchKey.DEPARTMENT: 0x00081040,
+}
+COVERED: Final = (
+    *(IMAGE_TYPE, SYNTHETIC_DATA, QUALITY_CONTROL_IMAGE, PIXEL_DATA),
+    *(tag for key, tag in ATTRIBUTES.items() if key is not MatchKey.AE),
+)
 
 MARKERS: Final[Mapping[ContentClass, Claim]] = {
     ContentClass.ORIGINAL: Claim(IMAGE_TYPE, "ORIGINAL", "original", covered=True),
     ContentClass.DERIVED: Claim(IMAGE_TYPE, "DERIVED", "derived", covered=True),
     ContentClass.SYNTHETIC: Claim(SYNTHETIC_DATA, "YES", "synthetic", covered=True),
-    ContentClass.PHANTOM: Claim(0x00100200, "YES", "phantom", covered=True),
+    ContentClass.PHANTOM: Claim(QUALITY_CONTROL_SUBJECT, "YES", "phantom", covered=True),
     ContentClass.TEST: Claim(QUALITY_CONTROL_IMAGE, "YES", "quality-control", covered=True),
 }
 
@@ -82,11 +99,11 @@ def sha256(certificate: x509.Certificate) -> str:
 
 
 @cache
-def certificate(ca: HospitalCa, serial: str) -> x509.Certificate:
-    """The certificate of the device with a serial number; each device has one key."""
+def certificate(ca: HospitalCa, serial: str, end: int = 2040) -> x509.Certificate:
+    """That of the device with a serial number, valid until the year `end`; each certificate has a key of its own."""
     subject = name(COMMON_NAME=f"Scanner {serial}", SERIAL_NUMBER=serial) if serial else name(COMMON_NAME="Vendor key")
-    begin, end = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2000, 2040))
-    return ca.issue(new_key().public_key(), subject=subject, begin=begin, end=end)
+    begin, over = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2000, end))
+    return ca.issue(new_key().public_key(), subject=subject, begin=begin, end=over)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +167,12 @@ def _identity(serial: str, owner: str, equipment: Equipment) -> Identity:
     )
 
 
-def _matches(equipment: Equipment, *stated: tuple[str, str]) -> tuple[Match, ...]:
+def _matches(equipment: Equipment, *stated: tuple[str, str]) -> tuple[Comparison, ...]:
     images = {"serial": equipment.device_serial, "model": equipment.model, "owner": "St Elsewhere"}
     images["manufacturer"] = equipment.manufacturer
-    return tuple(Match(subject, _compared(images[subject], text), images[subject], text) for subject, text in stated)
+    return tuple(
+        Comparison(subject, _compared(images[subject], text), images[subject], text) for subject, text in stated
+    )
 
 
 def _compared(image: str, stated: str) -> MatchResult:
@@ -211,13 +230,19 @@ def policy(*entries: str, mode: str = "enforce", no_match: str = "report") -> Po
 def policy_text(*entries: str, mode: str = "enforce", no_match: str = "report") -> str:
     """The text of `policy`."""
     anchors = (
-        ("owner-ca", "owner-ca", "device", OWNER_CA),
-        ("vendor-wide", "vendor-wide", "vendor", VENDOR_WIDE_CA),
-        ("vendor-ca", "vendor-device-ca", "device", VENDOR_DEVICE_CA),
-        ("site-ca", "framework", "site", SITE_CA),
-        ("software-ca", "software-ca", "software", SOFTWARE_CA),
+        anchor("owner-ca", "owner-ca", OWNER_CA.certificate, "device"),
+        anchor("vendor-wide", "vendor-wide", VENDOR_WIDE_CA.certificate, "vendor"),
+        anchor("vendor-ca", "vendor-device-ca", VENDOR_DEVICE_CA.certificate, "device"),
+        anchor("site-ca", "framework", SITE_CA.certificate, "site"),
+        anchor("software-ca", "software-ca", SOFTWARE_CA.certificate, "software"),
+        anchor("time-ca", "tsa", TIME_CA.certificate),
     )
-    head = f"""
+    return "\n".join([head(mode, no_match, "+01:00"), *anchors, *entries])
+
+
+def head(mode: str = "enforce", no_match: str = "report", timezone: str = "+00:00") -> str:
+    """How a policy begins."""
+    return f"""
 schema = "dicom-signing-policy/1"
 [policy]
 id = "test"
@@ -228,14 +253,14 @@ issued = 2026-01-01T00:00:00Z
 expires = 2099-01-01T00:00:00Z
 mode = "{mode}"
 no_match = "{no_match}"
-timezone = "+01:00"
+timezone = "{timezone}"
 """
-    tables = [
-        f'[[anchor]]\nid = "{title}"\nkind = "{kind}"\nidentifies = "{level}"\nsha256 = "{sha256(ca.certificate)}"\n'
-        for title, kind, level, ca in anchors
-    ]
-    tables.append(f'[[anchor]]\nid = "time-ca"\nkind = "tsa"\nsha256 = "{sha256(TIME_CA.certificate)}"\n')
-    return "\n".join([head, *tables, *entries])
+
+
+def anchor(title: str, kind: str, ca: x509.Certificate, identifies: str = "") -> str:
+    """An `[[anchor]]`; what it `identifies` may be left out for a time stamp authority."""
+    table = f'[[anchor]]\nid = "{title}"\nkind = "{kind}"\nsha256 = "{sha256(ca)}"\n'
+    return f'{table}identifies = "{identifies}"\n' if identifies else table
 
 
 CT1_ENTRY: Final = """
@@ -247,6 +272,16 @@ expect = "signed"
 from = 2026-12-01
 grace_days = 14
 """
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged by a policy."""
+
+    report: InstanceReport
+    receipt: Receipt
+    now: dt.datetime
+    sources_verified: bool | None = None
 
 
 def judge(

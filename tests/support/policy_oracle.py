@@ -25,7 +25,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from agent.dicom.report import Fact, IdentityLevel, InstanceReport, Outcome, SignatureReport, Time
+from agent.dicom.report import (
+    Claim,
+    ContentClass,
+    Fact,
+    IdentityLevel,
+    InstanceReport,
+    Outcome,
+    SignatureReport,
+    Time,
+)
 from agent.policy.judgement import Receipt
 
 Table: TypeAlias = Mapping[str, Any]
@@ -65,12 +74,28 @@ MODES: Final = ["report", "warn", "enforce"]
 ACTIONS: Final = ["accept", "flag", "quarantine", "refuse"]
 NO_MATCH: Final = {"report": "accept", "warn": "flag", "enforce": "quarantine"}
 LEVELS: Final = list(IdentityLevel)
-NOT_CLINICAL: Final = frozenset({"phantom", "quality-control", "calibration", "service", "research", "training"})
+NOT_CLINICAL: Final = frozenset({"phantom", "quality-control", "service", "research", "training"})
 # From the most specific to the least: each key counts more than all behind it together.
 MATCH_KEYS: Final = [
-    *("device_uid", "udi", "serial", "ae", "model", "software_version", "manufacturer", "modality", "sop_class"),
-    *("institution", "department", "content", "sending_ae"),
+    *("device_uid", "udi", "serial", "ae", "sending_ae", "station", "model", "software_version", "manufacturer"),
+    *("modality", "sop_class", "institution", "department", "content"),
 ]
+# Where an instance says what it is matched by. The sending AE is in no attribute, and of content the markers are meant.
+WRITTEN_IN: Final = {
+    "device_uid": 0x00181002,
+    "udi": 0x0018100A,
+    "serial": 0x00181000,
+    "ae": 0x00080055,
+    "station": 0x00081010,
+    "model": 0x00081090,
+    "software_version": 0x00181020,
+    "manufacturer": 0x00080070,
+    "modality": 0x00080060,
+    "sop_class": 0x00080016,
+    "institution": 0x00080080,
+    "department": 0x00081040,
+}
+NO_SIGNATURE_ASKED: Final = ("any", "unsigned")
 PROPOSED_ALGORITHMS: Final = tomllib.loads("""
 algorithm = [
   { use = "mac", names = ["MD5", "RIPEMD160"], verify = "antique", proof_before = 2010-01-01 },
@@ -124,31 +149,57 @@ class PolicyOracle:
     def judge(
         self, report: InstanceReport, receipt: Receipt, now: datetime, *, sources_verified: bool | None = None
     ) -> Opinion:
-        """Collect every verdict that can be said; the one with the strictest action is the headline."""
-        observed = _observed(report, receipt)
-        in_force = _most_specific(self._applying(self.entries, observed, receipt))
-        device = self._listed_device(observed, receipt)
-        judged = [(one, set(self._signature(one, receipt, now, device))) for one in report.signatures]
+        """The stricter of two opinions: by what the signatures cover of the instance, and by all that it says."""
+        everything = _observed(report, receipt)
+        covered = [_observed(report, receipt, frozenset(one.coverage.covered)) for one in report.signatures]
+        opinions = [
+            self._opinion(report, receipt, now, views, sources=sources_verified)
+            for views in (covered, [everything] * len(report.signatures))
+        ]
+        return min(opinions, key=lambda opinion: (-ACTIONS.index(opinion.action), ORDER.index(opinion.verdict)))
+
+    def _opinion(
+        self, report: InstanceReport, receipt: Receipt, now: datetime, views: list[Observed], *, sources: bool | None
+    ) -> Opinion:
+        """Collect every verdict that can be said; the one with the strictest action is the headline.
+
+        Each signature is judged by its own view of what the instance can be matched by. Of a good one this view counts
+        for the instance; where there is none, everything that the instance says does.
+        """
+        judged = [
+            (one, set(self._signature(one, receipt, now, self._listed_device(view, receipt))))
+            for one, view in zip(report.signatures, views, strict=True)
+        ]
         good = [
             one
             for one, of_one in judged
             if one.intact and one.chain.path and not {verdict for verdict, _ in of_one} & WORTHLESS
         ]
+        seen_by_good = [view for one, view in zip(report.signatures, views, strict=True) if one in good]
+        observed = next(iter(seen_by_good), _observed(report, receipt))
+        applying = self._applying(self.entries, observed, receipt)
+        in_force = _most_specific(applying)
+        of_content = _most_specific([entry for entry in applying if entry["expect"] not in NO_SIGNATURE_ASKED])
+        device = self._listed_device(observed, receipt)
         signed_tags = frozenset(tag for one in good for tag in one.coverage.covered)
-        lifted = self._migration(observed, receipt) or _in_grace(in_force, self._day(receipt))
-        demanded = in_force.get("expect") == "signed-with-sources" and not lifted
+        lifted = self._migration(observed, receipt) or _in_grace(of_content, self._day(receipt))
+        demanded = of_content.get("expect") == "signed-with-sources" and not lifted
         unsigned = self._unsigned(observed, receipt, in_force)
 
         sayings = {saying for _, of_one in judged for saying in of_one} if judged else {unsigned}
-        sayings |= {
-            (verdict, "") for verdict in _content(report, signed_tags, sources=sources_verified, demanded=demanded)
-        }
+        sayings |= {(verdict, "") for verdict in _content(report, signed_tags, sources=sources, demanded=demanded)}
         unnamed = any(_unnamed(one, device) for one in report.signatures)
         actions = {verdict: self._action(verdict, in_force, unnamed=unnamed) for verdict in ORDER}
+        overridden = set(self._overrides(in_force))
+        for verdict in CONTENT_VERDICTS & {"DERIVED_UNVERIFIED_SOURCE", "SYNTHETIC_UNVERIFIED"} if of_content else ():
+            demand = self._action(verdict, of_content, unnamed=unnamed)  # what an exemption does not lift
+            if ACTIONS.index(demand) > ACTIONS.index(actions[verdict]):
+                actions[verdict] = demand
+                overridden = overridden - {verdict} | ({verdict} & set(self._overrides(of_content)))
         said = [verdict for verdict in ORDER if verdict in {verdict for verdict, _ in sayings}]
         headline = max(said, key=lambda verdict: ACTIONS.index(actions[verdict]))  # the first of equals
         action = actions[headline]
-        if not good and headline not in self._overrides(in_force):
+        if not good and headline not in overridden:
             # What proves nothing is not treated better than nothing: to add a signature is as easy as to strip one.
             action = max(action, actions[unsigned[0]], key=ACTIONS.index)
         return Opinion(
@@ -244,7 +295,7 @@ class PolicyOracle:
             yield "VALID_VENDOR_ONLY"
         elif device and (_unnamed(one, device) or not _is_signer_of(device, one, anchor)):
             yield "VALID_WRONG_SIGNER"
-        elif not device:
+        elif not device or device["expect"] in NO_SIGNATURE_ASKED:
             yield "VALID_UNLISTED_DEVICE"
 
     def _listed_device(self, observed: Observed, receipt: Receipt) -> Table:
@@ -314,15 +365,18 @@ class PolicyOracle:
         return value if isinstance(value, datetime) else datetime.combine(value, time(), self.zone)
 
 
-def _observed(report: InstanceReport, receipt: Receipt) -> Observed:
-    """What can be matched (P4), each as the set of all that is said of it."""
+def _observed(report: InstanceReport, receipt: Receipt, covered: frozenset[int] | None = None) -> Observed:
+    """What can be matched (P4), each as the set of all that is said of it, or of what a signature covers of that."""
     said = report.equipment
+    kinds = report.content
+    if covered is not None:
+        kinds = frozenset(kind for kind in kinds if any(claim.tag in covered for claim in _markers(report, kind)))
     values = {
         "device_uid": {said.device_uid},
         "udi": set(said.udi),
         "serial": {said.device_serial},
-        "ae": {said.station_ae, receipt.sending_ae},
-        "sending_ae": {receipt.sending_ae},
+        "ae": {said.station_ae},
+        "station": {said.station},
         "model": {said.model},
         "software_version": set(said.software_versions),
         "manufacturer": {said.manufacturer},
@@ -330,9 +384,25 @@ def _observed(report: InstanceReport, receipt: Receipt) -> Observed:
         "sop_class": {report.sop_class_uid},
         "institution": {said.institution},
         "department": {said.department},
-        "content": {kind.value for kind in report.content},
     }
+    for key, tag in WRITTEN_IN.items():
+        if covered is not None and tag not in covered:
+            values[key] = set()
+    values["ae"].add(receipt.sending_ae)  # what the recipient sees needs no signature
+    values |= {"sending_ae": {receipt.sending_ae}, "content": {kind.value for kind in kinds}}
     return {key: frozenset(of_key - {""}) for key, of_key in values.items()}
+
+
+def _markers(report: InstanceReport, kind: ContentClass) -> list[Claim]:
+    """What says that an instance is of some kind of content."""
+    meanings = {
+        "ORIGINAL": {"original"},
+        "DERIVED": {"derived", "artificial-intelligence"},
+        "SYNTHETIC": {"synthetic"},
+        "PHANTOM": {"phantom"},
+        "TEST": NOT_CLINICAL - {"phantom"},
+    }
+    return [claim for claim in report.claims if claim.meaning in meanings[kind.value]]
 
 
 def _matches(entry: Table, observed: Observed) -> bool:

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from functools import cache
 from typing import Any, Final, TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agent.dicom.report import (
     Algorithms,
     Chain,
     Claim,
+    Comparison,
     ContentClass,
     Coverage,
     Equipment,
@@ -29,16 +27,17 @@ from agent.dicom.report import (
     IdentityLevel,
     InstanceReport,
     Integrity,
-    Match,
     MatchResult,
     Outcome,
     SignatureReport,
     Time,
 )
 from agent.policy.judgement import Receipt
-from enroll.keystore.base import PrivateKey
+from agent.policy.model import MatchKey
 from enroll.revocation import Revocation
 from tests.support.certificates import rsa_key
+from tests.support.pki import HospitalCa
+from tests.support.policies import ATTRIBUTES, Case, certificate
 from tests.support.policy_oracle import VERDICTS, certificate_hashes
 
 Entry: TypeAlias = dict[str, Any]
@@ -53,6 +52,8 @@ WORLD: Final[dict[str, tuple[str, ...]]] = {
     "udi": ("udi-1", "udi-2"),
     "serial": ("SN123", "SN999"),
     "ae": ("CT_AE", "US_OLD"),
+    "sending_ae": ("OLDPACS", "CT_AE"),
+    "station": ("ROOM1", "ROOM2"),
     "model": ("CT-9000", "US-1"),
     "software_version": ("1.0", "2.0"),
     "manufacturer": ("ACME", "BETA"),
@@ -89,27 +90,14 @@ MARKERS: Final = {
 
 
 @cache
-def root(name: str) -> tuple[x509.Certificate, PrivateKey]:
-    """An anchor and its key; that of "other" is weak."""
-    key = rsa_key(1024) if name == "other" else ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    return _certificate(subject, subject, key, key, 2050), key
+def authority(title: str) -> HospitalCa:
+    """An authority; the key of "other" is weak."""
+    return HospitalCa(title, key=rsa_key(1024) if title == "other" else None)
 
 
-@cache
-def signer(authority: str, serial_number: str, end: int = 2040) -> x509.Certificate:
-    """A signer's certificate, valid from 2000 until the beginning of the year `end`."""
-    issuer, issuer_key = root(authority)
-    names = [x509.NameAttribute(NameOID.COMMON_NAME, "A signer")]
-    if serial_number:
-        names.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial_number))
-    return _certificate(x509.Name(names), issuer.subject, ec.generate_private_key(ec.SECP256R1()), issuer_key, end)
-
-
-def _certificate(subject: x509.Name, issuer: x509.Name, key: PrivateKey, by: PrivateKey, end: int) -> x509.Certificate:
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
-    return builder.not_valid_after(datetime(end, 1, 1, tzinfo=UTC)).sign(by, hashes.SHA256())
+def signer(title: str, serial: str, end: int = 2040) -> x509.Certificate:
+    """The certificate of a signer below an authority, valid until the year `end`."""
+    return certificate(authority(title), serial, end)
 
 
 # -------------------------------------------------------------------------------------------------- policies
@@ -159,7 +147,7 @@ class PolicyMaker:
 
     def _anchor(self, name: str) -> Entry:
         kind, identifies = ANCHORS[name]
-        sha256 = certificate_hashes(root(name)[0])["cert_sha256"]
+        sha256 = certificate_hashes(authority(name).certificate)["cert_sha256"]
         return {"id": name, "kind": kind, "identifies": identifies, "sha256": sha256}
 
     def _entries(self) -> list[Entry]:
@@ -234,11 +222,11 @@ class PolicyMaker:
 
     def _compromise(self, number: int) -> Entry:
         kind = self.chance.choice(("key-compromise", "ca-compromise", "superseded", "sold", "decommissioned"))
-        authority = self.chance.choice(("owner", "other"))
-        certificate = root("other")[0] if kind == "ca-compromise" else signer(authority, "SN123")
+        title = self.chance.choice(("owner", "other"))
+        named = authority("other").certificate if kind == "ca-compromise" else signer(title, "SN123")
         if self.chance.random() < 0.2:
-            certificate = self.chance.choice((root("tsa")[0], signer("tsa", "")))
-        key, value = self.chance.choice(sorted(certificate_hashes(certificate).items()))
+            named = self.chance.choice((authority("tsa").certificate, signer("tsa", "")))
+        key, value = self.chance.choice(sorted(certificate_hashes(named).items()))
         return {"id": f"compromise-{number}", key: value, "since": self._midnight(), "kind": kind}
 
     def _migration(self) -> Entry:
@@ -265,16 +253,6 @@ def _listed(value: Any) -> list[Any]:
 # ------------------------------------------------------------------------------------------------- instances
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is judged by a policy."""
-
-    report: InstanceReport
-    receipt: Receipt
-    now: datetime
-    sources_verified: bool | None = None
-
-
 class CaseMaker:
     """Makes instances as the verifier would report them, for a policy whose days are of interest."""
 
@@ -284,15 +262,15 @@ class CaseMaker:
         days = [value.date() if isinstance(value, datetime) else value for value in values if isinstance(value, date)]
         self.days = [day for day in days if day.year > 2026 or day.month > 6]
 
-    def make(self, signatures: int) -> Case:
-        """One instance with so many signatures."""
+    def make(self, signatures: int, *, all_covered: bool = False) -> Case:
+        """One instance with so many signatures, which may have to cover all that entries are matched by."""
         chance = self.chance
         received = self._moment()
         now = received + chance.choice((0, 0, 0, 1, 40, 400)) * DAY
         record = chance.choice((None, None, received, self._moment(), LONG_AGO))
         receipt = Receipt(
             received_at=received,
-            sending_ae=chance.choice(("", "OLDPACS", "CT_AE")),
+            sending_ae=chance.choice(("", *WORLD["sending_ae"])),
             first_seen_signed=chance.random() < 0.1,
             known_since=min(record, now) if record else None,
         )
@@ -300,7 +278,10 @@ class CaseMaker:
         content = frozenset(chance.sample(list(ContentClass), chance.choice((0, 1, 1, 2))))
         markers = [(tag, kind, meaning) for kind in sorted(content) for tag, meaning in MARKERS[kind]]
         tags = {tag for tag, _, _ in markers}
-        reports = tuple(self._signature(values["serial"], tags, now) for _ in range(signatures))
+        matched = set(ATTRIBUTES.values())
+        reports = tuple(self._signature(values["serial"], tags, matched, now) for _ in range(signatures))
+        if all_covered:
+            reports = tuple(_covering(matched | tags, one) for one in reports)
         covered = {tag for one in reports if one.intact for tag in one.coverage.covered}
         report = InstanceReport(
             sop_class_uid=values["sop_class"],
@@ -321,38 +302,40 @@ class CaseMaker:
         seconds = self.chance.choice((-1, 0, 0, 1, 43_200))
         return datetime.combine(day, time(), ZONE).astimezone(UTC) + timedelta(seconds=seconds)
 
-    def _signature(self, serial: str, tags: set[int], now: datetime) -> SignatureReport:
-        authority = self._mostly("owner", "other", "site", "vendor", "tsa", "stranger")
+    def _signature(self, serial: str, markers: set[int], matched: set[int], now: datetime) -> SignatureReport:
+        title = self._mostly("owner", "other", "site", "vendor", "tsa", "stranger")
         number = self._mostly(serial, "", *WORLD["serial"])
-        certificate = signer(authority, number, self._mostly(2040, 2026))
+        leaf = signer(title, number, self._mostly(2040, 2026))
         trusted, stamper = self._mostly(None, self._moment(), LONG_AGO), self._mostly("tsa", "owner", "stranger")
         when = Time(
             claimed=self.chance.choice((None, datetime(2003, 1, 1, tzinfo=UTC), now)),
             trusted=min(trusted, now) if trusted else None,
-            authority_path=(signer(stamper, ""), root(stamper)[0]) if trusted else (),
+            authority_path=(signer(stamper, ""), authority(stamper).certificate) if trusted else (),
             findings=self._mostly((), (), _found("time-in-future", Outcome.FAILED)),
         )
-        when, chain = self._chain(certificate, authority, when, now)
+        when, chain = self._chain(leaf, title, when, now)
         failed = _found("signature-wrong", Outcome.FAILED)
         unknown = _found("transfer-syntax-differs", Outcome.INDETERMINATE)
         return SignatureReport(
-            certificate=certificate,
+            certificate=leaf,
             integrity=Integrity(findings=self._mostly((), failed, unknown)),
-            coverage=self._coverage(tags),
+            coverage=self._coverage(markers, matched),
             algorithms=Algorithms(mac=self._mostly("SHA256", *MACS), key=self._mostly("RSA-3072", *KEYS)),
             time=when,
             chain=chain,
             identity=self._identity(number, serial),
         )
 
-    def _coverage(self, tags: set[int]) -> Coverage:
-        missing = self._mostly(set(), {0x7FE00010, *(tag for tag in tags if self.chance.random() < 0.5)})
+    def _coverage(self, markers: set[int], matched: set[int]) -> Coverage:
+        missing = self._mostly(set(), {0x7FE00010, *(tag for tag in markers if self.chance.random() < 0.5)})
         findings = _found("element-not-covered", Outcome.FLAGGED) if missing else ()
-        return Coverage(covered=tuple(sorted(tags - missing)), missing=tuple(sorted(missing)), findings=findings)
+        left_out = set(self.chance.sample(sorted(matched), self._mostly(0, 1, 3, len(matched))))  # by the profile
+        covered = (markers - missing) | (matched - left_out)
+        return Coverage(covered=tuple(sorted(covered)), missing=tuple(sorted(missing)), findings=findings)
 
-    def _chain(self, certificate: x509.Certificate, authority: str, when: Time, now: datetime) -> tuple[Time, Chain]:
+    def _chain(self, leaf: x509.Certificate, title: str, when: Time, now: datetime) -> tuple[Time, Chain]:
         """What the verifier makes of the signer: no path, an expired one, a revoked one."""
-        end = certificate.not_valid_after_utc
+        end = leaf.not_valid_after_utc
         if self.chance.random() < 0.1 or (when.trusted and when.trusted > end):
             return when, Chain(findings=_found("path-not-found", Outcome.FAILED))
         if when.trusted is None and now > end:
@@ -360,27 +343,49 @@ class CaseMaker:
             when = replace(when, findings=(*when.findings, *expired))
         moments = sorted(min(self._moment(), now) for _ in range(self._mostly(0, 1, 2)))
         revocations = tuple(Revocation(moment, self.chance.choice(REASONS)) for moment in moments)
-        findings = _found("chain-weak", Outcome.INDETERMINATE) if authority == "other" else ()
+        findings = _found("chain-weak", Outcome.INDETERMINATE) if title == "other" else ()
         if any(when.trusted is None or when.trusted >= moment for moment in moments):
             findings += _found("certificate-revoked", Outcome.FAILED)
         if self.chance.random() < 0.1:
             findings += _found("revocation-unknown", Outcome.INDETERMINATE)
-        return when, Chain(path=(certificate, root(authority)[0]), findings=findings, revocations=revocations)
+        return when, Chain(path=(leaf, authority(title).certificate), findings=findings, revocations=revocations)
 
     def _identity(self, number: str, serial: str) -> Identity:
-        maker = Match("manufacturer", MatchResult.MATCH, "ACME", "ACME")
+        maker = Comparison("manufacturer", MatchResult.MATCH, "ACME", "ACME")
         if not number:
             level = self.chance.choice((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
-            return Identity(level=level, matches=(Match("serial", MatchResult.CERTIFICATE_SILENT, serial), maker))
+            return Identity(level=level, matches=(Comparison("serial", MatchResult.CERTIFICATE_SILENT, serial), maker))
         if number != serial:
-            differs = Match("serial", MatchResult.MISMATCH, serial, number)
+            differs = Comparison("serial", MatchResult.MISMATCH, serial, number)
             findings = _found("identity-mismatch", Outcome.FAILED)
             return Identity(level=IdentityLevel.DEVICE, matches=(differs, maker), findings=findings)
-        same = Match("serial", MatchResult.MATCH, serial, number)
+        same = Comparison("serial", MatchResult.MATCH, serial, number)
         if self.chance.random() < 0.5:
             return Identity(level=IdentityLevel.DEVICE, matches=(same, maker))
-        owner = Match("owner", MatchResult.MATCH, "St Elsewhere", "St Elsewhere")
+        owner = Comparison("owner", MatchResult.MATCH, "St Elsewhere", "St Elsewhere")
         return Identity(level=IdentityLevel.DEVICE_AND_OWNER, matches=(same, owner))
+
+
+def silent_outside_of(covered: frozenset[int], report: InstanceReport) -> InstanceReport:
+    """The same instance, but it says nothing of itself outside of these attributes."""
+    content = frozenset(kind for kind in report.content if covered.intersection(tag for tag, _ in MARKERS[kind]))
+    fields = {tag: str(key) for key, tag in ATTRIBUTES.items() if key is not MatchKey.SOP_CLASS}
+    fields[ATTRIBUTES[MatchKey.AE]] = "station_ae"
+    fields[ATTRIBUTES[MatchKey.SERIAL]] = "device_serial"
+    fields[ATTRIBUTES[MatchKey.SOFTWARE_VERSION]] = "software_versions"
+    silence: dict[str, Any] = {name: getattr(Equipment(), name) for tag, name in fields.items() if tag not in covered}
+    return replace(
+        report,
+        sop_class_uid=report.sop_class_uid if ATTRIBUTES[MatchKey.SOP_CLASS] in covered else "",
+        equipment=replace(report.equipment, **silence),
+        content=content,
+        claims=tuple(claim for claim in report.claims if claim.tag in covered),
+    )
+
+
+def _covering(tags: set[int], one: SignatureReport) -> SignatureReport:
+    covered = tags.difference(one.coverage.missing)
+    return replace(one, coverage=replace(one.coverage, covered=tuple(sorted(covered))))
 
 
 def _found(code: str, outcome: Outcome) -> tuple[Finding, ...]:
@@ -395,6 +400,7 @@ def _equipment(values: dict[str, str]) -> Equipment:
         device_uid=values["device_uid"],
         udi=(values["udi"],),
         software_versions=(values["software_version"],),
+        station=values["station"],
         station_ae=values["ae"],
         institution=values["institution"],
         department=values["department"],

@@ -26,6 +26,7 @@ from tests.support.survival_changes import (
     signed_again,
     signed_again_and_that_removed,
     signed_by_dcmsign,
+    through_implicit_vr,
     transferred,
     with_new_values,
     with_old_values,
@@ -40,11 +41,13 @@ class Outcome(StrEnum):
     HOLDS = "holds"
     ADDED = "holds, addition reported"
     RESTORED = "holds, once decompressed"
+    VR_RESTORED = "holds, under the VR of before"
     BREAKS = "**breaks**"
     NOT_CHECKABLE = "**not checkable** any more"
+    REFUSED = "**refused**, nothing is said of it"
 
 
-HOLDS, ADDED, RESTORED, BREAKS, NOT_CHECKABLE = Outcome
+HOLDS, ADDED, RESTORED, VR_RESTORED, BREAKS, NOT_CHECKABLE, REFUSED = Outcome
 NATIVE: Final = ("slice", "frames", "scanner")
 
 
@@ -60,7 +63,7 @@ class Row:
         creator_plus: The same.
         images: The images that it is done to.
         before: What is done before they are signed.
-        unseen: Whether dcmsign does not notice the addition.
+        unseen: Whether dcmsign does not notice what scanseal reports.
         decoder: The module that scanseal needs to see what becomes of it.
     """
 
@@ -81,10 +84,12 @@ class Row:
     def exits(self, profile: str) -> tuple[Exit, Exit | None]:
         """What dcmsign ends with when any signature is required and, where that holds, a creator signature."""
         match self.outcome(profile):
-            case Outcome.HOLDS:
+            case Outcome.HOLDS | Outcome.REFUSED:
                 return Exit.OK, Exit.OK
             case Outcome.ADDED:
                 return Exit.OK, Exit.OK if self.unseen else Exit.POLICY_NOT_MET
+            case Outcome.VR_RESTORED if self.unseen:
+                return Exit.OK, Exit.OK
             case _:
                 return Exit.VERIFICATION_FAILED, None
 
@@ -114,6 +119,30 @@ def _stored() -> Iterator[Row]:
         ("Read, every value set to itself, and written", "pydicom", rewritten(touched=True)),
     ):
         yield Row(what, tool, change, HOLDS, HOLDS, NATIVE)
+    implicit, back = by("dcmconv", "+ti"), by("dcmconv", "+ti", then=("dcmconv", "+te"))
+    for what, images, creator_rsa in (
+        ("pixels or overlays stored as bytes (OB)", ("bytes", "overlay", "bytes and overlay"), VR_RESTORED),
+        ("a lookup table stored as numbers (US)", ("table",), HOLDS),
+    ):
+        yield Row(f"Implicit VR, of {what}", "`dcmconv +ti`", implicit, creator_rsa, VR_RESTORED, images)
+        yield Row("The same, and back", "`dcmconv +ti`, `dcmconv +te`", back, creator_rsa, VR_RESTORED, images)
+    what = "Implicit VR, of a waveform stored as bytes (OB)"
+    yield Row(what, "`dcmconv +ti`", implicit, VR_RESTORED, VR_RESTORED, ("waveform",), unseen=True)
+    yield Row("The same, and back", "`dcmconv +ti`, `dcmconv +te`", back, HOLDS, HOLDS, ("waveform",))
+    what = "Implicit VR, and back, of a lookup table of signed pixels: DCMTK loses the sign"
+    yield Row(what, "`dcmconv +ti`, `dcmconv +te`", back, HOLDS, BREAKS, ("signed table",))
+    for unknown_to_it, image, unknown, creator_rsa, creator_plus in (
+        ("private elements", "private", (), VR_RESTORED, VR_RESTORED),
+        ("Software Versions (0018,1020)", "slice", (0x00181020,), BREAKS, BREAKS),
+        ("Pixel Spacing (0028,0030)", "slice", (0x00280030,), HOLDS, BREAKS),
+    ):
+        what = f"Implicit VR, and back by a program that does not know {unknown_to_it} and writes UN"
+        change, tool = through_implicit_vr(*unknown), "`dcmconv +ti`, `dcmconv +te` with `DCMDICTPATH`"
+        yield Row(what, tool, change, creator_rsa, creator_plus, (image,))
+    deflate = by("dcmconv", "+td")
+    yield Row("Deflated, all of it black: to a thousandth", "`dcmconv +td`", deflate, HOLDS, HOLDS, ("black",))
+    what = "Deflated, to more than 32 MiB, or from more than 256 MiB"
+    yield Row(what, "`dcmconv +td`", deflate, REFUSED, REFUSED, ("noise", "large"))
     utf8 = "Text converted to UTF-8, with another Specific Character Set (0008,0005)"
     yield Row(utf8, "`dcmconv +U8`", by("dcmconv", "+U8"), HOLDS, BREAKS, ("slice", "scanner"))
 
@@ -224,7 +253,10 @@ def _signed_again() -> Iterator[Row]:
 SECTIONS: Final = (
     Section(
         "Stored in another way",
-        "The signature covers values, not how a file writes them down. An archive may choose any form without loss.",
+        "The signature covers values, not how a file writes them down. An archive may choose any form without loss. "
+        "The VR is covered as well, and implicit VR does not keep it: where the standard leaves a choice, scanseal "
+        "tries the other one; `dcmsign` does so for waveforms only. Old programs write UN where they do not know an "
+        "attribute: many viewers then ignore it, so for an attribute of the standard that counts as a change.",
         tuple(_stored()),
     ),
     Section(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -14,7 +14,6 @@ from pydicom import datadict
 from tests.support import dcmsign, product_signing
 from tests.support.certificates import Signer
 from tests.support.dcmsign import Run
-from tests.support.dicom_samples import ct_slice, enhanced_multiframe, sample
 from tests.support.dicom_tools import ToolFailed, filtered, modified, sent
 from tests.support.dicom_tree import DIGITAL_SIGNATURES, find, parse, value
 from tests.support.excluded_attributes import (
@@ -27,24 +26,6 @@ from tests.support.excluded_attributes import (
 )
 
 Change: TypeAlias = Callable[[bytes, Signer], bytes]
-
-# --- images ---
-
-
-def image(name: str) -> bytes:
-    """An image to sign."""
-    match name:
-        case "frames":
-            return enhanced_multiframe(3)
-        case "scanner":
-            return sample("pydicom/test_files/CT_small.dcm").path.read_bytes()
-        case "colour":
-            return sample("pydicom/test_files/SC_rgb_small_odd.dcm").path.read_bytes()
-        case "compressed":
-            return filtered(ct_slice(64, 64), "dcmcrle")
-        case _:
-            return ct_slice(64, 64)
-
 
 # --- other ways to store it ---
 
@@ -60,6 +41,23 @@ def by(program: str, *options: str, then: tuple[str, ...] = ()) -> Change:
     def change(data: bytes, _: Signer) -> bytes:
         changed = filtered(data, program, *options)
         return filtered(changed, *then) if then else changed
+
+    return change
+
+
+def old_dictionary(unknown: Collection[int]) -> str:
+    """The dictionary of DCMTK for the standard, as it was before some attributes were invented; nothing private."""
+    (path,) = (path for path in dcmsign.dictionaries() if path.name == "dicom.dic")
+    unknown_lines = tuple(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in unknown)
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.upper().startswith(unknown_lines))
+
+
+def through_implicit_vr(*unknown: int) -> Change:
+    """Into implicit VR and back, the latter by a dcmconv that does not know some attributes (PS3.5 6.2.2)."""
+
+    def change(data: bytes, _: Signer) -> bytes:
+        return filtered(filtered(data, "dcmconv", "+ti"), "dcmconv", "+te", dictionary=old_dictionary(unknown))
 
     return change
 

@@ -43,7 +43,7 @@ from tests.support.mutation import Mutator
 from tests.support.pki import NOW
 from tests.support.signed_seeds import authority, revocations, seeds
 
-DIAGNOSIS_SECONDS = 0.25
+DIAGNOSIS_WORK = 1 << 27  # bytes
 COMPARED_ONE_OF = 4  # reported mutants; the second reader takes its time
 _STEP = re.compile(r"\(([0-9A-F]{4}),([0-9A-F]{4})\)\[(\d+)\]")
 
@@ -99,9 +99,9 @@ class VerifierFuzzer:
     def __init__(self, *, diagnose: bool) -> None:
         ca = authority().certificate
         trust = TrustMaterial(anchors=(ca,), time_stamp_anchors=(ca,), revocation_lists=(revocations(),))
-        seconds = DIAGNOSIS_SECONDS if diagnose else 0
+        work = DIAGNOSIS_WORK if diagnose else 0
         profile = load_profile(ProfileName.CREATOR_PLUS)
-        self._verifier = Verifier(Verification(profile, NOW, trust, diagnosis_seconds=seconds))
+        self._verifier = Verifier(Verification(profile, NOW, trust, diagnosis_work=work))
 
     def examine(self, mutant: bytes, tally: Tally) -> None:
         """Verify one mutant; an exception is a failure."""

@@ -49,6 +49,15 @@ def test_an_antique_hash_is_refused_with_the_reason(tmp_path: Path, name: str) -
     assert "still verified (PS3.15 C.1, note)" in refused.value.remedy
 
 
+def test_the_minimum_profile_with_private_elements_is_a_contradiction(tmp_path: Path) -> None:
+    """PS3.15 C.2 names no private elements but those of Raw Data, so the switch would be ignored."""
+    with pytest.raises(ConfigurationError, match=r"\[signing\] private_elements is true, .* creator-rsa") as refused:
+        read(tmp_path, f'{DEVICE}[signing]\nprofile = "creator-rsa"\nprivate_elements = true\n')
+    assert refused.value.remedy == 'Write profile = "creator-plus", or private_elements = false.'
+    for signing in ('profile = "creator-rsa"', "private_elements = true"):
+        read(tmp_path, f"{DEVICE}[signing]\n{signing}\n")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -8,9 +8,9 @@ from pydicom.datadict import dictionary_keyword
 from pydicom.sr.codedict import codes
 
 from agent.dicom import claims
-from agent.dicom.claims import Meaning, claims_of, content_of
+from agent.dicom.claims import Meaning, claims_of, content_of, remark_findings
 from agent.dicom.headers import DEFAULT_LIMITS
-from agent.dicom.report import Claim, ContentClass
+from agent.dicom.report import Claim, ContentClass, Outcome
 from agent.dicom.stored_instance import StoredInstance
 from agent.errors import DicomError
 from tests.support.data_sets import code, data_set
@@ -44,7 +44,7 @@ MARKERS: list[tuple[Node, str, set[ContentClass]]] = [
     (text(0x00080008, "CS", "ORIGINAL\\PRIMARY\\AXIAL"), "original", {ORIGINAL}),
     (text(0x00080008, "CS", "DERIVED\\SECONDARY"), "derived", {DERIVED}),
     (text(0x00080008, "CS", "MIXED\\PRIMARY\\VOLUME\\NONE"), "derived", {DERIVED}),
-    (text(0x00080008, "CS", "SOMETHING\\ELSE"), "unknown", set()),
+    (text(0x00080008, "CS", "SOMETHING\\ELSE"), "derived", {DERIVED}),
     (text(0x0008001C, "CS", "YES"), "synthetic", {SYNTHETIC}),
     (text(0x0008001C, "CS", "NO"), "not-synthetic", set()),
     (text(0x0008001C, "CS", "MAYBE"), "unknown", set()),
@@ -95,6 +95,12 @@ def test_a_marker_has_its_meaning_and_its_class(marker: Node, meaning: str, cont
     assert content_of((claim,)) == content
 
 
+@pytest.mark.parametrize("value", [b"DERIVED\0\\PRIMARY", b"\\DERIVED", b"DERIVED\xa0", b"DERIVEDX"])
+def test_what_may_be_read_as_derived_is_no_original(value: bytes) -> None:
+    """PS3.3 C.7.6.1.1.2 knows two words for value 1, and a reader may stop at a byte NUL."""
+    assert content_of(found(Node(IMAGE_TYPE, "CS", value))) == {DERIVED}
+
+
 @pytest.mark.parametrize("marker", [marker for marker, _, _ in MARKERS])
 def test_a_marker_is_covered_where_its_attribute_of_the_data_set_is(marker: Node) -> None:
     (claim,) = found(marker, covered=frozenset((marker.tag,)))
@@ -102,7 +108,8 @@ def test_a_marker_is_covered_where_its_attribute_of_the_data_set_is(marker: Node
 
 
 def test_every_meaning_has_a_marker_in_these_tests() -> None:
-    assert {meaning for _, meaning, _ in MARKERS} == {meaning.value for meaning in Meaning}
+    depending_on_others = {Meaning.DERIVATION_REMARK}
+    assert {meaning for _, meaning, _ in MARKERS} == set(Meaning) - depending_on_others
 
 
 @pytest.mark.parametrize("encoding", NATIVE_ENCODINGS)
@@ -159,6 +166,61 @@ def test_claims_that_contradict_each_other_both_count() -> None:
     assert content_of(contradiction) == {ORIGINAL, DERIVED}
 
 
+# An original as its maker signed it, and what DCMTK writes into it when it compresses without loss (ADR 20).
+IMAGE_TYPE, DESCRIPTION, PIXELS = 0x00080008, 0x00082111, 0x7FE00010
+SIGNED = frozenset((IMAGE_TYPE, 0x00282110, PIXELS))
+AN_ORIGINAL = (text(IMAGE_TYPE, "CS", "ORIGINAL\\PRIMARY"), Node(PIXELS, "OW", b"\0\0"))
+REMARK = text(DESCRIPTION, "ST", "Lossless JPEG compression, selection value 1")
+
+
+def test_an_unsigned_description_of_a_signed_original_is_a_remark_and_no_derivation() -> None:
+    for lossless in ((), (text(0x00282110, "CS", "00"),)):
+        claims = found(*AN_ORIGINAL, REMARK, *lossless, covered=SIGNED)
+        assert [claim.meaning for claim in claims] == [Meaning.ORIGINAL, Meaning.DERIVATION_REMARK]
+        assert content_of(claims) == {ORIGINAL}
+        (finding,) = remark_findings(claims)
+        assert (finding.code, finding.outcome) == ("derivation-remark", Outcome.FLAGGED)
+
+
+@pytest.mark.parametrize("covered", [NOTHING, {IMAGE_TYPE}, {PIXELS}, {*SIGNED, DESCRIPTION}])
+def test_it_is_one_only_where_the_maker_signed_original_and_pixels_and_not_the_description(covered: set[int]) -> None:
+    claims = found(*AN_ORIGINAL, REMARK, covered=frozenset(covered))
+    assert content_of(claims) == {ORIGINAL, DERIVED}
+    assert not list(remark_findings(claims))
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        text(IMAGE_TYPE, "CS", "DERIVED\\PRIMARY"),
+        text(IMAGE_TYPE, "CS", "MIXED\\PRIMARY"),
+        text(0x00282110, "CS", "01"),
+        text(0x00282110, "CS", "00\\01"),
+        text(0x00282110, "CS", "perhaps"),
+        code(0x00089215, "113040"),
+        Node(0x00089215, "SQ", items=()),
+        Node(0x00082112, "SQ", items=((text(0x00081155, "UI", "2.25.1"),),)),
+        Node(0x00089124, "SQ", items=((Node(0x00082112, "SQ", items=((text(0x00081155, "UI", "2.25.1"),),)),),)),
+        contributor("109106"),
+        Node(0x00620002, "SQ", items=(segment("", code(0x0066002F, "123110")),)),
+    ],
+)
+@pytest.mark.parametrize("signed", [True, False])
+def test_any_other_trace_of_a_derivation_is_believed_signed_or_not(trace: Node, *, signed: bool) -> None:
+    nodes = {node.tag: node for node in (*AN_ORIGINAL, REMARK, trace)}
+    claims = found(*nodes.values(), covered=SIGNED | {trace.tag} if signed else SIGNED)
+    assert DERIVED in content_of(claims)
+    assert not list(remark_findings(claims))
+
+
+def test_an_image_type_without_an_image_makes_no_remark_of_a_description() -> None:
+    assert content_of(found(AN_ORIGINAL[0], REMARK, covered=SIGNED)) == {ORIGINAL, DERIVED}
+
+
+def test_an_original_without_a_description_holds_no_remark() -> None:
+    assert not list(remark_findings(found(*AN_ORIGINAL, covered=SIGNED)))
+
+
 def test_the_same_claim_of_many_segments_is_made_once() -> None:
     assert len(found(Node(0x00620002, "SQ", items=(segment("AUTOMATIC"),) * 500))) == 1
 
@@ -168,6 +230,13 @@ def test_a_flood_of_claims_is_bounded_and_hides_no_other() -> None:
     marked = found(Node(0x00089215, "SQ", items=flood), MARKERS[-4][0], contributor("109100"))
     assert len(marked) == 100
     assert {Meaning.SYNTHETIC, Meaning.MANUAL} < {claim.meaning for claim in marked}
+
+
+def test_more_items_than_can_be_looked_at_are_no_reason_to_look_away() -> None:
+    contributors = contributor("109101").items or ()
+    with pytest.raises(DicomError) as refusal:
+        found(Node(0x0018A001, "SQ", items=(*contributors * 10_000, *(contributor("109100").items or ()))))
+    assert refusal.value.code == "too-many-elements"
 
 
 def test_hostile_text_is_shown_bounded_and_printable() -> None:

@@ -15,7 +15,7 @@ from agent.cli.demo import DemoError
 from agent.cli.main import COMMANDS, run
 from agent.cli.options import written_whole
 from agent.errors import AgentRefused, DicomError, OutputFileError
-from agent.policy.verdicts import EXIT_CODES
+from agent.policy.verdicts import EXIT_CODES, ExitCode
 from enroll.errors import ScansealError
 
 ROOT = Path(__file__).parents[2]
@@ -99,9 +99,9 @@ def test_the_exit_codes_are_documented() -> None:
     documented = {
         int(row) for row in re.findall(r"^\| (\d+) \|", (ROOT / "docs/exit-codes.md").read_text("utf-8"), re.MULTILINE)
     }
-    defined = {value for name, value in vars(exits).items() if name.isupper() and not name.startswith("_")}
-    assert documented == defined
-    assert set(EXIT_CODES.values()) == set(range(8))
+    of_commands = {value for name, value in vars(exits).items() if name.isupper() and not name.startswith("_")}
+    assert documented == of_commands | set(ExitCode)
+    assert set(EXIT_CODES.values()) == set(ExitCode) == set(range(8))
 
 
 def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -72,7 +72,13 @@ def test_a_derived_image_is_known_however_it_is_written(value: str) -> None:
     assert refusal(Role.ACQUISITION, text(0x00080008, "CS", value)) == "derived-instance"
 
 
-@pytest.mark.parametrize("value", ["ORIGINAL\\DERIVED", "DERIVEDX\\PRIMARY", "\\DERIVED", ""])
+@pytest.mark.parametrize("value", ["DERIVED\0\\PRIMARY", "DERIVED\xa0", "DERIVEDX", "\\DERIVED", "\\ ", "SCREEN", "? "])
+def test_what_may_be_read_as_derived_is_no_original(value: str) -> None:
+    """PS3.3 C.7.6.1.1.2 knows two words for value 1, and a reader may stop at a byte NUL."""
+    assert refusal(Role.ACQUISITION, Node(0x00080008, "CS", value.encode("latin_1"))) == "derived-instance"
+
+
+@pytest.mark.parametrize("value", ["ORIGINAL\\DERIVED", " original ", ""])
 def test_only_the_first_value_tells_originals_from_derived_images(value: str) -> None:
     """PS3.3 C.7.6.1.1.2."""
     assert refusal(Role.ACQUISITION, text(0x00080008, "CS", value)) == ""

@@ -75,6 +75,35 @@ def test_what_cannot_be_shown_is_replaced() -> None:
     assert data_set.text(0x00080070) == "a\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize(
+    ("stored", "of_another_kind"),
+    [
+        (Node(0x00080008, "UN", b"DERIVED "), True),
+        (Node(0x00080008, "OB", b"DERIVED "), True),
+        (Node(0x00080008, "US", b"DERIVED "), True),
+        (Node(0x00080008, "SQ", items=()), True),
+        (Node(0x00080008, "LO", b"DERIVED "), False),
+        (Node(0x00082112, "UN", items=((),), undefined_length=True), True),
+        (Node(0x00082112, "OB", b""), True),
+        (Node(0x00082112, "LO", b"text"), True),
+        (Node(0x00082112, "SQ", items=()), False),
+        (Node(0x00091001, "UN", b"ab"), False),
+        (Node(0x0018FFF0, "UN", b"ab"), False),
+    ],
+)
+def test_what_is_asked_for_and_stored_under_a_vr_of_another_kind_is_noted(
+    stored: Node, *, of_another_kind: bool
+) -> None:
+    """PS3.5 6.2.2: nobody has to read what is stored as UN. Of private and of new elements nobody knows the kind."""
+    for within in (stored, Node(0x00081140, "SQ", items=((stored,),))):
+        data_set = read(part10(instance(within)))
+        assert data_set.misread == set()
+        for item in (data_set, *data_set.items(0x00081140)):
+            item.text(stored.tag)
+            list(item.items(stored.tag)) if stored.tag == 0x00082112 else []
+        assert data_set.misread == ({stored.tag} if of_another_kind else set())
+
+
 def test_elements_of_unknown_vr_and_what_holds_them_are_unsignable() -> None:
     inside = Node(0x00082112, "SQ", items=((Node(0x00091001, "UN", b"ab"),),))
     data_set = read(part10(instance(inside, Node(0x00091001, "UN", b"ab"), text(0x00080070, "LO", "ab"))))

@@ -10,6 +10,8 @@ from typing import Final
 import pytest
 
 from agent.dicom.diagnosis.diagnose import Examination
+from agent.dicom.elements import MOST_NAMED
+from agent.dicom.report import Finding, Outcome
 from tests.support.certificates import Authority, Signer, rsa_key
 from tests.support.diagnosing import (
     as_signed,
@@ -41,6 +43,13 @@ def diagnosed(examination: Examination | None) -> tuple[str, bool]:
     assert examination is not None
     assert examination.diagnosis is not None
     return examination.diagnosis.variant, examination.diagnosis.legitimate
+
+
+def what(examination: Examination | None) -> str:
+    """What it says to people."""
+    assert examination is not None
+    assert examination.diagnosis is not None
+    return examination.diagnosis.what
 
 
 def compressed(*more: Node, vr: str = "OB") -> Nodes:
@@ -174,8 +183,11 @@ def test_a_private_element_that_lost_its_vr_is_what_was_signed(signer: Signer, t
     stored = Node(THICKNESS.tag, "UN", THICKNESS.value)
     stream, tags = as_signed([CREATOR, THICKNESS]), [CREATOR.tag, THICKNESS.tag]
     signed = signed_over(stream, tags, instance(CREATOR, stored), signer, transfer_syntax=transfer_syntax)
+    examination = examine(signed, dictionary=dictionary_of_someone)
 
-    assert diagnosed(examine(signed, dictionary=dictionary_of_someone)) == ("private-vr", True)
+    assert diagnosed(examination) == ("private-vr", True)
+    assert "(0009,1001)" in what(examination)
+    assert "(0009,0010)" not in what(examination)
 
 
 def test_the_creator_of_a_private_element_is_that_of_its_own_item(signer: Signer) -> None:
@@ -197,11 +209,76 @@ def test_a_private_sequence_that_lost_its_vr_is_read_as_implicit(signer: Signer,
     assert diagnosed(examine(signed, dictionary=dictionary_of_someone)) == ("private-vr", True)
 
 
-def test_an_element_of_the_standard_that_lost_its_vr_is_what_was_signed(signer: Signer) -> None:
+def test_an_element_of_the_standard_that_lost_its_vr_is_named_and_not_restored(signer: Signer) -> None:
+    """PS3.5 6.2.2: many programs take no notice of it any more, and show something else than was signed."""
     nodes = instance(Node(NAME.tag, "UN", NAME.value))
-    signed = signed_over(as_signed([NAME]), [NAME.tag], nodes, signer)
+    examination = examine(signed_over(as_signed([NAME]), [NAME.tag], nodes, signer))
 
-    assert diagnosed(examine(signed, dictionary=lambda: None)) == ("private-vr", True)
+    assert diagnosed(examination) == ("standard-vr", False)
+    assert "(0010,0010)" in what(examination)
+
+
+def test_an_element_of_the_standard_in_an_item_is_not_restored_either(signer: Signer) -> None:
+    inside = text(0x00080104, "LO", "meaning")
+    stored = Node(0x0040A730, "SQ", items=((Node(inside.tag, "UN", inside.value),),))
+    signed = signed_over(sequence_as_signed(stored.tag, (inside,)), [stored.tag], instance(stored), signer)
+
+    assert diagnosed(examine(signed)) == ("standard-vr", False)
+
+
+def test_private_elements_and_such_of_the_standard_are_not_restored_together(signer: Signer) -> None:
+    stored = Node(THICKNESS.tag, "UN", THICKNESS.value)
+    nodes = instance(Node(NAME.tag, "UN", NAME.value), CREATOR, stored)
+    signed = signed_over(as_signed([CREATOR, THICKNESS, NAME]), [CREATOR.tag, THICKNESS.tag, NAME.tag], nodes, signer)
+
+    assert diagnosed(examine(signed, dictionary=dictionary_of_someone)) == ("standard-vr+private-vr", False)
+
+
+def test_of_many_elements_only_some_are_named(signer: Signer) -> None:
+    tags = [0x00080070, 0x00080080, 0x00081030, 0x0008103E, 0x00081040, 0x00081090, 0x00100020, 0x00100021]
+    tags += [0x00101000, 0x00101040, 0x00181000, 0x00181020, 0x00181030]
+    texts = [text(tag, "LO", "text") for tag in tags]
+    nodes = instance(*(Node(node.tag, "UN", node.value) for node in texts))
+    examination = examine(signed_over(as_signed(texts), tags, nodes, signer))
+
+    assert diagnosed(examination) == ("standard-vr", False)
+    assert what(examination).count("(00") == MOST_NAMED
+    assert f"and {len(tags) - MOST_NAMED} more" in what(examination)
+
+
+def test_a_private_element_whose_creator_lost_its_vr_is_not_restored(signer: Signer) -> None:
+    """PS3.5 7.8.1: who goes by the VR does not know any more whose element it is."""
+    nodes = instance(Node(CREATOR.tag, "UN", CREATOR.value), Node(THICKNESS.tag, "UN", THICKNESS.value))
+    signed = signed_over(as_signed([CREATOR, THICKNESS]), [CREATOR.tag, THICKNESS.tag], nodes, signer)
+    of_element = signed_over(as_signed([THICKNESS]), [THICKNESS.tag], nodes, signer)
+
+    assert examine(signed, dictionary=dictionary_of_someone) == Examination()
+    assert examine(of_element, dictionary=dictionary_of_someone) == Examination()
+
+
+def test_a_private_element_under_the_vr_of_somebody_else_is_named_and_not_restored(signer: Signer) -> None:
+    stored = Node(THICKNESS.tag, "SH", THICKNESS.value)
+    signed = signed_over(
+        as_signed([CREATOR, THICKNESS]), [CREATOR.tag, THICKNESS.tag], instance(CREATOR, stored), signer
+    )
+
+    assert diagnosed(examine(signed, dictionary=dictionary_of_someone)) == ("private-vr-differs", False)
+
+
+def test_a_reading_takes_back_only_what_it_explains(signer: Signer) -> None:
+    stored = Node(THICKNESS.tag, "UN", THICKNESS.value)
+    stream, tags = as_signed([CREATOR, THICKNESS]), [CREATOR.tag, THICKNESS.tag]
+    examination = examine(
+        signed_over(stream, tags, instance(CREATOR, stored), signer), dictionary=dictionary_of_someone
+    )
+    unrelated = Finding("certificate-malformed", "")
+    assert examination is not None
+
+    left, restored = examination.instead_of((Finding("signed-element-unsignable", ""), unrelated))
+    assert left == unrelated
+    assert (restored.code, restored.outcome) == ("restored", Outcome.FLAGGED)
+    assert "What a viewer shows" in restored.what
+    assert Examination().instead_of((unrelated,)) == (unrelated,)
 
 
 def test_a_private_element_hashed_as_un_is_recognised(signer: Signer) -> None:
@@ -299,12 +376,12 @@ def test_lost_vrs_and_lossless_compression_together_are_legitimate(signer: Signe
     assert diagnosed(examine(signed, dictionary=dictionary_of_someone)) == ("private-vr+lossless-recompression", True)
 
 
-def test_a_search_that_takes_too_long_is_ended_and_says_so(signer: Signer) -> None:
+def test_a_search_that_costs_too_much_is_ended_and_says_so(signer: Signer) -> None:
     items = tuple((text(0x00080104, "LO", f"{index}"),) for index in range(20_000))
     nodes = instance(NAME, Node(0x0040A730, "SQ", items=items))
     signed = signed_over(b"", [NAME.tag, 0x0040A730], nodes, signer)
 
-    assert codes(examine(signed, seconds=0.001)) == ["diagnosis-incomplete"]
+    assert codes(examine(signed, work=1 << 20)) == ["diagnosis-incomplete"]
 
 
 def test_numbers_of_big_endian_files_are_hashed_in_little_endian(signer: Signer) -> None:

@@ -37,7 +37,7 @@ from tests.support.golden_streams import (
     vectors,
 )
 from tests.support.plain_encoder import content_stream, element_stream, is_signed
-from tests.support.product_signing import intact, sign_bytes
+from tests.support.product_signing import sign_bytes, verify
 from tests.support.raw_dicom import Nodes
 
 GOLDEN: Final[dict[str, Golden]] = json.loads(GOLDEN_FILE.read_text("ascii"))["streams"]
@@ -145,7 +145,9 @@ def test_a_signature_of_the_golden_hash_verifies(name: str, signer: Signer) -> N
     vector = VECTORS[name]
     for data in (vector.file(vector.transfer_syntaxes[-1]), delimited(name)):
         signed = sign_bytes(data, plan(vector.profile), lambda _: key(golden), signer.certificate_der)
-        assert intact(signed) == [True]
+        (report,) = verify(signed)
+        # The fragments of one vector are made up, and no JPEG images.
+        assert {finding.code for finding in report.integrity.findings} <= {"codestream-wrong"}
 
 
 # --- dcmsign ---

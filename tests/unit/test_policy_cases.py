@@ -2,128 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import pytest
 
-from agent.dicom.report import ContentClass, Equipment, InstanceReport, Outcome
+from agent.dicom.report import ContentClass, Equipment, Outcome
 from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Receipt
 from agent.policy.model import Policy
 from agent.policy.parse import parse_policy
 from agent.policy.verdicts import Action, Mode, Verdict
+from tests.support.first_table import FIRST_POLICY, FIRST_TABLE
 from tests.support.policies import (
     CT1_ENTRY,
     FOREIGN_CA,
-    MAMMOGRAPH,
     OWNER_CA,
     US_OLD,
     VENDOR_WIDE_CA,
     Signed,
     certificate,
-    example,
     instance,
     judge,
     key_sha256,
     policy,
-    with_authorities,
 )
 
 BROKEN: Final = Signed(integrity=Outcome.FAILED)
 VENDOR_WIDE: Final = Signed(ca=VENDOR_WIDE_CA, serial="")
 
-# ---------------------------------------------------------------------------------------------- the table of the format
 
-MAMMOGRAPHY: Final = """
-[[rule]]
-id = "mammo-mandate"
-match.modality = ["MG"]
-expect = "signed"
-from = 2028-01-01
-grace_days = 90
-"""
-FIRST_POLICY: Final = parse_policy(with_authorities(example()) + MAMMOGRAPHY, "policy.toml")
+@pytest.mark.parametrize("name", list(FIRST_TABLE))
+def test_the_first_table(name: str) -> None:
+    case, verdicts = FIRST_TABLE[name]
+    rules = parse_policy(FIRST_POLICY, "policy.toml")
+    judgement = evaluate(case.report, case.receipt, rules, case.now, sources_verified=case.sources_verified)
 
-
-@dataclass(frozen=True)
-class Case:
-    report: InstanceReport
-    received: str
-    verdict: Verdict
-    beside: tuple[Verdict, ...] = ()
-    known_since: str = ""
-    sources_verified: bool | None = None
-
-
-FIRST_TABLE: Final = {
-    "signed by CT1": Case(instance(Signed()), "2027-01-05", Verdict.VALID_EXPECTED_SIGNER),
-    "unsigned, before": Case(instance(), "2026-11-25", Verdict.UNSIGNED_NOT_YET_EXPECTED),
-    "unsigned, in grace": Case(instance(), "2026-12-05", Verdict.UNSIGNED_IN_GRACE),
-    "unsigned, after": Case(instance(), "2027-01-05", Verdict.UNSIGNED_VIOLATION),
-    "another device's key": Case(instance(Signed(serial="SN999")), "2027-01-05", Verdict.VALID_WRONG_SIGNER),
-    "vendor-wide key": Case(instance(VENDOR_WIDE), "2027-01-05", Verdict.VALID_VENDOR_ONLY),
-    "unknown CA": Case(instance(Signed(ca=FOREIGN_CA)), "2027-01-05", Verdict.VALID_UNKNOWN_SIGNER),
-    "MAC wrong": Case(instance(BROKEN), "2027-01-05", Verdict.BROKEN),
-    "MD5, claimed 2003": Case(
-        instance(Signed(mac="MD5", claimed="2003-05-05")), "2027-01-05", Verdict.ANTIQUE_UNPROVEN
-    ),
-    "MD5, own record of 2005": Case(
-        instance(Signed(mac="MD5")),
-        "2027-01-05",
-        Verdict.ANTIQUE_PROVEN,
-        known_since="2005-05-05",
-    ),
-    "MD5, received in 2005": Case(instance(Signed(mac="MD5")), "2005-05-05", Verdict.ANTIQUE_PROVEN),
-    "MD5, certified in 2006": Case(
-        instance(Signed(mac="MD5", certified="2006-06-06")), "2027-01-05", Verdict.ANTIQUE_PROVEN
-    ),
-    "leaked key, received after": Case(instance(Signed()), "2027-04-01", Verdict.KEY_COMPROMISED),
-    "leaked key, received before": Case(instance(Signed()), "2027-02-01", Verdict.VALID_EXPECTED_SIGNER),
-    "leaked key, certified before": Case(
-        instance(Signed(certified="2027-02-01")), "2027-05-01", Verdict.VALID_EXPECTED_SIGNER
-    ),
-    "synthetic, unsigned": Case(
-        instance(content=[ContentClass.SYNTHETIC]),
-        "2027-02-01",
-        Verdict.UNSIGNED_VIOLATION,
-        (Verdict.SYNTHETIC_UNVERIFIED,),
-    ),
-    "derived, signed, sources not verified": Case(
-        instance(Signed(), content=[ContentClass.DERIVED]),
-        "2027-02-01",
-        Verdict.DERIVED_UNVERIFIED_SOURCE,
-        (Verdict.VALID_EXPECTED_SIGNER,),
-        sources_verified=False,
-    ),
-    "derived, signed, sources verified": Case(
-        instance(Signed(), content=[ContentClass.DERIVED]),
-        "2027-02-01",
-        Verdict.DERIVED_VERIFIED_SOURCES,
-        (Verdict.VALID_EXPECTED_SIGNER,),
-        sources_verified=True,
-    ),
-    "exempt": Case(instance(equipment=US_OLD), "2028-01-01", Verdict.UNSIGNED_EXEMPT),
-    "the exemption has ended": Case(instance(equipment=US_OLD), "2030-01-01", Verdict.UNSIGNED_VIOLATION),
-    "mammography under a mandate": Case(instance(equipment=MAMMOGRAPH), "2028-06-01", Verdict.UNSIGNED_VIOLATION),
-    "mammography before the mandate": Case(
-        instance(equipment=MAMMOGRAPH), "2026-06-01", Verdict.UNSIGNED_NOT_YET_EXPECTED
-    ),
-}
-
-
-@pytest.mark.parametrize("case", FIRST_TABLE.values(), ids=FIRST_TABLE.keys())
-def test_the_first_table(case: Case) -> None:
-    judgement = judge(
-        FIRST_POLICY,
-        case.report,
-        case.received,
-        sources_verified=case.sources_verified,
-        known_since=case.known_since,
-    )
-
-    assert (judgement.verdict, judgement.beside) == (case.verdict, case.beside)
+    assert (judgement.verdict, *judgement.beside) == verdicts
 
 
 # ---------------------------------------------------------------------------------------------- borders, by a day

@@ -244,18 +244,6 @@ def test_a_policy_is_read_from_its_file(tmp_path: Path) -> None:
     assert load_policy(path, StateFiles()) == parse_policy(EXAMPLE, str(path))
 
 
-@pytest.mark.parametrize(("last", "accepted"), [(0, True), (40, True), (41, True), (42, False)])
-def test_an_older_version_than_the_last_accepted_one_is_refused(tmp_path: Path, last: int, *, accepted: bool) -> None:
-    path = tmp_path / "policy.toml"
-    path.write_text(EXAMPLE, "utf-8")
-    if accepted:
-        assert load_policy(path, StateFiles(), last_serial=last).serial == 41
-        return
-    with pytest.raises(PolicyError) as caught:
-        load_policy(path, StateFiles(), last_serial=last)
-    assert (caught.value.code, caught.value.line) == ("policy-rolled-back", 7)
-
-
 @pytest.mark.parametrize(
     ("content", "code", "line"),
     [

@@ -18,22 +18,15 @@ from agent.dicom.verify import Verification, verify_instance
 from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Receipt
 from agent.policy.model import Policy
-from agent.policy.parse import parse_policy
 from agent.policy.verdicts import Verdict
 from tests.support.pki import NOW, HospitalCa
-from tests.support.policies import policy_text, sha256
+from tests.support.policies import anchor, policy
 from tests.support.product_signing import sign_bytes
 from tests.support.raw_dicom import instance, part10, text
 
 PROFILE: Final = load_profile(ProfileName.CREATOR_PLUS)
 CA: Final = HospitalCa()
-LISTED: Final = f"""
-[[anchor]]
-id = "hospital-ca"
-kind = "owner-ca"
-identifies = "device"
-sha256 = "{sha256(CA.certificate)}"
-
+LISTED: Final = """
 [[device]]
 id = "ct1"
 match.manufacturer = "ACME"
@@ -43,7 +36,7 @@ signer.serial_number = "CT-000123"
 expect = "signed"
 from = 2026-11-01
 """
-RULES: Final = parse_policy(policy_text(LISTED), "policy.toml")
+RULES: Final = policy(anchor("hospital-ca", "owner-ca", CA.certificate, "device"), LISTED)
 STUDY_DATE, SERIES_DATE, ACQUISITION_DATE, CONTENT_DATE = 0x00080020, 0x00080021, 0x00080022, 0x00080023
 
 
@@ -98,6 +91,26 @@ def test_an_image_under_an_anchor_of_the_verifier_alone_is_of_an_unknown_signer(
 
     assert verdict(report) is Verdict.VALID_UNKNOWN_SIGNER
     assert verdict(report, None) is Verdict.VALID
+
+
+def test_a_station_ae_title_that_somebody_writes_into_a_signed_image_chooses_no_exemption() -> None:
+    """Creator-plus leaves (0008,0055) out, so the signature stays good."""
+    exempt = (
+        '[[device]]\nid = "us-old"\nmatch.ae = "US_OLD"\nmatch.modality = "CT"\nexpect = "unsigned"\nmode = "report"\n'
+        'until = 2028-12-31\nreason = "it cannot sign"\n'
+        '[[rule]]\nid = "later"\nmatch.modality = "CT"\nexpect = "signed"\nfrom = 2029-01-01\n'
+    )
+    sources = '[[rule]]\nid = "derived"\nmatch.content = "DERIVED"\nexpect = "signed-with-sources"\nmode = "warn"\n'
+    rules = policy(anchor("hospital-ca", "owner-ca", CA.certificate, "device"), exempt, sources)
+    markers = (text(0x00080008, "CS", "DERIVED\\SECONDARY"), text(0x00080055, "AE", "CT_ONE"))
+    made = signed(part10(instance(*markers, text(0x00080060, "CS", "CT"), text(0x00181000, "LO", "CT-000123"))))
+    edited = made.replace(b"CT_ONE", b"US_OLD")
+
+    honest, claiming = (evaluate(verified(data), Receipt(NOW), rules, NOW) for data in (made, edited))
+
+    assert edited != made
+    assert honest.verdict is Verdict.DERIVED_UNVERIFIED_SOURCE
+    assert claiming == honest
 
 
 @pytest.mark.parametrize("date", ["19900101", "20200101", "20261031", "20261101", "20991231", ""])

@@ -8,6 +8,9 @@ from typing import Final
 import pytest
 from cryptography import x509
 
+from agent.dicom.claims import QUALITY_CONTROL_IMAGE
+from agent.dicom.content import IMAGE_TYPE
+from agent.dicom.elements import PIXEL_DATA
 from agent.dicom.report import Chain, Claim, ContentClass, Coverage, Finding, IdentityLevel, Outcome
 from agent.policy.algorithms import BUILT_IN_RULES
 from agent.policy.judgement import (
@@ -26,19 +29,16 @@ from tests.support.policies import (
     CT1,
     CT1_ENTRY,
     FOREIGN_CA,
-    IMAGE_TYPE,
-    PIXEL_DATA,
-    QUALITY_CONTROL_IMAGE,
     SITE_CA,
     SOFTWARE_CA,
     US_OLD,
     VENDOR_DEVICE_CA,
     VENDOR_WIDE_CA,
     Signed,
+    anchor,
     instance,
     judge,
     policy,
-    sha256,
 )
 
 GOOD: Final = Signed()
@@ -303,18 +303,11 @@ def test_every_certificate_below_an_anchor_asserts_the_policy_that_is_asked_for(
     leaf: list[str], between: list[str], *, known: bool
 ) -> None:
     root = HospitalCa("Framework")
-    anchor = f"""
-[[anchor]]
-id = "framework"
-kind = "framework"
-identifies = "device"
-sha256 = "{sha256(root.certificate)}"
-policy_oids = ["{FRAMEWORK}"]
-"""
+    framework = f'{anchor("framework", "framework", root.certificate, "device")}policy_oids = ["{FRAMEWORK}"]\n'
     path = (asserting(root, *leaf), asserting(root, *between, is_ca=True), root.certificate)
     report = instance(signatures=(replace(GOOD.report(CT1), chain=Chain(path=path)),))
 
-    assert (judge(policy(anchor), report).verdict is Verdict.VALID_UNLISTED_DEVICE) is known
+    assert (judge(policy(framework), report).verdict is Verdict.VALID_UNLISTED_DEVICE) is known
 
 
 # ---------------------------------------------------------------------------------------------- coverage, content, time
@@ -433,6 +426,14 @@ def test_an_expired_certificate_needs_proof_that_the_signature_is_older(
     signed = Signed(key="ECDSA-P256", certified=certified)
 
     assert judge(RULES, instance(signed), received, now="2040-02-01", known_since=known_since).verdict is verdict
+
+
+@pytest.mark.parametrize("revoked", ["", "2027-01-01"])
+def test_who_has_no_proof_of_the_time_is_told_what_would_be_one(revoked: str) -> None:
+    judgement = judge(RULES, instance(Signed(key="ECDSA-P256", revoked=revoked)), "2040-01-02")
+
+    assert judgement.verdict is Verdict.VALID_NO_TRUSTED_TIME
+    assert all(option in judgement.explanation[0] for option in ("--received", "--time-stamp-anchor"))
 
 
 def test_rules_for_certificates_speak_of_those_below_the_anchor() -> None:

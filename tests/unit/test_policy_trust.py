@@ -14,7 +14,6 @@ from agent.dicom.report import InstanceReport
 from agent.dicom.verify import Verification, verify_instance
 from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Judgement, Receipt
-from agent.policy.parse import parse_policy
 from agent.policy.verdicts import Action, Verdict
 from tests.support.attacks.images import ct_slice
 from tests.support.attacks.registry import report_on
@@ -30,7 +29,7 @@ from tests.support.attacks.signers import (
 )
 from tests.support.attacks.who_signed import ATTACKS
 from tests.support.pki import NOW, HospitalCa
-from tests.support.policies import key_sha256, policy_text, sha256
+from tests.support.policies import anchor, key_sha256, policy, sha256
 from tests.support.revocation import revocation_list
 from tests.support.time_stamp_authority import new_tsa
 
@@ -47,28 +46,18 @@ def verified(data: bytes, **changes: Any) -> InstanceReport:
 
 def judged(report: InstanceReport, *tables: str, known_since: datetime | None = None) -> Judgement:
     """By a policy with these tables, or by none."""
-    rules = parse_policy(policy_text(HOSPITAL, *tables), "policy.toml") if tables else None
+    rules = policy(HOSPITAL, *tables) if tables else None
     return evaluate(report, Receipt(NOW, known_since=known_since), rules, NOW)
 
 
-HOSPITAL: Final = f"""
-[[anchor]]
-id = "hospital"
-kind = "owner-ca"
-identifies = "device"
-sha256 = "{sha256(CA.certificate)}"
-
+DEVICE: Final = """
 [[device]]
 id = "ct1"
-match = {{ manufacturer = "Example Imaging", serial = "CT-000123" }}
+match = { manufacturer = "Example Imaging", serial = "CT-000123" }
 expect = "signed"
 """
-TSA_ANCHOR: Final = f"""
-[[anchor]]
-id = "time"
-kind = "tsa"
-sha256 = "{sha256(time_stamp_authority().anchor)}"
-"""
+HOSPITAL: Final = anchor("hospital", "owner-ca", CA.certificate, "device") + DEVICE
+TSA_ANCHOR: Final = anchor("time", "tsa", time_stamp_authority().anchor)
 
 
 def compromise(**named: str) -> str:
@@ -202,7 +191,7 @@ def test_an_anchor_for_signers_vouches_for_no_time() -> None:
 
 def test_one_authority_may_be_named_for_signers_and_for_time_stamps() -> None:
     both = TSA_ANCHOR.replace(sha256(time_stamp_authority().anchor), sha256(CA.certificate))
-    named_first = parse_policy(policy_text(both, HOSPITAL), "policy.toml")
+    named_first = policy(both, HOSPITAL)
 
     assert evaluate(verified(ct_slice()), Receipt(NOW), named_first, NOW).verdict is Verdict.VALID_EXPECTED_SIGNER
 

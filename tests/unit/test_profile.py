@@ -26,7 +26,7 @@ INVENTED = [0x00080FFE, 0x00187FFE, 0x00289FFE, 0x00900010, 0x300AFFFE, 0x7FE0FF
 
 
 def covers(profile: Profile, tag: int) -> bool:
-    return profile.selector()(tag)
+    return profile.selection().selects(tag)
 
 
 def tag_of(keyword: str) -> int:
@@ -39,7 +39,7 @@ def tag_of(keyword: str) -> int:
 
 
 def test_creator_plus_covers_everything_that_c_2_demands() -> None:
-    selects = PLUS.selector()
+    selects = PLUS.selection().selects
     assert [tag for tag in sorted(RSA.creator) if not selects(tag)] == []
     assert RSA.creator >= CREATOR
 
@@ -59,8 +59,9 @@ def test_what_c_2_demands_is_covered_although_it_is_excluded() -> None:
 
 @pytest.mark.parametrize("profile", [RSA, PLUS, PLUS_PRIVATE])
 def test_only_what_c_2_demands_must_be_signable(profile: Profile) -> None:
-    assert all(profile.must_be_signable(tag) for tag in RSA.creator)
-    assert not any(map(profile.must_be_signable, [tag_of("Modality"), tag_of("PixelSpacing"), *INVENTED]))
+    must_be_signable = profile.selection().must_be_signable
+    assert all(map(must_be_signable, RSA.creator))
+    assert not any(map(must_be_signable, [tag_of("Modality"), tag_of("PixelSpacing"), *INVENTED]))
 
 
 def test_every_profile_needs_the_same_four_uids() -> None:
@@ -181,7 +182,7 @@ def test_overlays_are_covered_in_every_group(group: int) -> None:
     elements = [element for element in range(0x2000) if is_creator_attribute(group << 16 | element)]
     assert len(elements) == 12  # and Overlay Data
     tags = {group << 16 | element for element in (*elements, 0x3000)}
-    assert all(covers(RSA, tag) and covers(PLUS, tag) and PLUS.must_be_signable(tag) for tag in tags)
+    assert all(covers(RSA, tag) and covers(PLUS, tag) and PLUS.selection().must_be_signable(tag) for tag in tags)
 
 
 @pytest.mark.parametrize("group", CURVE_GROUPS)
@@ -210,14 +211,20 @@ def test_creator_rsa_does_not_know_the_switch() -> None:
     assert load_profile(ProfileName.CREATOR_RSA, private_elements=True) == RSA
 
 
-@pytest.mark.parametrize("profile", [RSA, PLUS])
+@pytest.mark.parametrize("profile", [RSA, PLUS, PLUS_PRIVATE])
 def test_the_private_elements_of_raw_data_are_covered_and_must_be_signable(profile: Profile) -> None:
     """PS3.15 C.2 names the Raw Data module; its data are private elements (PS3.3 C.19.1)."""
-    selects = profile.selector()
-    assert [selects(tag) for tag in (0x00080018, CREATOR_VERSION_UID, 0x00090010, 0x70211010)] == [True] * 4
-    assert profile.must_be_signable(0x70211010)
-    assert not covers(profile, 0x70211010)
+    selection = profile.selection()
+    assert all(map(selection.selects, (0x00080018, CREATOR_VERSION_UID, 0x00090010, 0x70211010)))
+    assert selection.must_be_signable(0x70211010)
 
 
-def test_where_the_owner_wants_private_elements_those_of_unknown_vr_are_left_out() -> None:
-    assert not PLUS_PRIVATE.must_be_signable(0x70211010)
+def test_other_private_elements_of_unknown_vr_are_left_out() -> None:
+    selection = PLUS_PRIVATE.selection()
+    assert all(map(selection.selects, (0x00080018, 0x00090010, 0x70211010)))
+    assert not selection.must_be_signable(0x70211010)
+
+
+def test_what_is_raw_data_in_one_data_set_is_not_in_the_next() -> None:
+    assert PLUS.selection().selects(CREATOR_VERSION_UID)
+    assert not covers(PLUS, 0x70211010)

@@ -10,6 +10,7 @@ from pydicom.datadict import dictionary_keyword
 
 from agent.dicom.provenance import sources as provenance
 from agent.dicom.provenance.sources import MOST_SOURCES, StatedMac, StatedSources, mac_of, stated_sources
+from agent.dicom.report import Outcome
 from tests.support.data_sets import data_set
 from tests.support.dicom_tree import EXPLICIT_LITTLE_ENDIAN, parse
 from tests.support.mac_oracle import element_stream
@@ -17,6 +18,7 @@ from tests.support.provenance import SOURCE_IMAGE_SEQUENCE, mac_item, reference,
 from tests.support.raw_dicom import NATIVE_ENCODINGS, Node, Nodes, instance, number, part10, text
 
 NOTHING: frozenset[int] = frozenset()
+SIGNATURE = Node(0x04000120, "OB", b"\1" * 100)
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 JPEG = "1.2.840.10008.1.2.4.70"
@@ -123,6 +125,50 @@ def test_a_thousand_sources_are_read() -> None:
 def test_more_sources_than_are_looked_at_are_reported() -> None:
     found = stated(sequence(SOURCE_IMAGE_SEQUENCE, *map(reference, range(MOST_SOURCES + 5))))
     assert len(found.sources) == MOST_SOURCES
+    assert [finding.code for finding in found.findings] == ["sources-too-many"]
+
+
+def series(empty: int) -> Node:
+    """Source Image Evidence Sequence (0008,9154): series without an instance, and then one with a source."""
+    named_there = (sequence(0x00081199, reference(7)),)
+    return sequence(0x00089154, (sequence(0x00081115, *((),) * empty, named_there),))
+
+
+def test_a_source_behind_many_items_that_name_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "MOST_ITEMS", 33)
+    found = stated(series(30))  # and one study, one series, one source
+    assert [source.reference.sop_instance_uid for source in found.sources] == [uid(7)]
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        series(31),
+        sequence(0x52009230, *((derivation(),) for _ in range(17))),
+        sequence(SOURCE_IMAGE_SEQUENCE, reference(7, sequence(0x04000403, *((),) * 33))),
+        sequence(SOURCE_IMAGE_SEQUENCE, reference(7, sequence(0x04000402, *((),) * 33))),
+    ],
+)
+def test_more_items_than_are_read_are_reported(place: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they name a source or not: what stands behind them is not known."""
+    monkeypatch.setattr(provenance, "MOST_ITEMS", 33)
+    found = stated(place)
+    assert found.sources == ()
+    assert [(finding.code, finding.outcome) for finding in found.findings] == [
+        ("sources-too-many", Outcome.INDETERMINATE)
+    ]
+
+
+@pytest.mark.parametrize(
+    "much", [mac_item(b"", (0x00080018,) * 25), mac_item(b"\1" * 100, ()), sequence(0x04000402, (SIGNATURE,))]
+)
+def test_more_that_is_stated_than_is_kept_is_reported(much: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (sequence(SOURCE_IMAGE_SEQUENCE, reference(7, much)), sequence(0x00420013, reference(8, much)))
+    assert (stated(*nodes).findings, stated(*nodes).size) == ((), 200)
+    monkeypatch.setattr(provenance, "MOST_STATED", 199)
+    found = stated(*nodes)
+    assert [source.reference.sop_instance_uid for source in found.sources] == [uid(7)]
     assert [finding.code for finding in found.findings] == ["sources-too-many"]
 
 
@@ -242,7 +288,9 @@ def test_of_fragments_their_own_transfer_syntax_gives_the_hash() -> None:
 
 def test_the_attributes_are_those_of_the_data_dictionary() -> None:
     named_tags = {
-        name: tag for name, tag in vars(provenance).items() if name.isupper() and isinstance(tag, int) and tag > 1 << 19
+        name: tag
+        for name, tag in vars(provenance).items()
+        if name.isupper() and isinstance(tag, int) and tag > 1 << 19 and name[:5] != "MOST_"
     }
     words = {name: dictionary_keyword(tag) for name, tag in named_tags.items()}
     assert {name: word for name, word in words.items() if word.upper() != name.replace("_", "")} == {}

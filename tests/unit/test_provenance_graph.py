@@ -310,6 +310,15 @@ def test_more_references_than_the_limit_are_not_kept() -> None:
     assert not graph.sources_verified
 
 
+def test_more_that_is_stated_than_the_limit_is_not_kept() -> None:
+    stated = {number: replace(node(number, number + 1).stated, size=100) for number in range(1, 5)}
+    archive = Archive.of(*(replace(node(number, number + 1), stated=stated[number]) for number in stated), node(5))
+    assert archive.graph(limits=GraphLimits(stated=400)).sources_verified
+    graph = archive.graph(limits=GraphLimits(stated=399))
+    assert verdicts(graph) == {"1": "verified", "2": "verified", "3": "verified", "4": "not-followed"}
+    assert not graph.sources_verified
+
+
 def test_an_instance_with_more_sources_than_are_read_is_not_followed_to_the_end() -> None:
     cut = replace(node(1, 2), stated=StatedSources((source(2),), (Finding("sources-too-many", "too many"),)))
     assert verdicts(Archive.of(cut, node(2)).graph()) == {"1": "not-followed", "2": "verified"}

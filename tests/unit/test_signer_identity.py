@@ -399,9 +399,26 @@ def test_identifiers_without_exactly_one_serial_number_cannot_be_compared(udi: s
     assert result(identity, "udi") is MatchResult.IMAGE_SILENT
 
 
-def test_one_of_several_identifiers_of_the_equipment_is_enough() -> None:
-    several = replace(CT1, udi=("(01)00000000000000(21)1", UDI))
-    assert result(identity_of(certificate(names=(uri(UDI_LINK),)), several, COVERED), "udi") is MatchResult.MATCH
+@pytest.mark.parametrize("second", ["(01)00000000000000(21)1", "(01)09506000134352(21)9999"])
+def test_an_image_of_two_devices_matches_the_certificate_of_neither(second: str) -> None:
+    """A reader could take either, and so could two signers."""
+    identity = identity_of(certificate(names=(uri(UDI_LINK),)), replace(CT1, udi=(second, UDI)), COVERED)
+    assert result(identity, "udi") is MatchResult.IMAGE_SILENT
+    assert codes(identity) == ["identity-ambiguous", "identity-silent"]
+
+
+def test_two_identifiers_of_other_devices_are_a_mismatch() -> None:
+    others = replace(CT1, udi=("(01)00000000000000(21)1", "(01)09506000134352(21)9999"))
+    identity = identity_of(certificate(names=(uri(UDI_LINK),)), others, COVERED)
+    assert codes(identity) == ["identity-ambiguous", "identity-mismatch"]
+
+
+@pytest.mark.parametrize("second", [UDI, "(01)09506000134352(21)1234/5", "+H123PARTNO1234567890120/$$4200202"])
+def test_several_identifiers_of_one_device_are_one(second: str) -> None:
+    """UDI Sequence (0018,100A) may also hold what another agency issued, which cannot be compared."""
+    identity = identity_of(certificate(names=(uri(UDI_LINK),)), replace(CT1, udi=(second, UDI)), COVERED)
+    assert result(identity, "udi") is MatchResult.MATCH
+    assert identity.findings == ()
 
 
 def test_every_pair_of_certificate_and_image_has_one_of_the_four_results() -> None:

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
+from agent.dicom.signature_items import CERTIFIED_TIMESTAMP, CERTIFIED_TIMESTAMP_TYPE
 from agent.dicom.splice import spliced
 from agent.dicom.stamping import StampableInstance
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
@@ -32,8 +33,6 @@ from tests.support.product_signing import plan, sign, sign_bytes
 from tests.support.time_stamp_authority import POLICY, Tsa, TsaContent, new_tsa
 from tests.support.time_stamp_tokens import Recipe, integer, sequence, token
 
-CERTIFIED_TIMESTAMP_TYPE = 0x04000305
-CERTIFIED_TIMESTAMP = 0x04000310
 SIGNATURE = b"the value of a signature"
 CA = HospitalCa()
 TSA = new_tsa(CA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -419,6 +420,35 @@ def test_a_certificate_that_is_not_for_signing_signs_no_image(changes: dict[str,
         signer(ISSUING_CA.issue(KEY.public_key(), **changes))
     assert refusal.value.code == code
     assert refusal.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("purposes", "allowed"),
+    [
+        ([], True),
+        ([DOCUMENT_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH], True),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+    ],
+)
+@pytest.mark.parametrize("own_purposes", [[], [DOCUMENT_SIGNING]])
+def test_a_ca_for_other_purposes_certifies_no_signer(
+    purposes: list[x509.ObjectIdentifier], own_purposes: list[x509.ObjectIdentifier], *, allowed: bool
+) -> None:
+    """RFC 5280 4.2.1.12 restricts the key of the certificate it stands in, so that of an authority as well."""
+    issuing = HospitalCa("Issuing CA", parent=CA, extended_usage=purposes)
+    certificate = issuing.issue(KEY.public_key(), extended_usage=own_purposes)
+
+    with nullcontext() if allowed else pytest.raises(CertificateRefused, match=r"Issuing CA.*document signing"):
+        verify_signer(certificate, (issuing.certificate,), (CA.certificate,), NOW)
+
+
+def test_the_purposes_of_an_anchor_do_not_matter() -> None:
+    """A hospital that pins a CA says itself what it trusts it for."""
+    anchor = HospitalCa("Pinned CA", extended_usage=[ExtendedKeyUsageOID.SERVER_AUTH])
+    certificate = anchor.issue(KEY.public_key(), extended_usage=[DOCUMENT_SIGNING])
+
+    assert verify_signer(certificate, (), (anchor.certificate,), NOW)[-1] == anchor.certificate
 
 
 def test_the_signer_of_an_image_is_judged_at_the_time_of_the_signature() -> None:

@@ -19,9 +19,10 @@ from agent.dicom.signer_chain import TrustMaterial
 from agent.dicom.verify import Verification, verify_instance
 from agent.errors import DicomError
 from tests.support.dicom_samples import small_instance
+from tests.support.dicom_tree import EXPLICIT_LITTLE_ENDIAN
 from tests.support.pki import NOW, HospitalCa
 from tests.support.product_signing import sign_bytes, sign_without_key
-from tests.support.raw_dicom import Node, instance, part10
+from tests.support.raw_dicom import Node, Writer, instance, part10, text, with_meta
 
 PROFILE = load_profile(ProfileName.CREATOR_RSA)
 CA = HospitalCa()
@@ -135,6 +136,17 @@ def test_private_elements_of_raw_data_belong_to_the_content() -> None:
     assert (codes(report.coverage), report.coverage.missing) == (["element-not-covered"], (0x00291001,))
 
 
+@pytest.mark.parametrize("private_elements", [False, True])
+def test_raw_data_of_unknown_vr_are_refused_whatever_else_is_covered(*, private_elements: bool) -> None:
+    """PS3.3 C.19.1, C.12.1.1.3.1.1: without the data, which no signature can cover, there is nothing to sign."""
+    profile = load_profile(ProfileName.CREATOR_PLUS, private_elements=private_elements)
+    unknown = (Node(0x00290010, "LO", b"SOMEONE "), Node(0x00291001, "UN", b"the data"))
+    raw_data = part10(in_order(Node(0x00089123, "UI", b"2.25.9"), *unknown))
+    with pytest.raises(DicomError) as refused:
+        sign_bytes(raw_data, SignaturePlan(profile, "sha256", "2.25.7", NOW), bytes, b"")
+    assert refused.value.code == "unsignable-element"
+
+
 def test_more_private_elements_than_can_be_listed_are_refused() -> None:
     """Data Elements Signed (0400,0020) holds at most 16,383 tags."""
     many = [Node(0x00290010, "LO", b"SOMEONE ")] + [Node(0x00291000 + number, "LO", b"") for number in range(20_000)]
@@ -142,6 +154,24 @@ def test_more_private_elements_than_can_be_listed_are_refused() -> None:
     with pytest.raises(DicomError) as refused:
         sign_without_key(data)
     assert refused.value.code == "too-many-elements"
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "nodes", "expected"),
+    [
+        ("1.2.840.10008.1.3.10", (text(0x00041130, "CS", "FILESET"),), []),
+        ("1.2.840.10008.1.3.10", (text(0x00080016, "UI", "1.2"),), ["meta-contradicts"]),
+        ("1.2", (text(0x00080018, "UI", "2.25.1"),), ["meta-contradicts"]),
+    ],
+)
+def test_only_a_directory_names_its_class_and_instance_in_the_meta_information_alone(
+    sop_class: str, nodes: tuple[Node, ...], expected: list[str]
+) -> None:
+    """PS3.3 F.3.2.2: a DICOMDIR has no SOP Common module."""
+    body = Writer(EXPLICIT_LITTLE_ENDIAN).data_set(nodes)
+    data = with_meta(body, EXPLICIT_LITTLE_ENDIAN, sop_class=sop_class, sop_instance="2.25.1")
+    report = verify_instance(data, Verification(load_profile(ProfileName.CREATOR_PLUS), NOW))
+    assert [finding.code for finding in report.findings] == expected
 
 
 def test_an_instance_with_very_many_signatures_is_refused_at_once() -> None:

@@ -10,70 +10,27 @@ The request is one line of JSON, the fields of `Request`, and behind it the fram
 
 from __future__ import annotations
 
-import json
 import resource
 import struct
 import sys
 import zlib
 from array import array
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib import import_module
 
 from agent.dicom.diagnosis import jpeg_lossless
-from agent.dicom.diagnosis.codestream_shape import check_shape
+from agent.dicom.diagnosis.codestream_shape import check_shape, jpeg_ls_data
+from agent.dicom.diagnosis.decoding_request import Request
 
 DECODER_MISSING = 3  # exit code
 
 _STANDARD = "1.2.840.10008.1.2."
 _JPEG_LS_LIBRARY = "_CharLS"  # of pyjpegls; what is above it decodes before it tells the size
+_ROOM_FOR_HEADERS = 256  # bytes: it encodes into twice as many as it is given
 _JPEG_2000_LIBRARY = "openjpeg"
+_RLE_HEADER = 64  # bytes (PS3.5 G.5)
 _MEMORY = 1 << 30  # bytes of address space, whatever the size of the image
 _MEMORY_OF_SAMPLE = 32  # bytes beyond that for each sample of a frame
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be decoded.
-
-    Args:
-        transfer_syntax: UID of how it is compressed.
-        rows: Rows (0028,0010).
-        columns: Columns (0028,0011).
-        samples: Samples per Pixel (0028,0002).
-        bits_allocated: Bits Allocated (0028,0100), a multiple of 8.
-        signed: Whether Pixel Representation (0028,0103) says so.
-        seconds: Processor time that it may take.
-        frames: Bytes of each compressed frame.
-    """
-
-    transfer_syntax: str
-    rows: int
-    columns: int
-    samples: int
-    bits_allocated: int
-    signed: bool
-    seconds: int
-    frames: tuple[int, ...]
-
-    @property
-    def samples_of_frame(self) -> int:
-        """How many samples a frame has."""
-        return self.rows * self.columns * self.samples
-
-    @property
-    def frame_size(self) -> int:
-        """Bytes of a decoded frame."""
-        return self.samples_of_frame * self.bits_allocated // 8
-
-    def encoded(self) -> bytes:
-        """The request as it is sent."""
-        return json.dumps(asdict(self)).encode("ascii") + b"\n"
-
-    @classmethod
-    def decoded(cls, line: bytes) -> Request:
-        """The request that was sent."""
-        return cls(**json.loads(line))
 
 
 Decoder = Callable[[Request, bytes], bytes]
@@ -91,7 +48,7 @@ def main() -> int:
     _give_up(request)
     for size in request.frames:
         compressed = source.read(size)
-        check_shape(request.transfer_syntax, compressed, request.bits_allocated, signed=request.signed)
+        check_shape(request, compressed)
         frame = decode(request, compressed)
         if len(frame) != request.frame_size:
             raise ValueError("a frame has another size than the data set says")
@@ -117,10 +74,12 @@ def _rle(request: Request, frame: bytes) -> bytes:
     """PS3.5 Annex G: a segment for each byte of each sample, the highest byte first."""
     pixels, width = request.rows * request.columns, request.bits_allocated // 8
     count, *offsets = struct.unpack_from("<16I", frame)
-    if count != request.samples * width:
+    if count != request.samples * width or any(offsets[count:]):
         raise ValueError("number of segments")
     decoded = bytearray(request.frame_size)
     ends = [*offsets[1:count], len(frame)]
+    if offsets[0] != _RLE_HEADER or any(start >= end for start, end in zip(offsets[:count], ends, strict=True)):
+        raise ValueError("order of segments")
     for segment, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):
         sample, byte = divmod(segment, width)
         place = sample * width + width - 1 - byte
@@ -141,7 +100,7 @@ def _unpacked(segment: bytes, size: int) -> bytes:
             decoded += segment[position + 1 : position + 2] * (257 - head)
             position += 2
         else:
-            position += 1
+            raise ValueError("a byte that means nothing")  # which not all decoders know
     if len(decoded) != size or not 0 <= len(segment) - position <= 1:
         raise ValueError("length of a segment")
     return bytes(decoded)
@@ -157,8 +116,20 @@ def _jpeg_ls(request: Request, frame: bytes) -> bytes:
     library = import_module(_JPEG_LS_LIBRARY)
     header = library.read_header(frame)
     _check_size(request, header["height"], header["width"], header["components"])
-    samples = _numbers(library.decode_from_buffer(frame), header["bits_per_sample"])
-    if header["interleave_mode"] == 0:
+    decoded, precision, interleave = (
+        library.decode_from_buffer(frame),
+        header["bits_per_sample"],
+        header["interleave_mode"],
+    )
+    # Errors beyond the range are wrapped by some decoders and cut off by others. No encoder makes them: there is one
+    # way to encode an image.
+    shape = (request.rows, request.columns, request.samples, precision)
+    encode = library._encode  # noqa: SLF001 - the public function around it loads what may no longer be loaded
+    again = bytes(encode(bytes(decoded) + bytes(_ROOM_FOR_HEADERS), 0, interleave, *shape))
+    if jpeg_ls_data(request, again) != jpeg_ls_data(request, frame):
+        raise ValueError("not what an encoder makes of these samples")
+    samples = _numbers(decoded, precision)
+    if interleave == 0:
         pixels = request.rows * request.columns
         planes = samples[:]
         for component in range(request.samples):

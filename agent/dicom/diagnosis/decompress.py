@@ -26,14 +26,17 @@ from pathlib import Path
 
 import agent
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS, Request
+from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS
+from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.diagnosis.readings import Element, Place
-from agent.dicom.elements import PIXEL_DATA, PIXEL_REPRESENTATION
+from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, PIXEL_REPRESENTATION
+from agent.dicom.fragments import fragment_findings
 from agent.errors import DicomError
 
 MOST_RESTORED = 128 << 20  # bytes of native Pixel Data; up to four arrangements of it are held at once
 MOST_IMAGES = 4  # of an instance
 MOST_WAYS = 64  # in which they may have been stored
+_MOST_OF_A_NAME = 16  # characters of a code string (PS3.5 6.2)
 
 SAMPLES_PER_PIXEL = 0x00280002
 PHOTOMETRIC_INTERPRETATION = 0x00280004
@@ -50,7 +53,6 @@ _NATIVE_FRAMES = frozenset(_STANDARD + ending for ending in ("1.98", "8.1"))
 _JPEG_2000 = frozenset(_STANDARD + ending for ending in ("4.90", "4.201", "4.202"))
 # Lossless, and so rare that there is no decoder: JPEG processes 15, 28 and 29 (retired), JPEG 2000 part 2, JPEG XL.
 _LOSSLESS_ELSEWHERE = frozenset(f"{_STANDARD}4.{number}" for number in (58, 65, 66, 92, 110))
-_START_OF_TILE_PART, _CODING_STYLE_DEFAULT = 0xFF90, 0xFF52
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class _Image:
     bits_stored: int
     signed: bool
     planar: bool
+    photometric_interpretation: str
     frames: int
 
     @property
@@ -125,11 +128,12 @@ def restored_pixels(data_set: DataSet, transfer_syntax: str, seconds: float) -> 
     if transfer_syntax not in DECODERS:
         raise _not_restored(transfer_syntax)
     image = _image(data_set)
-    frames = _frames(data_set, image.frames)
-    others = _photometric_interpretation(data_set, transfer_syntax, frames)
+    frames = _frames(data_set, image.frames, transfer_syntax)
+    others = _photometric_interpretation(data_set, transfer_syntax)
+    planar_configurations = _planar_configurations(data_set, image, transfer_syntax)
     decoded = _decoded(image, transfer_syntax, frames, seconds)
     ways = []
-    for planar, pixels in product(_planar_configurations(image, transfer_syntax), _high_bits(decoded, image)):
+    for planar, pixels in product(planar_configurations, _high_bits(decoded, image)):
         arranged = _by_plane(pixels, image) if planar else pixels
         padded = arranged + b"\0" * (len(arranged) % 2)
         if planar is not None:
@@ -151,14 +155,11 @@ def _image(data_set: DataSet) -> _Image:
         bits_stored=number(BITS_STORED),
         signed=number(PIXEL_REPRESENTATION) == 1,
         planar=number(PLANAR_CONFIGURATION) == 1,
+        photometric_interpretation=data_set.text(PHOTOMETRIC_INTERPRETATION)[:_MOST_OF_A_NAME],
         frames=number(NUMBER_OF_FRAMES, 1),
     )
     if image.bits_allocated not in (8, 16, 32) or not 0 < image.bits_stored <= image.bits_allocated:
-        raise DicomError(
-            f"Pixels of {image.bits_stored} in {image.bits_allocated} bits are not restored.",
-            remedy="Decompress the instance with a tool you trust and verify the result.",
-            code="pixels-not-restored",
-        )
+        raise _unclear(f"Pixels of {image.bits_stored} in {image.bits_allocated} bits are not restored.")
     if not 0 < image.size <= MOST_RESTORED or image.frames < 1:
         raise DicomError(
             f"Decompressed, the pixel data would have {image.size} bytes; the limit is {MOST_RESTORED}.",
@@ -168,56 +169,53 @@ def _image(data_set: DataSet) -> _Image:
     return image
 
 
-def _frames(data_set: DataSet, count: int) -> list[bytes]:
+def _frames(data_set: DataSet, count: int, transfer_syntax: str) -> list[bytes]:
     """The codestream of each frame (PS3.5 A.4)."""
+    wrong = {finding.code for finding in fragment_findings(data_set, transfer_syntax)}
+    if "codestream-wrong" in wrong:
+        raise _damaged()
+    unclear = _unclear("It does not show which fragments of Pixel Data belong to which frame.")
+    if wrong - {"fragment-boundary-not-covered"}:  # which does not matter, because fragments were not signed
+        raise unclear
     table, *fragments = data_set.fragments(PIXEL_DATA) or (memoryview(b""),)
-    if len(fragments) == count:
-        return [bytes(fragment) for fragment in fragments]
-    offsets = {0} if count == 1 else {offset for (offset,) in struct.iter_unpack("<I", table[: len(table) // 4 * 4])}
+    offsets = {0} if count == 1 else {offset for (offset,) in struct.iter_unpack("<I", table)}
     groups: list[list[memoryview]] = []
     position = 0
     for fragment in fragments:
-        if position in offsets or not groups:
+        if position in offsets or not groups or len(fragments) == count:
             groups.append([])
         groups[-1].append(fragment)
         position += 8 + len(fragment)
     if len(groups) != count:
-        raise DicomError(
-            "It does not show which fragments of Pixel Data belong to which frame.",
-            remedy="Decompress the instance with a tool you trust and verify the result.",
-            code="pixels-not-restored",
-        )
+        raise unclear
     return [b"".join(group) for group in groups]
 
 
-def _photometric_interpretation(data_set: DataSet, transfer_syntax: str, frames: Sequence[bytes]) -> dict[int, Element]:
+def _photometric_interpretation(data_set: DataSet, transfer_syntax: str) -> dict[int, Element]:
     """What it was before, where the compression changed it.
 
     That is only so for JPEG 2000: RGB goes in, and is decoded to RGB, but is called YBR_RCT meanwhile (PS3.5 8.2.4).
+    The decoder refuses what is called so without being so, and the other way round.
     """
-    if transfer_syntax not in _JPEG_2000 or data_set.text(PHOTOMETRIC_INTERPRETATION) != "YBR_RCT":
+    called = bytes(data_set.raw(PHOTOMETRIC_INTERPRETATION))
+    if transfer_syntax not in _JPEG_2000 or called != _stored(PHOTOMETRIC_INTERPRETATION, b"CS", b"YBR_RCT "):
         return {}
-    # Called so without being so, it is shown in other colours by some.
-    return {PHOTOMETRIC_INTERPRETATION: Element(b"CS", b"RGB ")} if all(map(_transforms_colours, frames)) else {}
+    return {PHOTOMETRIC_INTERPRETATION: Element(b"CS", b"RGB ")}
 
 
-def _transforms_colours(codestream: bytes) -> bool:
-    """Whether the main header asks for the multiple component transformation (ISO/IEC 15444-1 A.6.1)."""
-    position = 2
-    while position + 9 <= len(codestream):
-        marker, length = struct.unpack_from(">HH", codestream, position)
-        if marker == _CODING_STYLE_DEFAULT:
-            return codestream[position + 8] == 1
-        if marker == _START_OF_TILE_PART:
-            break
-        position += 2 + length
-    return False
+def _stored(tag: int, vr: bytes, value: bytes) -> bytes:
+    """An element as it stands in a file with encapsulated pixels (PS3.5 A.4)."""
+    return EXPLICIT_LITTLE_ENDIAN.header(tag, vr, len(value)) + value
 
 
-def _planar_configurations(image: _Image, transfer_syntax: str) -> tuple[bool | None, ...]:
+def _planar_configurations(data_set: DataSet, image: _Image, transfer_syntax: str) -> tuple[bool | None, ...]:
     """What Planar Configuration may have been; None if it is to be left alone."""
     if image.samples == 1 or transfer_syntax in _NATIVE_FRAMES:
         return (None,)
+    # It takes the place of what is stored, which may be nothing but such an element.
+    values = [_stored(PLANAR_CONFIGURATION, b"US", value) for value in (b"\0\0", b"\1\0")]
+    if bytes(data_set.raw(PLANAR_CONFIGURATION)) not in values:
+        raise _unclear("Planar Configuration (0028,0006) is neither 0 nor 1.")
     # Compression arranges samples its own way. JPEG and its kin demand the value 0 then, so no 1 was ever made.
     return (True,) if image.planar and transfer_syntax != _RLE else (False, True)
 
@@ -262,10 +260,12 @@ def _decoded(image: _Image, transfer_syntax: str, frames: Sequence[bytes], secon
     """The decoded frames, pixel by pixel, each as large as the data set says."""
     request = Request(
         transfer_syntax=transfer_syntax,
+        photometric_interpretation=image.photometric_interpretation,
         rows=image.rows,
         columns=image.columns,
         samples=image.samples,
         bits_allocated=image.bits_allocated,
+        bits_stored=image.bits_stored,
         signed=image.signed,
         seconds=max(1, math.ceil(seconds)),
         frames=tuple(map(len, frames)),
@@ -323,9 +323,21 @@ def _failure(exit_code: int, transfer_syntax: str) -> DicomError:
         )
     if exit_code in (-signal.SIGXCPU, -signal.SIGKILL):
         return _too_long()
+    return _damaged()
+
+
+def _unclear(what: str) -> DicomError:
     return DicomError(
-        "The compressed pixel data cannot be decoded to the size that the data set states.",
-        remedy="It is damaged, or not what the transfer syntax says: send the instance again from the source.",
+        what,
+        remedy="Decompress the instance with a tool you trust and verify the result.",
+        code="pixels-not-restored",
+    )
+
+
+def _damaged() -> DicomError:
+    return DicomError(
+        "The compressed pixel data cannot be decoded as the data set states, or not all decoders read it alike.",
+        remedy="Send the instance again from the source, or decompress it with a tool you trust and verify the result.",
         code="pixels-damaged",
     )
 

@@ -4,30 +4,31 @@ Once the bytes of the standard's reading have failed, others are tried: those of
 undo what may happen to an instance after signing. They are tried alone first, in the order of `_changes`, then two and
 three together. The MAC decides: a reading under which the signature does not verify is never reported.
 
-Two of them are legitimate, for they restore exactly what was signed: lossless decompression to the MAC transfer syntax,
-and the VR of elements that lost it. All others only explain; such a signature stays invalid.
+Some are legitimate, for they restore exactly what was signed: lossless decompression to the MAC transfer syntax, the VR
+of private elements that lost it, and that of elements for which the standard leaves a choice. All others only explain;
+such a signature stays invalid.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, islice
 
 from agent.dicom.algorithms import MAC_ALGORITHMS, MacAlgorithm
 from agent.dicom.data_set import DataSet
 from agent.dicom.diagnosis.dcmtk_buffer import through_dcmtk_buffer
 from agent.dicom.diagnosis.decompress import decompressed
+from agent.dicom.diagnosis.lost_vrs import lost_vrs, stored_vrs
+from agent.dicom.diagnosis.patience import COST_OF_A_PIECE, INCOMPLETE, Patience, cost_of_decoding
 from agent.dicom.diagnosis.private_dictionary import (
     PrivateDictionary,
-    VrByDictionary,
-    holds_uncertain_vrs,
     installed_private_dictionary,
-    unknown_if_private,
+    unknown_vrs,
 )
-from agent.dicom.diagnosis.readings import Element, Piece, Place, Reading
-from agent.dicom.elements import PIXEL_DATA, tag_name
+from agent.dicom.diagnosis.readings import PIXELS, Change, Element, Piece, Reading
+from agent.dicom.elements import PIXEL_DATA, tag_names
 from agent.dicom.mac_check import CheckedSignature
 from agent.dicom.report import Diagnosis, Finding, Outcome
 from agent.dicom.signature_items import MacParameters
@@ -38,12 +39,14 @@ from agent.errors import DicomError
 ORIGINAL_ATTRIBUTES_SEQUENCE = 0x04000561
 MODIFIED_ATTRIBUTES_SEQUENCE = 0x04000550
 
-# Findings of `check_mac` that another reading may explain.
+# Findings of `check_mac` that another reading may explain, and that it takes back where it is legitimate.
 _EXPLICABLE = frozenset(
     ("signature-wrong", "transfer-syntax-differs", "signed-element-unsignable", "signed-element-absent")
 )
 MOST_HISTORY = 10  # items of Original Attributes Sequence that are looked at
 MOST_TOGETHER = 3  # changes of the reading at once
+DECODING_SECONDS = 30  # for one image; three times of what the work is that all of them may cost
+_ENDS = frozenset((INCOMPLETE, "too-many-elements"))  # of the search
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class FailedSignature:
         algorithm = MAC_ALGORITHMS.get(checked.parameters.algorithm) if checked.parameters else None
         wrong = {finding.code for finding in checked.integrity.findings}
         if checked.parameters is None or algorithm is None or not wrong or not wrong <= _EXPLICABLE:
+            return None
+        if checked.parameters.never_signed:
             return None
         return cls(data_set, transfer_syntax, checked.parameters, checked.signature, algorithm, checked.fits)
 
@@ -107,24 +112,13 @@ class Examination:
     diagnosis: Diagnosis | None = None
     findings: tuple[Finding, ...] = ()
 
-
-@dataclass(frozen=True)
-class _Change:
-    """One way in which the reading may differ from the standard's.
-
-    Args:
-        kind: Two changes of the same kind exclude each other.
-        variant: Stable name, for reports.
-        what: For people.
-        apply: Makes the changed reading.
-        legitimate: Whether it restores exactly what was signed.
-    """
-
-    kind: str
-    variant: str
-    what: str
-    apply: Callable[[Reading], Reading] = field(repr=False)
-    legitimate: bool = False
+    def instead_of(self, found: Iterable[Finding]) -> tuple[Finding, ...]:
+        """What is to be reported where `check_mac` found this: a legitimate reading takes back what it explains."""
+        if self.diagnosis is None or not self.diagnosis.legitimate:
+            return (*found, *self.findings)
+        what = f"{self.diagnosis.what} What a viewer shows of it as it is stored was not compared."
+        restored = Finding("restored", what, Outcome.FLAGGED)
+        return (*(finding for finding in found if finding.code not in _EXPLICABLE), restored)
 
 
 def diagnose(
@@ -136,50 +130,26 @@ def diagnose(
 
     Args:
         failed: The signature.
-        patience: How long it may take.
+        patience: How much may be tried.
         private_dictionary: Loads a dictionary of private elements, once it is needed.
     """
     findings: list[Finding] = []
     try:
         changes = list(_changes(failed, patience, private_dictionary, findings.append))
         for chosen in _combined(changes):
-            if failed.made_before_compression and not any(change.kind == _PIXELS for change in chosen):
+            if failed.made_before_compression and not any(change.kind == PIXELS for change in chosen):
                 continue
             reading = Reading()
             for change in chosen:
                 reading = change.apply(reading)
             if _verifies(failed, reading, patience):
                 return Examination(_diagnosis(failed, chosen, reading), tuple(findings))
-    except TimeoutError:
-        what = "The search for the reason took too long and was ended before everything was tried."
-        findings.append(Finding("diagnosis-incomplete", what, Outcome.INDETERMINATE))
     except DicomError as error:
         findings.append(_finding(error))
     return Examination(findings=tuple(findings))
 
 
-class Patience:
-    """The time that is left for all signatures of an instance together.
-
-    Args:
-        seconds: From now on.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self._end - time.monotonic()
-
-    def check(self) -> None:
-        """Raise a `TimeoutError` once there is none left."""
-        if self.left < 0:
-            raise TimeoutError
-
-
-def _combined(changes: Sequence[_Change]) -> Iterator[tuple[_Change, ...]]:
+def _combined(changes: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
     for count in range(1, MOST_TOGETHER + 1):
         for chosen in combinations(changes, count):
             if len({change.kind for change in chosen}) == count:
@@ -193,23 +163,40 @@ def _verifies(failed: FailedSignature, reading: Reading, patience: Patience) -> 
     try:
         state = failed.algorithm.new()
         for piece in reading.pieces(data_set, tags):
-            patience.check()
+            patience.spend(COST_OF_A_PIECE + len(piece.data))
             state.update(piece.data)
-    except DicomError:
+    except DicomError as error:
+        if error.code in _ENDS:
+            raise
         return False  # what is there cannot be understood in this way
     failed.signature.cover(state)
     return failed.verifies(state.digest())
 
 
-def _diagnosis(failed: FailedSignature, chosen: Sequence[_Change], reading: Reading) -> Diagnosis:
+def _diagnosis(failed: FailedSignature, chosen: Sequence[Change], reading: Reading) -> Diagnosis:
+    vrs = set(reading.vrs(failed.data_set, failed.parameters.signed_tags))
+    changed = {tag for tag, stored, vr in vrs if vr != stored} | set(_restored(failed, reading))
+    signed_as_unknown = any(vr == b"UN" for _, _, vr in vrs)  # which cannot be (PS3.3 C.12.1.1.3.1.1)
     what = " ".join(change.what for change in chosen)
+    if changed:
+        what += f" This is about {tag_names(changed)}."
     if reading.passed_on is through_dcmtk_buffer:
         what += f" It leaves out {_lost(failed, reading)} bytes, which anybody may have changed since."
     return Diagnosis(
         variant="+".join(change.variant for change in chosen),
         what=what,
-        legitimate=all(change.legitimate for change in chosen),
+        legitimate=all(change.legitimate for change in chosen) and not signed_as_unknown,
     )
+
+
+def _restored(failed: FailedSignature, reading: Reading) -> Iterator[int]:
+    """The covered elements that have another value than the stored one; of those in items, all that were looked at."""
+    as_stored = Reading()
+    for place, element in reading.restored.items():
+        first, *deeper = place
+        same = not deeper and first in failed.data_set and element == as_stored.element(failed.data_set, first)
+        if first in failed.parameters.signed_set and not same:
+            yield place[-1]
 
 
 def _lost(failed: FailedSignature, reading: Reading) -> int:
@@ -227,8 +214,7 @@ def _lost(failed: FailedSignature, reading: Reading) -> int:
     return covered - hashed
 
 
-_PIXELS, _WRITER, _VRS, _HISTORY = "pixels", "writer", "vrs", "history"
-OVERLAY_DATA = 0x60003000  # and the same element of the other even groups up to 60FE
+_WRITER, _HISTORY = "writer", "history"
 
 
 def _changes(
@@ -236,45 +222,36 @@ def _changes(
     patience: Patience,
     private_dictionary: Callable[[], PrivateDictionary | None],
     note: Callable[[Finding], None],
-) -> Iterator[_Change]:
+) -> Iterator[Change]:
     """The changes that are worth trying, the simplest first."""
     if failed.made_over_lost_fragments:
         note(_lost_fragments(failed))
         return
     encapsulated = bool(failed.covers_pixels and failed.data_set.fragments(PIXEL_DATA))
     if encapsulated and failed.data_set.vr(PIXEL_DATA) == b"OW":
-        yield _Change(
-            _PIXELS,
+        yield Change(
+            PIXELS,
             "pixel-data-ow",
             "The signature was made over encapsulated Pixel Data under the VR OW, which PS3.5 A.4 does not allow.",
             lambda reading: replace(reading, encapsulated_vr=b"OW"),
         )
-    yield _Change(
+    yield Change(
         _WRITER,
         "dcmtk-normalisation",
         "The signature was made over strings that were padded anew, as DCMTK does it, and not over the stored bytes.",
         lambda reading: replace(reading, trimmed=True),
     )
-    if not encapsulated and failed.data_set.encoding.little_endian:
-        yield _Change(
-            _PIXELS,
-            "pixel-vr",
-            "The signature was made while Pixel Data or Overlay Data had the other of the VRs OB and OW. Implicit VR "
-            "does not keep it (PS3.5 A.1); only the VR changed.",
-            lambda reading: replace(reading, vr_of=_other_pixel_vr),
-            legitimate=True,
-        )
     yield from _vr_changes(failed, private_dictionary, note)
     if failed.made_before_compression:
         yield from _decompressions(failed, patience, note)
-    yield _Change(
+    yield Change(
         _WRITER,
         "dcmtk-buffer",
         "The signature was made by a DCMTK that loses bytes of nested sequences wherever its buffer of 16 KiB is full.",
         lambda reading: replace(reading, trimmed=True, passed_on=through_dcmtk_buffer),
     )
     if encapsulated:
-        yield _Change(
+        yield Change(
             _WRITER,
             "dcmtk-old-format",
             "The signature was made in the format of DCMTK before 3.5.4, with the lengths of fragments.",
@@ -287,62 +264,35 @@ def _vr_changes(
     failed: FailedSignature,
     private_dictionary: Callable[[], PrivateDictionary | None],
     note: Callable[[Finding], None],
-) -> Iterator[_Change]:
-    if not holds_uncertain_vrs(failed.data_set, failed.parameters.signed_tags):
-        return
-    known_vr = private_dictionary()
-    if known_vr is None:
-        note(
-            Finding(
-                "private-dictionary-missing",
-                "Private elements were not tried under the VRs of a dictionary: install scanseal[demo] for pydicom's.",
-                Outcome.INDETERMINATE,
-            )
-        )
-    yield _Change(
-        _VRS,
-        "private-vr",
-        "The signature was made while private or unknown elements had the VR of a dictionary. Only their VR changed.",
-        lambda reading: replace(reading, vr_of=VrByDictionary(known_vr)),
-        legitimate=True,
-    )
-    yield _Change(
-        _VRS,
-        "private-un",
-        "The signature was made over private elements under the VR UN, which PS3.3 C.12.1.1.3.1.1 does not allow.",
-        lambda reading: replace(reading, vr_of=unknown_if_private),
-    )
+) -> Iterator[Change]:
+    stored = stored_vrs(failed.data_set, failed.parameters.signed_tags)
+    if failed.data_set.encoding.little_endian:
+        yield from lost_vrs(failed.data_set, stored)
+    yield from unknown_vrs(stored, private_dictionary, note)
 
 
-def _decompressions(failed: FailedSignature, patience: Patience, note: Callable[[Finding], None]) -> Iterator[_Change]:
+def _decompressions(failed: FailedSignature, patience: Patience, note: Callable[[Finding], None]) -> Iterator[Change]:
     tags, syntax = failed.parameters.signed_tags, failed.transfer_syntax.uid
+    patience.spend(cost_of_decoding(failed.data_set, tags, syntax))
     try:
-        ways = decompressed(failed.data_set, tags, syntax, patience.left)
+        ways = decompressed(failed.data_set, tags, syntax, DECODING_SECONDS)
     except DicomError as error:
         note(_finding(error))
+        if error.code == "decompression-too-long":
+            patience.give_up()
         return
     for elements in ways:
-        yield _Change(
-            _PIXELS,
+        yield Change(
+            PIXELS,
             "lossless-recompression",
             "Pixel Data was compressed without loss after signing. Decompressed to the MAC transfer syntax, "
             f"{failed.parameters.transfer_syntax}, it is what was signed.",
-            _restoring(elements),
+            partial(Reading.restoring, elements=elements),
             legitimate=True,
         )
 
 
-def _other_pixel_vr(_data_set: DataSet, tag: int, vr: bytes) -> bytes:
-    if tag == PIXEL_DATA or (tag & 0xFF01FFFF == OVERLAY_DATA):
-        return {b"OW": b"OB", b"OB": b"OW"}.get(vr, vr)
-    return vr
-
-
-def _restoring(elements: dict[Place, Element]) -> Callable[[Reading], Reading]:
-    return lambda reading: replace(reading, restored={**reading.restored, **elements})
-
-
-def _earlier_values(failed: FailedSignature) -> Iterator[_Change]:
+def _earlier_values(failed: FailedSignature) -> Iterator[Change]:
     """The attributes as they were before a change that was recorded (PS3.3 C.12.1.1.9.1)."""
     items = islice(failed.data_set.items(ORIGINAL_ATTRIBUTES_SEQUENCE), MOST_HISTORY)
     history = [_recorded(failed, item) for item in items]
@@ -355,13 +305,12 @@ def _earlier_values(failed: FailedSignature) -> Iterator[_Change]:
         if not elements or elements in tried:
             continue
         tried.append(elements)
-        names = ", ".join(map(tag_name, sorted(elements)))
-        yield _Change(
+        yield Change(
             _HISTORY,
             "patient-level-change",
-            f"After signing, {names} changed. What was signed are the values that Original Attributes Sequence "
-            "(0400,0561) keeps.",
-            _restoring({(tag,): element for tag, element in elements.items()}),
+            "Values changed after signing. What was signed are those that Original Attributes Sequence (0400,0561) "
+            "keeps.",
+            partial(Reading.restoring, elements={(tag,): element for tag, element in elements.items()}),
         )
 
 

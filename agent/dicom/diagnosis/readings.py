@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agent.dicom.data_set import DataSet
@@ -20,12 +20,11 @@ from agent.dicom.elements import (
     SEQUENCE_DELIMITATION,
     SHORT_VRS,
     SWAPPED_WIDTHS,
+    TEXT_VRS,
     swap,
 )
 from agent.dicom.headers import DEFAULT_LIMITS
 from agent.dicom.signable import is_signable
-
-_STRING_VRS = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 
 _ITEM = EXPLICIT_LITTLE_ENDIAN.item_header(ITEM, 0)[:4]
 _SEQUENCE_END = EXPLICIT_LITTLE_ENDIAN.item_header(SEQUENCE_DELIMITATION, 0)[:4]
@@ -94,6 +93,14 @@ class Reading:
     restored: Mapping[Place, Element] = field(default_factory=dict)
     passed_on: Callable[[Iterable[Piece]], Iterator[Piece]] = iter
 
+    def with_vrs(self, vr_of: VrOf) -> Reading:
+        """This reading, with other VRs than it gives."""
+        return replace(self, vr_of=lambda data_set, tag, vr: vr_of(data_set, tag, self.vr_of(data_set, tag, vr)))
+
+    def restoring(self, elements: Mapping[Place, Element]) -> Reading:
+        """This reading, with other elements in the place of what is stored."""
+        return replace(self, restored={**self.restored, **elements})
+
     def fits(self, data_set: DataSet, tags: Sequence[int]) -> bool:
         """Whether every element of these tags is there to be read."""
         return all(tag in data_set or (tag,) in self.restored for tag in tags)
@@ -119,7 +126,22 @@ class Reading:
         if vr == b"SQ":
             return Element(vr, items=_items_of_unknown_vr(raw[header_size - 4 :]))
         value = raw[header_size:] if data_set.encoding.little_endian else _swapped(stored, raw[header_size:])
-        return Element(vr, _repadded(vr, value) if self.trimmed and vr in _STRING_VRS else value)
+        return Element(vr, _repadded(vr, value) if self.trimmed and vr in TEXT_VRS else value)
+
+    def vrs(self, data_set: DataSet, tags: Iterable[int]) -> Iterator[tuple[int, bytes, bytes]]:
+        """Tag, stored VR and VR in this reading of these elements and of those inside them, fragments left out.
+
+        Raises:
+            DicomError: An element cannot be understood in this way.
+        """
+        for tag in tags:
+            if tag not in data_set:
+                continue
+            element = self.element(data_set, tag)
+            if element.fragments is None:
+                yield tag, data_set.vr(tag), element.vr
+            for item in element.items or ():
+                yield from self.vrs(item, item.tags)
 
     def _pieces(self, data_set: DataSet, tags: Sequence[int]) -> Iterator[Piece]:
         for tag in tags:
@@ -149,6 +171,28 @@ class Reading:
             header = EXPLICIT_LITTLE_ENDIAN.header(tag, vr, len(element.value))
             yield Piece(header, level, room=len(header))
             yield Piece(element.value, level)
+
+
+PIXELS = "pixels"  # the kind of the changes that settle how Pixel Data is read
+
+
+@dataclass(frozen=True)
+class Change:
+    """One way in which the reading may differ from the standard's.
+
+    Args:
+        kind: Two changes of the same kind exclude each other.
+        variant: Stable name, for reports.
+        what: For people.
+        apply: Makes the changed reading.
+        legitimate: Whether it restores exactly what was signed.
+    """
+
+    kind: str
+    variant: str
+    what: str
+    apply: Callable[[Reading], Reading] = field(repr=False)
+    legitimate: bool = False
 
 
 def _header_size(data_set: DataSet, vr: bytes) -> int:

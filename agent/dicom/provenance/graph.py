@@ -75,11 +75,13 @@ class GraphLimits:
         depth: Steps from the root.
         instances: Different ones, the root included.
         references: From all of them together.
+        stated: Bytes that these state of what they refer to (`StatedSources.size`).
     """
 
     depth: int = 1_000
     instances: int = 10_000
     references: int = 100_000
+    stated: int = 64 << 20
 
 
 DEFAULT_GRAPH_LIMITS = GraphLimits()
@@ -266,11 +268,13 @@ def _followed(root_uid: str, lookup: Lookup, limits: GraphLimits) -> tuple[dict[
     references: _References = []
     depths = {root_uid: 0}
     unread = deque([root_uid])
+    size = 0
     while unread:
         uid = unread.popleft()
         found[uid], stated = _found(uid, lookup)
+        size += stated.size
         beyond = depths[uid] == limits.depth or len(references) + len(stated.sources) > limits.references
-        sources = () if beyond else stated.sources
+        sources = () if beyond or size > limits.stated else stated.sources
         if stated.findings or len(sources) < len(stated.sources):
             found[uid].verdicts.add(NodeVerdict.NOT_FOLLOWED)
         for source in sources:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 from agent.dicom.algorithms import MAC_ALGORITHMS
 from agent.dicom.data_set import DataSet
@@ -60,7 +59,8 @@ SHARED_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009229
 PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE = 0x52009230
 
 MOST_SOURCES = 10_000  # different ones of one instance
-MOST_MENTIONS = 100_000  # of sources in one instance; each frame may name all of its own
+MOST_ITEMS = 50_000  # that are read for that, of all sequences together; each frame may name all of its own
+MOST_STATED = 4 << 20  # bytes that are stated of all sources together: MACs, by which elements, and signatures
 _UID_LIMIT = 64  # characters (PS3.5 9.1)
 
 _REFERENCES = (
@@ -126,10 +126,12 @@ class StatedSources:
     Args:
         sources: Each different source once, in the order of the data set.
         findings: That there are more than are looked at.
+        size: Bytes of the MACs and signatures that are stated, and of the lists of elements.
     """
 
     sources: tuple[StatedSource, ...] = ()
     findings: tuple[Finding, ...] = ()
+    size: int = 0
 
 
 def stated_sources(data_set: DataSet, covered: frozenset[int]) -> StatedSources:
@@ -142,17 +144,16 @@ def stated_sources(data_set: DataSet, covered: frozenset[int]) -> StatedSources:
         data_set: The data set of the instance.
         covered: The tags that a signature of the data set covers.
     """
+    reader = _Reader(data_set, covered)
     mentions: dict[str, list[StatedSource]] = {}
-    findings: tuple[Finding, ...] = ()
-    for count, (attribute, item) in enumerate(_mentions(data_set)):
-        mention = _mention(item, attribute, covered=attribute in covered)
+    for mention in reader.mentions():
         uid = mention.reference.sop_instance_uid
-        if count == MOST_MENTIONS or (uid not in mentions and len(mentions) == MOST_SOURCES):
-            what = f"It names more than {MOST_SOURCES} sources, or names them more than {MOST_MENTIONS} times."
-            findings = (Finding("sources-too-many", what, Outcome.INDETERMINATE),)
+        reader.exhausted |= uid not in mentions and len(mentions) == MOST_SOURCES
+        if reader.exhausted:
             break
         mentions.setdefault(uid, []).append(mention)
-    return StatedSources(tuple(map(_together, mentions.values())), findings)
+    findings = (_too_many(),) if reader.exhausted else ()
+    return StatedSources(tuple(map(_together, mentions.values())), findings, reader.stated)
 
 
 def mac_of(source: DataSet, transfer_syntax: str, stated: StatedMac) -> bytes | None:
@@ -183,73 +184,105 @@ def mac_of(source: DataSet, transfer_syntax: str, stated: StatedMac) -> bytes | 
     return state.digest()
 
 
-def _mentions(data_set: DataSet) -> Iterator[tuple[int, DataSet]]:
-    """The items that name a source, each with the attribute of the data set that it is in."""
-    for attribute in _REFERENCES:
-        for item in _items(data_set, attribute):
-            yield attribute, item
-    for item in _items(data_set, DERIVATION_IMAGE_SEQUENCE):
-        for reference in _items(item, SOURCE_IMAGE_SEQUENCE):
-            yield DERIVATION_IMAGE_SEQUENCE, reference
-    for attribute in _HIERARCHICAL_REFERENCES:
-        for reference in _by_series(data_set, attribute):
-            yield attribute, reference
-    for attribute in _FUNCTIONAL_GROUPS:
-        for reference in _of_frames(data_set, attribute):
-            yield attribute, reference
+class _Reader:
+    """Reads what names a source; how much of an instance is read for that is bounded.
+
+    Attributes:
+        exhausted: Whether there is more than is read; what was read last may be incomplete then.
+        stated: Bytes of the MACs and signatures that are stated, and of the lists of elements, so far.
+    """
+
+    def __init__(self, data_set: DataSet, covered: frozenset[int]) -> None:
+        self.exhausted = False
+        self.stated = 0
+        self._data_set = data_set
+        self._covered = covered
+        self._items_read = 0
+
+    def mentions(self) -> Iterator[StatedSource]:
+        """What each item that names a source states of it."""
+        for attribute, item in self._places():
+            yield self._mention(item, attribute)
+
+    def _places(self) -> Iterator[tuple[int, DataSet]]:
+        """The items that name a source, each with the attribute of the data set that it is in."""
+        for attribute in _REFERENCES:
+            for item in self._items(self._data_set, attribute):
+                yield attribute, item
+        for item in self._items(self._data_set, DERIVATION_IMAGE_SEQUENCE):
+            for reference in self._items(item, SOURCE_IMAGE_SEQUENCE):
+                yield DERIVATION_IMAGE_SEQUENCE, reference
+        for attribute in _HIERARCHICAL_REFERENCES:
+            for reference in self._by_series(attribute):
+                yield attribute, reference
+        for attribute in _FUNCTIONAL_GROUPS:
+            for reference in self._of_frames(attribute):
+                yield attribute, reference
+
+    def _by_series(self, attribute: int) -> Iterator[DataSet]:
+        """PS3.3 Table C.17-3, Hierarchical SOP Instance Reference Macro."""
+        for study in self._items(self._data_set, attribute):
+            for series in self._items(study, REFERENCED_SERIES_SEQUENCE):
+                yield from self._items(series, REFERENCED_SOP_SEQUENCE)
+
+    def _of_frames(self, attribute: int) -> Iterator[DataSet]:
+        layout = self._data_set.encoding.order + "HH"
+        stored = bytes(self._data_set.raw(attribute))
+        # There may be thousands of frames: only where the bytes of a tag occur at all, they are looked through for it.
+        wanted = [tag for tag in _IN_FUNCTIONAL_GROUPS if struct.pack(layout, tag >> 16, tag & 0xFFFF) in stored]
+        for frame in self._items(self._data_set, attribute) if wanted else iter(()):
+            for derivation in self._items(frame, DERIVATION_IMAGE_SEQUENCE):
+                yield from self._items(derivation, SOURCE_IMAGE_SEQUENCE)
+            yield from self._items(frame, CONVERSION_SOURCE_ATTRIBUTES_SEQUENCE)
+
+    def _items(self, holder: DataSet, sequence: int) -> Iterator[DataSet]:
+        for item in holder.items(sequence) if sequence in holder else iter(()):
+            self._items_read += 1
+            self.exhausted |= self._items_read > MOST_ITEMS
+            if self.exhausted:
+                return
+            yield item
+
+    def _mention(self, item: DataSet, attribute: int) -> StatedSource:
+        macs = tuple(map(self._mac, self._items(item, REFERENCED_SOP_INSTANCE_MAC_SEQUENCE)))
+        signatures = tuple(map(self._signature, self._items(item, REFERENCED_DIGITAL_SIGNATURE_SEQUENCE)))
+        frames = attribute == FRAME_EXTRACTION_SEQUENCE
+        reference = SourceReference(
+            sop_instance_uid=_uid(item, MULTI_FRAME_SOURCE_SOP_INSTANCE_UID if frames else REFERENCED_SOP_INSTANCE_UID),
+            sop_class_uid=_uid(item, REFERENCED_SOP_CLASS_UID),
+            attribute=attribute,
+            covered=attribute in self._covered,
+            mac=macs[0].value if macs else b"",
+            mac_algorithm=macs[0].algorithm if macs else "",
+        )
+        return StatedSource(reference, macs, signatures)
+
+    def _mac(self, item: DataSet) -> StatedMac:
+        tags = self._stated(item, DATA_ELEMENTS_SIGNED)
+        halves = struct.unpack_from(f"{item.encoding.order}{len(tags) // 4 * 2}H", tags)
+        return StatedMac(
+            transfer_syntax=_uid(item, MAC_CALCULATION_TRANSFER_SYNTAX_UID),
+            algorithm=printable(item.text(MAC_ALGORITHM)),
+            elements=tuple(group << 16 | element for group, element in zip(halves[::2], halves[1::2], strict=True)),
+            value=self._stated(item, MAC),
+        )
+
+    def _signature(self, item: DataSet) -> StatedSignature:
+        return StatedSignature(_uid(item, DIGITAL_SIGNATURE_UID), self._stated(item, SIGNATURE))
+
+    def _stated(self, item: DataSet, tag: int) -> bytes:
+        value = item.value(tag)
+        self.stated += len(value)
+        self.exhausted |= self.stated > MOST_STATED
+        return value
 
 
-def _by_series(data_set: DataSet, attribute: int) -> Iterator[DataSet]:
-    """PS3.3 Table C.17-3, Hierarchical SOP Instance Reference Macro."""
-    for study in _items(data_set, attribute):
-        for series in _items(study, REFERENCED_SERIES_SEQUENCE):
-            yield from _items(series, REFERENCED_SOP_SEQUENCE)
-
-
-def _of_frames(data_set: DataSet, attribute: int) -> Iterator[DataSet]:
-    if attribute not in data_set:
-        return
-    layout = data_set.encoding.order + "HH"
-    stored = bytes(data_set.raw(attribute))
-    # There may be thousands of frames: only where the bytes of a tag occur at all, they are looked through for it.
-    wanted = [tag for tag in _IN_FUNCTIONAL_GROUPS if struct.pack(layout, tag >> 16, tag & 0xFFFF) in stored]
-    for frame in data_set.items(attribute) if wanted else iter(()):
-        for derivation in _items(frame, DERIVATION_IMAGE_SEQUENCE):
-            yield from _items(derivation, SOURCE_IMAGE_SEQUENCE)
-        yield from _items(frame, CONVERSION_SOURCE_ATTRIBUTES_SEQUENCE)
-
-
-def _items(holder: DataSet, sequence: int) -> Iterator[DataSet]:
-    return islice(holder.items(sequence), MOST_MENTIONS + 1) if sequence in holder else iter(())
-
-
-def _mention(item: DataSet, attribute: int, *, covered: bool) -> StatedSource:
-    macs = tuple(_stated_mac(mac) for mac in _items(item, REFERENCED_SOP_INSTANCE_MAC_SEQUENCE))
-    signatures = tuple(
-        StatedSignature(_uid(signature, DIGITAL_SIGNATURE_UID), signature.value(SIGNATURE))
-        for signature in _items(item, REFERENCED_DIGITAL_SIGNATURE_SEQUENCE)
+def _too_many() -> Finding:
+    what = (
+        f"It names more than {MOST_SOURCES} sources, or says of them what takes more than {MOST_ITEMS} items or "
+        f"{MOST_STATED >> 20} MiB; what is beyond that was not looked at."
     )
-    uid = MULTI_FRAME_SOURCE_SOP_INSTANCE_UID if attribute == FRAME_EXTRACTION_SEQUENCE else REFERENCED_SOP_INSTANCE_UID
-    reference = SourceReference(
-        sop_instance_uid=_uid(item, uid),
-        sop_class_uid=_uid(item, REFERENCED_SOP_CLASS_UID),
-        attribute=attribute,
-        covered=covered,
-        mac=macs[0].value if macs else b"",
-        mac_algorithm=macs[0].algorithm if macs else "",
-    )
-    return StatedSource(reference, macs, signatures)
-
-
-def _stated_mac(item: DataSet) -> StatedMac:
-    tags = item.value(DATA_ELEMENTS_SIGNED)
-    halves = struct.unpack_from(f"{item.encoding.order}{len(tags) // 4 * 2}H", tags)
-    return StatedMac(
-        transfer_syntax=_uid(item, MAC_CALCULATION_TRANSFER_SYNTAX_UID),
-        algorithm=printable(item.text(MAC_ALGORITHM)),
-        elements=tuple(group << 16 | element for group, element in zip(halves[::2], halves[1::2], strict=True)),
-        value=item.value(MAC),
-    )
+    return Finding("sources-too-many", what, Outcome.INDETERMINATE)
 
 
 def _uid(item: DataSet, tag: int) -> str:

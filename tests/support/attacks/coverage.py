@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from tests.support.attacks.editing import (
+    in_item,
     meta_rewritten,
     one_after_the_other,
     rewritten,
     with_nodes,
+    with_unknown_vr,
     with_value,
     without,
 )
-from tests.support.attacks.images import SLICE, equipment, reference, slice_under_c_2
+from tests.support.attacks.images import SLICE, equipment, reference, report, slice_under_c_2
 from tests.support.attacks.registry import Attack, Dcmsign
 from tests.support.attacks.resigning import resigned_by_hand
 from tests.support.attacks.signers import scanner
@@ -20,6 +22,7 @@ from tests.support.raw_dicom import Node, number, text
 
 ACCEPTS = Dcmsign.ACCEPTS
 NOT_COVERED = ("coverage: element-not-covered",)
+UNSIGNABLE = ("integrity: signed-element-unsignable",)
 _UIDS: Final = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
 
@@ -106,9 +109,31 @@ _ADDED: Final = (
 _CHANGED: Final = (
     Attack(
         "signed-attribute-to-unknown-vr",
-        "A signed attribute gets unknown VR, so that a program skips it when it hashes and shows it afterwards.",
+        "A signed attribute keeps its value and gets unknown VR: a program that goes by the VR takes no notice of it "
+        "any more, here of the distance between the pixels.",
+        rewritten(with_unknown_vr(0x00280030)),
+        UNSIGNABLE,
+    ),
+    Attack(
+        "signed-attribute-of-unknown-vr-changed",
+        "The same, and the value is another one.",
         rewritten(with_nodes(Node(0x00280030, "UN", b"9\\9 "))),
-        ("integrity: signed-element-unsignable",),
+        UNSIGNABLE,
+    ),
+    Attack(
+        "signed-report-to-unknown-vr",
+        "The same with the Content Sequence of a report, which some programs show as empty then.",
+        rewritten(with_unknown_vr(0x0040A730)),
+        UNSIGNABLE,
+        ACCEPTS,
+        report,
+    ),
+    Attack(
+        "signed-attribute-of-an-item-to-unknown-vr",
+        "The same with the text in an item of that report.",
+        rewritten(in_item(0x0040A730, with_unknown_vr(0x0040A160))),
+        UNSIGNABLE,
+        honest=report,
     ),
     Attack(
         "signed-attribute-removed",

@@ -16,11 +16,12 @@ from tests.support.dicom_tree import (
     parse_data_set,
     tag_bytes,
 )
-from tests.support.raw_dicom import Node, Nodes, Writer, as_nodes, deflated
+from tests.support.raw_dicom import Node, Nodes, Writer, as_nodes, deflated, text
 
 Change: TypeAlias = Callable[[bytes], bytes]
 NodesChange: TypeAlias = Callable[[Nodes], Nodes]
 
+MAC_TRANSFER_SYNTAX: Final = 0x04000010
 DATA_ELEMENTS_SIGNED: Final = 0x04000020
 FILE_META_GROUP_LENGTH: Final = 0x00020000
 TRANSFER_SYNTAX_UID: Final = 0x00020010
@@ -96,6 +97,13 @@ def with_value(tag: int, value: bytes) -> NodesChange:
     return lambda nodes: tuple(replace(node, value=value) if node.tag == tag else node for node in nodes)
 
 
+def with_unknown_vr(*tags: int) -> NodesChange:
+    """The VR UN for some elements, and no other byte of their values; sequences become implicit VR (PS3.5 6.2.2)."""
+    return lambda nodes: tuple(
+        replace(node, vr="UN", undefined_length=node.items is not None) if node.tag in tags else node for node in nodes
+    )
+
+
 def with_fragments(change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> NodesChange:
     """Other fragments of encapsulated Pixel Data; the first one is the Basic Offset Table."""
     return lambda nodes: tuple(
@@ -141,6 +149,15 @@ def in_signature(change: NodesChange) -> Change:
 def in_mac_parameters(change: NodesChange) -> Change:
     """A change inside the item of the MAC parameters."""
     return rewritten(in_item(MAC_PARAMETERS, change))
+
+
+def relabelled(ending: str) -> Change:
+    """Another standard transfer syntax, in the file meta information and in the MAC parameters: neither is covered."""
+    uid = "1.2.840.10008.1.2." + ending
+    return one_after_the_other(
+        meta_rewritten(with_nodes(text(TRANSFER_SYNTAX_UID, "UI", uid))),
+        in_mac_parameters(with_nodes(text(MAC_TRANSFER_SYNTAX, "UI", uid))),
+    )
 
 
 def with_tag_list(change: Callable[[tuple[int, ...]], tuple[int, ...]]) -> NodesChange:

@@ -18,9 +18,11 @@ from tests.support.product_signing import sign_bytes
 from tests.support.raw_dicom import Node, Nodes, instance, number, part10, text
 
 JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
+JPEG_LS_NEAR_LOSSLESS: Final = "1.2.840.10008.1.2.4.81"
+JPEG_2000: Final = "1.2.840.10008.1.2.4.91"
 RLE: Final = "1.2.840.10008.1.2.5"
 COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.33"
-BASELINE_PROCESS: Final = 0xC0  # the marker SOF0 of ISO/IEC 10918-1
+BASELINE_PROCESS, JPEG_LS_PROCESS = 0xC0, 0xF7  # the markers SOF0 of ISO/IEC 10918-1, SOF55 of ISO/IEC 14495-1
 SIGNATURE_UID: Final = "2.25.1000"
 CREATOR_VERSION_UID: Final = text(0x00089123, "UI", "2.25.77")  # with it private elements are the content (C.19.1)
 
@@ -220,11 +222,24 @@ def content_item(words: str) -> Nodes:
 # --- images in fragments ---
 
 
-def jpeg(filling: bytes, process: int = BASELINE_PROCESS) -> bytes:
-    """Something with the markers of a JPEG codestream: SOI, the header of a frame and of a scan, EOI."""
+def jpeg(filling: bytes, process: int = BASELINE_PROCESS, parameter: int = 0) -> bytes:
+    """Something with the markers of a JPEG codestream: SOI, the header of a frame and of a scan, EOI.
+
+    The parameter of the scan is the predictor of lossless JPEG, or the error that JPEG-LS allows.
+    """
     frame = struct.pack(">BBHBHHB3B", 0xFF, process, 11, 8, 4, 4, 1, 1, 0x11, 0)
-    scan = struct.pack(">BBHB2B3B", 0xFF, 0xDA, 8, 1, 1, 0, 0, 63, 0)
+    scan = struct.pack(">BBHB2B3B", 0xFF, 0xDA, 8, 1, 1, 0, parameter, 63, 0)
     stream = b"\xff\xd8" + frame + scan + filling + b"\xff\xd9"
+    return stream + b"\0" * (len(stream) % 2)
+
+
+def jpeg_2000(filling: bytes, *, reversible: bool = False, high_throughput: bool = False) -> bytes:
+    """Something with the markers of a JPEG 2000 codestream: SOC, SIZ, CAP if needed, COD, SOT, SOD, EOC."""
+    size = struct.pack(">BBHH8IH3B", 0xFF, 0x51, 41, high_throughput << 14, 4, 4, 0, 0, 4, 4, 0, 0, 1, 15, 1, 1)
+    capabilities = struct.pack(">BBHIH", 0xFF, 0x50, 8, 0x20000, 0) if high_throughput else b""
+    coding_style = struct.pack(">BBHBBHB5B", 0xFF, 0x52, 12, 0, 2, 1, 0, 1, 4, 4, 0x40 * high_throughput, reversible)
+    tile_part = struct.pack(">BBHHIBB", 0xFF, 0x90, 10, 0, 14 + len(filling), 0, 1) + b"\xff\x93" + filling
+    stream = b"\xff\x4f" + size + capabilities + coding_style + tile_part + b"\xff\xd9"
     return stream + b"\0" * (len(stream) % 2)
 
 
@@ -284,3 +299,31 @@ def jpeg_with_icon() -> bytes:
     spacing = Node(0x00289110, "SQ", items=((text(0x00280030, "DS", "0.5\\0.5"),),))
     more = (Node(0x00880200, "SQ", items=(icon,)), Node(0x52009229, "SQ", items=((spacing,),)))
     return encapsulated(b"", frame, more=more)
+
+
+# --- images compressed with loss ---
+
+
+@cache
+def jpeg_ls_near_lossless() -> bytes:
+    """A frame of JPEG-LS in which each sample may be off by 3."""
+    return encapsulated(b"", jpeg(bytes(range(32)), JPEG_LS_PROCESS, parameter=3), syntax=JPEG_LS_NEAR_LOSSLESS)
+
+
+@cache
+def lossy_jpeg_2000() -> bytes:
+    """A frame of JPEG 2000 with the irreversible wavelet."""
+    return encapsulated(b"", jpeg_2000(bytes(range(32))), syntax=JPEG_2000)
+
+
+@cache
+def half_lossy_jpeg_2000() -> bytes:
+    """A frame of JPEG 2000 with the reversible wavelet, and one with the other."""
+    frames = (jpeg_2000(bytes(range(32)), reversible=True), jpeg_2000(bytes(range(32))))
+    return encapsulated(b"", *frames, syntax=JPEG_2000, frames=2)
+
+
+@cache
+def reduced_jpeg_2000() -> bytes:
+    """A frame of JPEG 2000 with the reversible wavelet, of which not all was kept."""
+    return encapsulated(b"", jpeg_2000(bytes(8), reversible=True), syntax=JPEG_2000)

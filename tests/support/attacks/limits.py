@@ -7,12 +7,13 @@ from typing import Final
 from tests.support.attacks.editing import (
     in_mac_parameters,
     meta_rewritten,
+    relabelled,
     rewritten,
     with_items,
     with_nodes,
     with_value,
 )
-from tests.support.attacks.images import slice_signed_twice
+from tests.support.attacks.images import reduced_jpeg_2000, slice_signed_twice
 from tests.support.attacks.registry import Limit
 from tests.support.attacks.resigning import resigned, stamped
 from tests.support.attacks.signers import SIGNED_AT, signer
@@ -34,6 +35,13 @@ LIMITS: Final = (
         "It belongs to the patient, as above.",
         rewritten(with_nodes(text(0x00101030, "DS", "7"))),
         0x00101030,
+    ),
+    Limit(
+        "study-date-changed",
+        "Study Date says that the examination was in 2019; viewers sort by it.",
+        "It belongs to the study, which is merged and corrected later. Acquisition and content dates are signed.",
+        rewritten(with_nodes(text(0x00080020, "DA", "20190101"))),
+        0x00080020,
     ),
     Limit(
         "series-description-changed",
@@ -93,6 +101,15 @@ LIMITS: Final = (
         "The signature is said to have been made over the deflated form of the same bytes.",
         "What is hashed is the same in both.",
         in_mac_parameters(with_nodes(text(0x04000010, "UI", "1.2.840.10008.1.2.1.99"))),
+    ),
+    Limit(
+        "jpeg-2000-of-reduced-quality-called-lossless",
+        "A JPEG 2000 image with the reversible wavelet, of which the encoder left out the finest detail, is said to be "
+        "lossless.",
+        "Its header is that of a lossless one, and so it is with all of JPEG XL. Look at Lossy Image Compression "
+        "(0028,2110), which is covered.",
+        relabelled("4.90"),
+        honest=reduced_jpeg_2000,
     ),
     Limit(
         "file-meta-names-another-program",

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.attacks.editing import (
     DATA_ELEMENTS_SIGNED,
+    MAC_TRANSFER_SYNTAX,
     in_mac_parameters,
     one_after_the_other,
     rewritten,
@@ -25,7 +26,7 @@ from tests.support.dicom_tree import DIGITAL_SIGNATURES, EXPLICIT_LITTLE_ENDIAN
 from tests.support.raw_dicom import Node, text
 
 ACCEPTS = Dcmsign.ACCEPTS
-MAC_TRANSFER_SYNTAX, MAC_ALGORITHM = 0x04000010, 0x04000015
+MAC_ALGORITHM: Final = 0x04000015
 WRONG = ("integrity: signature-wrong",)
 _IMAGER_PIXEL_SPACING: Final = 0x00181164
 

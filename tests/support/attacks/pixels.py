@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from tests.support.attacks.editing import (
-    TRANSFER_SYNTAX_UID,
-    Change,
     both,
     in_item,
     in_mac_parameters,
-    meta_rewritten,
     one_after_the_other,
+    relabelled,
     rewritten,
     with_fragments,
     with_nodes,
@@ -21,24 +20,26 @@ from tests.support.attacks.editing import (
     without,
 )
 from tests.support.attacks.images import (
+    half_lossy_jpeg_2000,
     jpeg,
     jpeg_frame,
     jpeg_frames,
     jpeg_in_two_fragments,
+    jpeg_ls_near_lossless,
     jpeg_with_icon,
+    lossy_jpeg_2000,
     raw_jpeg,
     rle_frames,
 )
 from tests.support.attacks.registry import Attack, Dcmsign
 from tests.support.dicom_tree import MAC_PARAMETERS, SEQUENCE_END, parse, tag_bytes
 from tests.support.mac_oracle import element_stream
-from tests.support.raw_dicom import Node, number, text
+from tests.support.raw_dicom import Node, number
 
 ACCEPTS, REFUSES, CANNOT_READ = Dcmsign.ACCEPTS, Dcmsign.REFUSES, Dcmsign.CANNOT_READ
 WRONG = ("integrity: signature-wrong",)
 PIXEL_DATA, ICON_IMAGE_SEQUENCE = 0x7FE00010, 0x00880200
 ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
-_STANDARD: Final = "1.2.840.10008.1.2."
 Fragments = tuple[bytes, ...]
 
 
@@ -53,15 +54,6 @@ def _split(fragments: Fragments) -> Fragments:
     table, first, *rest = fragments
     at = first.index(ITEM_TAG)
     return (table, first[:at], first[at + len(ITEM_TAG) :], *rest)
-
-
-def _relabelled(ending: str) -> Change:
-    """Another transfer syntax, in the file meta information and in the MAC parameters: no signature covers either."""
-    uid = _STANDARD + ending
-    return one_after_the_other(
-        meta_rewritten(with_nodes(text(TRANSFER_SYNTAX_UID, "UI", uid))),
-        in_mac_parameters(with_nodes(text(0x04000010, "UI", uid))),
-    )
 
 
 def _swallowed(data: bytes, first: int, last: int, ends: int, icon: int | None) -> bytes:
@@ -129,7 +121,7 @@ _NATIVE: Final = (
     Attack(
         "native-pixels-called-jpeg",
         "The file is said to hold JPEG, and the pixels are native.",
-        _relabelled("4.50"),
+        relabelled("4.50"),
         ("refused: pixel-data-native",),
         CANNOT_READ,
     ),
@@ -255,26 +247,72 @@ _FRAGMENTS: Final = (
 )
 
 
-def _relabelled_jpeg(name: str, ending: str, what: str, dcmsign: Dcmsign = ACCEPTS) -> Attack:
+_UNCOVERED: Final = "the transfer syntax stands in the file meta information and in the MAC parameters"
+
+
+def _mislabelled(  # noqa: PLR0917 - what the entries differ in
+    name: str,
+    ending: str,
+    what: str,
+    dcmsign: Dcmsign = ACCEPTS,
+    honest: Callable[[], bytes] = jpeg_frame,
+    image: str = "A lossy JPEG image",
+) -> Attack:
     return Attack(
-        f"jpeg-relabelled-as-{name}",
-        f"A lossy JPEG image is said to be {what}: the transfer syntax stands in the file meta information and in the "
-        "MAC parameters, and no signature covers either.",
-        _relabelled(ending),
+        name,
+        f"{image} is said to be {what}: {_UNCOVERED}, and no signature covers either.",
+        relabelled(ending),
         ("integrity: codestream-wrong",),
         dcmsign,
-        jpeg_frame,
+        honest,
     )
 
 
-_RELABELLED: Final = (
-    _relabelled_jpeg("lossless", "4.70", "lossless JPEG"),
-    _relabelled_jpeg("jpeg-ls", "4.80", "lossless JPEG-LS"),
-    _relabelled_jpeg("jpeg-2000", "4.90", "JPEG 2000"),
-    _relabelled_jpeg("rle", "5", "RLE"),
-    _relabelled_jpeg("uncompressed", "1.98", "uncompressed, so that the compressed bytes are shown as pixels", REFUSES),
-    _relabelled_jpeg("deflated", "8.1", "a deflated frame", REFUSES),
-    _relabelled_jpeg("video", "4.102", "a video, for which nothing is known of its frames"),
+_JPEG: Final = (
+    _mislabelled("jpeg-relabelled-as-lossless", "4.70", "lossless JPEG"),
+    _mislabelled("jpeg-relabelled-as-retired-lossless", "4.58", "lossless JPEG of a retired process"),
+    _mislabelled("jpeg-relabelled-as-jpeg-ls", "4.80", "lossless JPEG-LS"),
+    _mislabelled("jpeg-relabelled-as-jpeg-2000", "4.90", "JPEG 2000"),
+    _mislabelled("jpeg-relabelled-as-rle", "5", "RLE"),
+    _mislabelled(
+        "jpeg-relabelled-as-uncompressed",
+        "1.98",
+        "uncompressed, so that the compressed bytes are shown as pixels",
+        REFUSES,
+    ),
+    _mislabelled("jpeg-relabelled-as-deflated", "8.1", "a deflated frame", REFUSES),
+    _mislabelled("jpeg-relabelled-as-video", "4.102", "a video, for which nothing is known of its frames"),
+)
+_JPEG_LS_IMAGE, _JPEG_2000_IMAGE = "A near-lossless JPEG-LS image", "A lossy JPEG 2000 image"
+_CALLED_LOSSLESS: Final = (
+    _mislabelled(
+        "jpeg-ls-relabelled-as-lossless", "4.80", "lossless", honest=jpeg_ls_near_lossless, image=_JPEG_LS_IMAGE
+    ),
+    _mislabelled(
+        "jpeg-2000-relabelled-as-lossless", "4.90", "lossless", honest=lossy_jpeg_2000, image=_JPEG_2000_IMAGE
+    ),
+    _mislabelled(
+        "jpeg-2000-partly-lossy-relabelled-as-lossless",
+        "4.90",
+        "lossless",
+        honest=half_lossy_jpeg_2000,
+        image="A JPEG 2000 image whose second frame is lossy",
+    ),
+    _mislabelled(
+        "jpeg-2000-relabelled-as-part-2",
+        "4.92",
+        "lossless of part 2 of the standard",
+        honest=lossy_jpeg_2000,
+        image=_JPEG_2000_IMAGE,
+    ),
+    _mislabelled(
+        "jpeg-2000-relabelled-as-high-throughput",
+        "4.203",
+        "High-Throughput JPEG 2000, which DCMTK does not know",
+        REFUSES,
+        honest=lossy_jpeg_2000,
+        image=_JPEG_2000_IMAGE,
+    ),
 )
 
-ATTACKS: Final = (*_NATIVE, *_FRAGMENTS, *_RELABELLED)
+ATTACKS: Final = (*_NATIVE, *_FRAGMENTS, *_JPEG, *_CALLED_LOSSLESS)

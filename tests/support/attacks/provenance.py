@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.support.attacks.editing import in_item, rewritten, with_nodes, with_value, without
-from tests.support.attacks.images import derived_slice, phantom_slice, slice_under_c_2
+from tests.support.attacks.editing import in_item, rewritten, with_nodes, with_unknown_vr, with_value, without
+from tests.support.attacks.images import derived_slice, phantom_slice, reference, slice_under_c_2
 from tests.support.attacks.registry import Attack, Dcmsign
-from tests.support.raw_dicom import text
+from tests.support.raw_dicom import Node, text
 
 WRONG = ("integrity: signature-wrong",)
 ABSENT = ("integrity: signed-element-absent",)
+UNREADABLE = ("integrity: signed-element-unsignable", "instance: attribute-unreadable")
 NOT_COVERED = ("coverage: element-not-covered",)
 IMAGE_TYPE, SYNTHETIC_DATA, SOURCE_IMAGE_SEQUENCE = 0x00080008, 0x0008001C, 0x00082112
 
@@ -104,6 +105,43 @@ ATTACKS: Final = (
         rewritten(without(SOURCE_IMAGE_SEQUENCE)),
         ABSENT,
         honest=derived_slice,
+    ),
+    Attack(
+        "source-hidden-by-unknown-vr",
+        "What the image was made of is still there, under unknown VR: who looks for a sequence finds none.",
+        rewritten(with_unknown_vr(SOURCE_IMAGE_SEQUENCE)),
+        UNREADABLE,
+        Dcmsign.ACCEPTS,
+        derived_slice,
+    ),
+    Attack(
+        "source-hidden-in-bytes",
+        "The same under the VR OB.",
+        rewritten(with_nodes(Node(SOURCE_IMAGE_SEQUENCE, "OB", b"hidden"))),
+        ("integrity: signature-wrong", "instance: attribute-unreadable"),
+        honest=derived_slice,
+    ),
+    Attack(
+        "image-type-hidden-by-unknown-vr",
+        "That the image was processed is still there, under unknown VR.",
+        rewritten(with_unknown_vr(IMAGE_TYPE)),
+        UNREADABLE,
+        honest=derived_slice,
+    ),
+    Attack(
+        "artificial-mark-hidden-by-unknown-vr",
+        "Synthetic Data is still there, under unknown VR.",
+        rewritten(with_unknown_vr(SYNTHETIC_DATA)),
+        UNREADABLE,
+        honest=phantom_slice,
+    ),
+    Attack(
+        "source-hidden-by-unknown-vr-under-c-2",
+        "A source is named under unknown VR, where the minimum of C.2 leaves it open.",
+        rewritten(with_nodes(Node(SOURCE_IMAGE_SEQUENCE, "UN", items=(reference("2.25.66"),), undefined_length=True))),
+        ("instance: attribute-unreadable",),
+        honest=slice_under_c_2,
+        known=NOT_COVERED,
     ),
     Attack(
         "original-passed-off-as-derived",

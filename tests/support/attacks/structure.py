@@ -213,8 +213,8 @@ _TWO_READERS: Final = (
     ),
     Attack(
         "deflate-bomb",
-        "A small file inflates to a hundred megabytes, or to as many gigabytes.",
-        lambda _: deflate_bomb(100),
+        "A small file inflates to hundreds of megabytes, or to as many gigabytes.",
+        lambda _: deflate_bomb(300),
         ("refused: deflate-bomb",),
         honest=deflated_slice,
     ),
@@ -269,6 +269,10 @@ _CORNERS: Final = {
         text(0x00050010, "LO", "HIDDEN"),
     ),
     "hidden-in-length-to-end": ("in Length to End (0008,0001)", Node(0x00080001, "OB", b"hidden")),
+    "hidden-in-a-short-length-to-end": (
+        "in Length to End (0008,0001) with the VR LT",
+        text(0x00080001, "LT", "hidden"),
+    ),
     "hidden-in-a-group-length": ("in a group length", Node(0x00280000, "OB", b"hidden")),
     "hidden-in-the-signature-group": ("in group FFFA, beside the signatures", text(0xFFFA0010, "LT", "hidden")),
 }

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from agent.errors import PolicyError
 from enroll.foreign import printable
 
-Path: TypeAlias = tuple[str | int, ...]  # such as ("device", 0, "match", "serial")
+KeyPath: TypeAlias = tuple[str | int, ...]  # such as ("device", 0, "match", "serial")
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _NAME = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
@@ -35,14 +35,14 @@ class Source:
     """
 
     name: str
-    lines: Mapping[Path, int]
+    lines: Mapping[KeyPath, int]
 
-    def error(self, path: Path, what: str, remedy: str, code: str = "policy-invalid") -> PolicyError:
+    def error(self, path: KeyPath, what: str, remedy: str, code: str = "policy-invalid") -> PolicyError:
         """What to raise for the part at `path`."""
         line = self.line(path)
         return PolicyError(f"{self.name} line {line}: {what}", remedy=remedy, code=code, line=line)
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """The line of a part, or of what it stands in."""
         return next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), 1)
 
@@ -78,18 +78,18 @@ def _line_with_most(text: str, characters: str) -> int:
     return counts.index(max(counts)) + 1
 
 
-def _lines(text: str) -> dict[Path, int]:
+def _lines(text: str) -> dict[KeyPath, int]:
     """The line on which each key and table, and whatever it stands in, is first mentioned."""
-    lines: dict[Path, int] = {}
+    lines: dict[KeyPath, int] = {}
     for path, line in _mentions(text):
         for end in range(1, len(path) + 1):
             lines.setdefault(path[:end], line)
     return lines
 
 
-def _mentions(text: str) -> Iterator[tuple[Path, int]]:
-    tables: Counter[Path] = Counter()  # how many there are so far of each array of tables
-    around: Path = ()
+def _mentions(text: str) -> Iterator[tuple[KeyPath, int]]:
+    tables: Counter[KeyPath] = Counter()  # how many there are so far of each array of tables
+    around: KeyPath = ()
     open_quotes = ""
     for number, line in enumerate(text.split("\n"), start=1):
         if open_quotes:
@@ -105,13 +105,13 @@ def _mentions(text: str) -> Iterator[tuple[Path, int]]:
         open_quotes = next((quotes for quotes in _MULTI_LINE_QUOTES if line.count(quotes) % 2), "")
 
 
-def _parts(name: str) -> Path:
+def _parts(name: str) -> KeyPath:
     return tuple(part.strip("\"'") for part in re.findall(_PART, name))
 
 
-def _place(parts: Path, tables: Mapping[Path, int]) -> Path:
+def _place(parts: KeyPath, tables: Mapping[KeyPath, int]) -> KeyPath:
     """The path of a table header: in an array of tables, that of its newest table."""
-    path: Path = ()
+    path: KeyPath = ()
     for end, part in enumerate(parts, start=1):
         count = tables.get(parts[:end], 0)
         path = (*path, part, count - 1) if count else (*path, part)

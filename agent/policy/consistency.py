@@ -8,12 +8,12 @@ from datetime import timedelta
 from itertools import combinations
 
 from agent.policy.model import Entry, Expect, Match, MatchKey, Period
-from agent.policy.source import Path, Source
+from agent.policy.toml_source import KeyPath, Source
 
 _ONE_DAY = timedelta(days=1)
 
 
-def check_entries(entries: Sequence[Entry], places: Mapping[str, Path], source: Source) -> None:
+def check_entries(entries: Sequence[Entry], places: Mapping[str, KeyPath], source: Source) -> None:
     """Refuse entries that contradict each other and exemptions after which nothing applies.
 
     Args:

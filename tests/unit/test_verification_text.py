@@ -1,0 +1,66 @@
+"""What a person reads of a file: one line that says it all, and each reason once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from agent.cli.verification_text import headline, text_of
+from agent.policy.evaluate import evaluate
+from agent.policy.judgement import Receipt
+from agent.policy.verdicts import Action, Verdict
+from tests.support.attacks.editing import one_after_the_other, rewritten, with_unknown_vr, with_value
+from tests.support.attacks.images import CREATOR_VERSION_UID, signed, slice_with
+from tests.support.attacks.registry import report_on
+from tests.support.pki import NOW
+from tests.support.raw_dicom import part10, text
+
+FILE: Final = Path("image.dcm")
+PRIVATE, PIXEL_SPACING, PIXEL_DATA = 0x00291008, 0x00280030, 0x7FE00010
+
+
+@cache
+def honest() -> bytes:
+    """A signed image with a private element that belongs to the content."""
+    creator, element = text(0x00290010, "LO", "SIEMENS CSA HEADER"), text(PRIVATE, "CS", "IMAGE NUM 4")
+    return signed(part10(slice_with(CREATOR_VERSION_UID, creator, element)))
+
+
+def shown(data: bytes) -> list[str]:
+    report = report_on(data)
+    return text_of(FILE, report, evaluate(report, Receipt(NOW), None, NOW), None).splitlines()
+
+
+def test_an_untouched_image_is_not_called_restored() -> None:
+    assert shown(honest())[0].startswith("image.dcm: VALID: it is as it was signed, by the device that it names")
+    assert "restored" not in "\n".join(shown(honest()))
+
+
+def test_a_restored_image_does_not_read_like_an_untouched_one() -> None:
+    lines = shown(rewritten(with_unknown_vr(PRIVATE))(honest()))
+    (reason,) = (line for line in lines if "(0029,1008)" in line)
+
+    assert lines[0].startswith("image.dcm: VALID: ")
+    assert lines[0].endswith("(restored: see below)")
+    assert reason.strip().startswith("integrity flagged:")
+    assert "What a viewer shows of it as it is stored was not compared." in reason
+
+
+def test_why_a_signature_is_wrong_is_said_once_and_does_not_restore_it() -> None:
+    lines = shown(rewritten(with_unknown_vr(PRIVATE, PIXEL_SPACING))(honest()))
+    (reason,) = (line for line in lines if "(0028,0030), (0029,1008)" in line)
+
+    assert lines[0].startswith("image.dcm: BROKEN: ")
+    assert "restored" not in lines[0]
+    assert reason.strip().startswith("diagnosis:")
+
+
+def test_a_change_of_the_value_is_not_restored_with_the_vr() -> None:
+    changed = one_after_the_other(rewritten(with_unknown_vr(PRIVATE)), rewritten(with_value(PIXEL_DATA, bytes(32))))
+    assert shown(changed(honest()))[0].startswith("image.dcm: BROKEN: ")
+
+
+def test_what_the_policy_makes_of_it_stands_beside() -> None:
+    line = headline(FILE, Verdict.VALID, Action.FLAG, restored=True)
+    assert line.endswith("your anchor (restored: see below, flag)")
