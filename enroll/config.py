@@ -143,7 +143,7 @@ class EstSettings:
         "EST label (RFC 7030 3.2.2), where the CA wants one.", default="", pattern=r"[A-Za-z0-9._~-]{0,64}"
     )
     anchor_file: Path | None = option(
-        "PEM file with the CA certificate that the server and every issued certificate must lead to. "
+        "File (PEM or DER) with the CA certificate that the server and every issued certificate must lead to. "
         "Get it on a trusted way.",
         default=None,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,8 @@ _PEM_MARK = b"-----BEGIN X509 CRL-----"
 _COMPROMISES = frozenset(("keyCompromise", "cACompromise", "aACompromise"))
 _TAKEN_BACK = "removeFromCRL"  # in a delta CRL: it was on hold, or has expired
 _PARTIAL = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)
+_EXPIRED_CERTIFICATES = x509.ObjectIdentifier("2.5.29.60")  # expiredCertsOnCRL, X.509 9.5.2.9
+_GENERALIZED_TIME = re.compile(rb"\x18\x0f([0-9]{14})Z")  # in whole seconds (X.690 11.7)
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +50,7 @@ class RevocationStatus:
 
     Args:
         revocations: Of the certificates of the path, the earliest first.
-        unknown: Whether a certificate of the path is on no current list of its issuer.
+        unknown: Whether no list proves of a certificate of the path that it was not revoked.
     """
 
     revocations: tuple[Revocation, ...] = ()
@@ -60,7 +63,8 @@ def revocation_of(
     """What revocation lists say of a path.
 
     A list counts if the issuer of the certificate signed it and may do so. An old one, and one for some certificates or
-    reasons only, still proves a revocation, but not that there was none.
+    reasons only, still proves a revocation, but not that there was none. Nor does one from after the expiry of the
+    certificate, unless it says that it keeps what had expired by then: others drop it (RFC 5280 3.3).
 
     Args:
         path: The signer's certificate first, the anchor last.
@@ -72,7 +76,10 @@ def revocation_of(
     found: set[Revocation] = set()
     for certificate, issuer in pairwise(path):
         of_issuer = [candidate for candidate in known if _is_of(candidate, issuer)]
-        unknown |= not any(_is_current(candidate, now) and _is_whole(candidate) for candidate in of_issuer)
+        unknown |= not any(
+            _is_current(candidate, now) and _is_whole(candidate) and _lists(candidate, certificate)
+            for candidate in of_issuer
+        )
         for candidate in of_issuer:
             entry = candidate.get_revoked_certificate_by_serial_number(certificate.serial_number)
             if entry is not None:
@@ -125,6 +132,23 @@ def _is_whole(candidate: x509.CertificateRevocationList) -> bool:
         return not any(each.critical or isinstance(each.value, _PARTIAL) for each in candidate.extensions)
     except PARSE_ERRORS:
         return False
+
+
+def _lists(candidate: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    """Whether a certificate, if it was revoked, is still on a list when it has expired."""
+    end = certificate.not_valid_after_utc
+    return candidate.last_update_utc <= end or any(since <= end for since in _kept_since(candidate))
+
+
+def _kept_since(candidate: x509.CertificateRevocationList) -> Iterator[datetime]:
+    """From which expiry on certificates stay on a list, if it says so."""
+    for extension in candidate.extensions:
+        value = extension.value
+        if extension.oid == _EXPIRED_CERTIFICATES and isinstance(value, x509.UnrecognizedExtension):
+            since = _GENERALIZED_TIME.fullmatch(value.value)
+            with suppress(ValueError):
+                if since is not None:
+                    yield datetime.strptime(since[1].decode("ascii"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
 
 
 def _revocation(entry: x509.RevokedCertificate) -> Revocation:

@@ -27,13 +27,14 @@ from agent.cli.options import (
     size_of,
     written_whole,
 )
+from agent.dicom.signer_chain import CMS_TSP
 from agent.dicom.splice import spliced
 from agent.dicom.stamping import StampableInstance, StampableSignature
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError, InputFileError, OutputFileError
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
-from enroll.errors import ScansealError, ServerUnreachable
+from enroll.errors import ScansealError, ServerUnreachable, TimeStampError
 from enroll.foreign import printable
 from enroll.statefile import StateFiles
 from enroll.time_stamp_authority import (
@@ -46,11 +47,16 @@ from enroll.time_stamp_authority import (
 from enroll.trust import read_anchors
 
 _PREFIX = slice(128, 132)  # where PS3.10 7.1 has DICM
+# Why a time stamp cannot prove anything to anybody, whomever he trusts. The others may: they are not replaced.
+_WORTHLESS = frozenset(
+    f"time-stamp-{why}" for why in ("truncated", "malformed", "wrong-content", "changed", "wrong-imprint")
+)
 # The token that was given for a signature, and the nonce it must hold, if any.
 _TokenSource = Callable[[StampableSignature], tuple[bytes, int | None]]
 _STATUS = {
     "stamped": "stamped",
-    "already-stamped": "has a time stamp already, left as it is",
+    "already-stamped": "has a time stamp that proves when it existed, left as it is",
+    "replaced": "had a time stamp that proved nothing, stamped anew",
     "query-written": "query written",
 }
 
@@ -115,7 +121,7 @@ class _Places:
     "paths", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="FILE|DIRECTORY..."
 )
 @click.option("--tsa", metavar="URL", help="The time stamp authority, http:// or https://.")
-@click.option("--anchor", type=click.Path(path_type=Path, readable=False), help="PEM file with the authority's CA.")
+@click.option("--anchor", type=click.Path(path_type=Path, readable=False), help="The authority's CA, PEM or DER.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Where the stamped instance goes, for one FILE.")
 @click.option(
     "--output-directory",
@@ -152,8 +158,10 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
 
     A time stamp authority (RFC 3161) certifies when each signature existed, so that it can be verified when the
     certificate of its signer has expired. The authority sees a hash of the signature and nothing else. Its time stamp
-    is verified before it is written. Signatures that have one are left as they are; where all have one, nothing is
-    written. Of a DIRECTORY, all DICOM files are stamped.
+    is verified before it is written. Signatures that have one are left as they are, if it proves when they
+    existed; where all have one, nothing is written. What proves nothing to anybody, such as a damaged one, is
+    replaced; what another anchor might prove is an error. With --query-directory they are told apart if there is an
+    --anchor, otherwise all signatures get a query. Of a DIRECTORY, all DICOM files are stamped.
 
     \b
     Exit code: 0 all stamped, 65 one cannot be stamped, 66 one cannot be read, 69 the authority does not answer,
@@ -168,7 +176,9 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     if not files:
         raise InputFileError("There is no DICOM file in the directory.", remedy="Name a directory with DICOM files.")
     if query_directory is not None:
-        return _for_each(files, partial(_queried, directory=query_directory), "Writing queries", as_json=as_json)
+        known = read_anchors(anchor, StateFiles()) if anchor is not None else ()
+        queried = partial(_queried, directory=query_directory, anchors=known)
+        return _for_each(files, queried, "Writing queries", as_json=as_json)
     if anchor is None:
         raise click.UsageError("Say whom you trust for time stamps: --anchor tsa-ca.pem.")
     places = _Places(output, output_directory, in_place, force)
@@ -234,20 +244,21 @@ class _Stamper:
     source: _TokenSource
 
     def stamped(self, file: _File) -> dict[str, Any]:
-        """Stamp the signatures of a file that have no time stamp; if all have one, nothing is written."""
+        """Stamp the signatures of a file that have no good time stamp; if all have one, nothing is written."""
         target = self.places.target(file)
         with instance_bytes(file.source) as data:
             instance = _read(data)
             tokens: dict[int, bytes] = {}
             described = []
             for index, signature in enumerate(instance.signatures):
-                if signature.stamped:
+                if _is_stamped(signature, self.anchors):
                     described.append({"signature_uid": signature.uid, "status": "already-stamped"})
                     continue
                 token, nonce = self.source(signature)
                 stamp = verify_time_stamp(token, signature.value, self.anchors, SystemClock().now(), nonce=nonce)
                 tokens[index] = token
-                described.append({"signature_uid": signature.uid, "status": "stamped", **_described(stamp)})
+                status = "replaced" if signature.time_stamp or signature.time_stamp_type else "stamped"
+                described.append({"signature_uid": signature.uid, "status": status, **_described(stamp)})
             if not tokens:
                 return {"signatures": described}
             mode = file.source.stat().st_mode
@@ -259,8 +270,35 @@ class _Stamper:
         return {"stamped": str(target), "signatures": described}
 
 
-def _queried(file: _File, directory: Path) -> dict[str, Any]:
-    """Write the queries for the signatures of a file that have no time stamp.
+def _is_stamped(signature: StampableSignature, anchors: tuple[x509.Certificate, ...]) -> bool:
+    """Whether a signature has a time stamp that proves something. It is outside the MAC: anybody can put one there.
+
+    Raises:
+        TimeStampError: It may prove something, but not by these anchors: to replace it could destroy a proof.
+    """
+    if not signature.time_stamp:
+        return False
+    if signature.time_stamp_type != CMS_TSP:
+        raise TimeStampError(
+            f"A signature has a time stamp of the type {signature.time_stamp_type[:16]!r}, not {CMS_TSP}.",
+            remedy="Find out who put it there. It can be judged once the type is right, or left out.",
+            code="time-stamp-wrong-type",
+        )
+    try:
+        verify_time_stamp(signature.time_stamp, signature.value, anchors, SystemClock().now())
+    except TimeStampError as error:
+        if error.code in _WORTHLESS:
+            return False
+        raise TimeStampError(
+            f"A signature has a time stamp that may be a proof to somebody else. {error.what}",
+            remedy="Put the CA certificate of its authority into the file of --anchor as well, or remove the stamp.",
+            code=error.code,
+        ) from error
+    return True
+
+
+def _queried(file: _File, directory: Path, anchors: tuple[x509.Certificate, ...]) -> dict[str, Any]:
+    """Write the queries for the signatures of a file that have no good time stamp; without anchors, for all of them.
 
     They hold no nonce: whoever takes the responses back would not know it any more. Another token of the same
     authority for the same signature would prove the same.
@@ -269,7 +307,7 @@ def _queried(file: _File, directory: Path) -> dict[str, Any]:
     with instance_bytes(file.source) as data:
         for signature in _read(data).signatures:
             status = "already-stamped"
-            if not signature.stamped:
+            if not anchors or not _is_stamped(signature, anchors):
                 with written_whole(directory / f"{_file_name(signature)}.tsq") as query:
                     query.write(new_query(signature.value, nonce=None))
                 status = "query-written"
@@ -326,7 +364,7 @@ def _text(result: dict[str, Any]) -> str:
     lines = [f"{name}: written to {shown_name(Path(result['stamped']))}" if "stamped" in result else f"{name}:"]
     for signature in result["signatures"]:
         line = f"    signature {printable(signature['signature_uid'])}: {_STATUS[signature['status']]}"
-        if signature["status"] == "stamped":
+        if "time" in signature:
             line += f", {signature['time']} by {signature['authority']}"
         lines.append(line)
     return "\n".join(lines)

@@ -24,11 +24,9 @@ _file = click.Path(path_type=Path, readable=False)
 
 @click.command("verify")
 @click.argument("paths", nargs=-1, required=True, type=_file, metavar="PATH...")
-@click.option(
-    "--anchor", type=_file, help="PEM file with the CA certificates you trust. Without it no signer is known."
-)
-@click.option("--intermediate", type=_file, help="PEM file with CA certificates that may stand between.")
-@click.option("--time-stamp-anchor", type=_file, help="PEM file with the CA certificates you trust for time stamps.")
+@click.option("--anchor", type=_file, help="CA certificates you trust, PEM or DER. Without it no signer is known.")
+@click.option("--intermediate", type=_file, help="CA certificates that may stand between, PEM or DER.")
+@click.option("--time-stamp-anchor", type=_file, help="CA certificates you trust for time stamps, PEM or DER.")
 @click.option("--revocation-list", type=_file, help="File with the CRLs of your CAs, PEM or DER.")
 @click.option("--policy", type=_file, help="Policy file: which device should sign from which day. See docs/policy.md.")
 @click.option(

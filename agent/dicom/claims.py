@@ -13,9 +13,8 @@ from enum import StrEnum
 from itertools import chain
 
 from agent.dicom.content import IMAGE_TYPE, SYNTHETIC_DATA
-from agent.dicom.coverage import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import CODE_VALUE, CODING_SCHEME_DESIGNATOR, PIXEL_DATA, SOP_CLASS_UID, tag_name
+from agent.dicom.elements import ALL_PIXEL_DATA, CODE_VALUE, CODING_SCHEME_DESIGNATOR, SOP_CLASS_UID, tag_name
 from agent.dicom.headers import malformed
 from agent.dicom.provenance.sources import StatedSources, stated_sources
 from agent.dicom.report import Claim, ContentClass, Finding, Outcome
@@ -45,7 +44,6 @@ INSTANCE_ORIGIN_STATUS = 0x04000600
 KEY_OBJECT_SELECTION = "1.2.840.10008.5.1.4.1.1.88.59"
 _MOST_ITEMS = 10_000  # of one sequence; no real object has a tenth of it
 _MOST_CLAIMS = 100  # different ones; no real object has a tenth of it
-_PIXELS = frozenset((PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA))
 
 
 class Meaning(StrEnum):
@@ -98,6 +96,8 @@ _TERMS: dict[int, dict[str, Meaning | None]] = {  # None: a term that claims not
     CALIBRATION_IMAGE: {_YES: Meaning.CALIBRATION, _NO: None},
     INSTANCE_ORIGIN_STATUS: {"LOCAL": Meaning.LOCAL, "IMPORTED": Meaning.IMPORTED},
 }
+# Neither YES nor NO may be read as YES by somebody, so no role but synthesis signs it (`content.check_role`).
+_OTHER_TERMS = {SYNTHETIC_DATA: Meaning.SYNTHETIC}
 _SEGMENT_ALGORITHM_TYPES = {
     "AUTOMATIC": Meaning.AUTOMATIC,
     "SEMIAUTOMATIC": Meaning.SEMI_AUTOMATIC,
@@ -197,7 +197,7 @@ def _image_type(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
 def _terms(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
     for tag, terms in _TERMS.items():
         value = "\\".join(data_set.texts(tag)) if tag in data_set else ""
-        meaning = terms.get(value.upper(), Meaning.UNKNOWN) if value else None
+        meaning = terms.get(value.upper(), _OTHER_TERMS.get(tag, Meaning.UNKNOWN)) if value else None
         if meaning:
             yield Claim(tag, printable(value), meaning, tag in covered)
 
@@ -210,35 +210,28 @@ def _clinical_trial(data_set: DataSet, covered: frozenset[int]) -> Iterator[Clai
 
 
 def _codes(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
-    for equipment in _items(data_set, CONTRIBUTING_EQUIPMENT_SEQUENCE):
-        yield from _known_codes(
-            equipment,
-            PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
-            _CONTRIBUTIONS,
-            covered=CONTRIBUTING_EQUIPMENT_SEQUENCE in covered,
-        )
-    reason = REASON_FOR_PERFORMED_PROCEDURE_CODE_SEQUENCE
-    yield from _known_codes(data_set, reason, _REASONS, covered=reason in covered)
+    contributors = CONTRIBUTING_EQUIPMENT_SEQUENCE
+    for equipment in _items(data_set, contributors):
+        yield from _known_codes(equipment, PURPOSE_OF_REFERENCE_CODE_SEQUENCE, _CONTRIBUTIONS, covered, contributors)
+    yield from _known_codes(data_set, REASON_FOR_PERFORMED_PROCEDURE_CODE_SEQUENCE, _REASONS, covered)
     if CONCEPT_NAME_CODE_SEQUENCE in data_set and data_set.text(SOP_CLASS_UID) == KEY_OBJECT_SELECTION:
-        title = CONCEPT_NAME_CODE_SEQUENCE
-        yield from _known_codes(data_set, title, _REASONS, covered=title in covered)
+        yield from _known_codes(data_set, CONCEPT_NAME_CODE_SEQUENCE, _REASONS, covered)
 
 
 def _segments(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
     """How the segments of a segmentation were made (PS3.3 C.8.20.2, 10.16)."""
-    is_covered = SEGMENT_SEQUENCE in covered
     for segment in _items(data_set, SEGMENT_SEQUENCE):
         kind = segment.text(SEGMENT_ALGORITHM_TYPE)
         if meaning := _SEGMENT_ALGORITHM_TYPES.get(kind.upper()):
-            yield Claim(SEGMENT_ALGORITHM_TYPE, kind, meaning, is_covered)
+            yield Claim(SEGMENT_ALGORITHM_TYPE, kind, meaning, SEGMENT_SEQUENCE in covered, SEGMENT_SEQUENCE)
         for algorithm in _items(segment, SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE):
             family = ALGORITHM_FAMILY_CODE_SEQUENCE
-            yield from _known_codes(algorithm, family, _ALGORITHM_FAMILIES, covered=is_covered)
+            yield from _known_codes(algorithm, family, _ALGORITHM_FAMILIES, covered, SEGMENT_SEQUENCE)
 
 
 def _derivations(data_set: DataSet, covered: frozenset[int]) -> Iterator[Claim]:
     """What the whole image says; that some frames are derived, Image Type tells (PS3.3 C.8.16.1.1)."""
-    if value := data_set.text(DERIVATION_DESCRIPTION):
+    if value := "\\".join(data_set.texts(DERIVATION_DESCRIPTION)):
         yield Claim(DERIVATION_DESCRIPTION, printable(value), Meaning.DERIVED, DERIVATION_DESCRIPTION in covered)
     for code in _items(data_set, DERIVATION_CODE_SEQUENCE):
         value = printable("^".join((code.text(CODE_VALUE), code.text(CODING_SCHEME_DESIGNATOR))))
@@ -252,7 +245,7 @@ def _described_later(data_set: DataSet, covered: frozenset[int], claims: Sequenc
     """
     if DERIVATION_DESCRIPTION not in data_set or DERIVATION_DESCRIPTION in covered:
         return False
-    pixels = [tag for tag in _PIXELS if tag in data_set]
+    pixels = [tag for tag in ALL_PIXEL_DATA if tag in data_set]
     original = any(claim.tag == IMAGE_TYPE and claim.meaning == Meaning.ORIGINAL for claim in claims)
     others = (claim for claim in claims if claim.tag != DERIVATION_DESCRIPTION)
     return (
@@ -266,11 +259,13 @@ def _described_later(data_set: DataSet, covered: frozenset[int], claims: Sequenc
     )
 
 
-def _known_codes(holder: DataSet, sequence: int, meanings: dict[str, Meaning], *, covered: bool) -> Iterator[Claim]:
-    for code in _items(holder, sequence):
+def _known_codes(
+    holder: DataSet, tag: int, meanings: dict[str, Meaning], covered: frozenset[int], sequence: int | None = None
+) -> Iterator[Claim]:
+    for code in _items(holder, tag):
         value = code.text(CODE_VALUE)
         if value in meanings and code.text(CODING_SCHEME_DESIGNATOR) == "DCM":
-            yield Claim(sequence, f"{value}^DCM", meanings[value], covered)
+            yield Claim(tag, f"{value}^DCM", meanings[value], (sequence or tag) in covered, sequence)
 
 
 def _items(holder: DataSet, sequence: int) -> Iterator[DataSet]:

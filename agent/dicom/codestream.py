@@ -59,7 +59,7 @@ _EXTENDED = frozenset(f"{_STANDARD}4.{number}" for number in (92, 93))
 _HIGH_THROUGHPUT = frozenset(f"{_STANDARD}4.{number}" for number in (201, 202, 203))
 _CODESTREAM = re.compile(rb"\xff\x4f\xff\x51")
 
-MOST_SEGMENTS = 1_000  # of a header
+_MOST_SEGMENTS = 1_000  # of a header
 _USUAL_SEGMENTS = 32  # of a header, where there are many frames
 # Any marker may have fill bytes before it (ISO/IEC 10918-1 B.1.1.2).
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
@@ -100,19 +100,19 @@ def segment_at(codestream: bytes | memoryview, position: int) -> Segment:
 
 
 def header_segments(
-    codestream: bytes | memoryview, last: int, steps: Iterable[object] = range(MOST_SEGMENTS)
+    codestream: bytes | memoryview, last: int, steps: Iterable[object] = range(_MOST_SEGMENTS), *, position: int = 2
 ) -> Iterator[Segment]:
-    """The marker segments behind the first marker, up to and with the one that the data follow.
+    """The marker segments from the second marker on, up to and with the one that the data follow.
 
     Args:
         codestream: Of one frame.
         last: START_OF_SCAN or START_OF_TILE_PART.
         steps: Runs out when there are too many; an iterator may be shared by several codestreams.
+        position: Offset of the first of them.
 
     Raises:
         ValueError: It is no such header.
     """
-    position = 2
     for _ in steps:
         segment = segment_at(codestream, position)
         yield segment
@@ -120,6 +120,19 @@ def header_segments(
             return
         position = segment.end
     raise ValueError("too many segments")
+
+
+def plain_segments(codestream: bytes | memoryview, last: int, position: int = 2) -> Iterator[Segment]:
+    """The same without fill bytes.
+
+    Raises:
+        ValueError: There are some, or it is no such header.
+    """
+    for segment in header_segments(codestream, last, position=position):
+        if segment.end - position != 4 + len(segment.content):
+            raise ValueError("fill bytes")
+        yield segment
+        position = segment.end
 
 
 def check_codestreams(transfer_syntax: str, codestreams: Sequence[memoryview]) -> None:
@@ -132,7 +145,7 @@ def check_codestreams(transfer_syntax: str, codestreams: Sequence[memoryview]) -
     Raises:
         ValueError: They are not.
     """
-    steps = iter(range(MOST_SEGMENTS + _USUAL_SEGMENTS * len(codestreams)))
+    steps = iter(range(_MOST_SEGMENTS + _USUAL_SEGMENTS * len(codestreams)))
     for codestream in codestreams:
         if transfer_syntax in _FRAME_HEADERS:
             _check_jpeg(transfer_syntax, header_segments(codestream, START_OF_SCAN, steps))

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import PIXEL_DATA, tag_name, tag_names
+from agent.dicom.elements import ALL_PIXEL_DATA, tag_name, tag_names
 from agent.dicom.profile import Profile
 from agent.dicom.report import Coverage, Finding, Outcome
 from agent.dicom.signable import is_signable
 
-FLOAT_PIXEL_DATA = 0x7FE00008
-DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
-_PIXELS = frozenset((PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA))
 _FIRST_OVERLAY_GROUP, _LAST_OVERLAY_GROUP = 0x6000, 0x60FF
 
 
@@ -60,7 +57,7 @@ def _unnamed(signed: frozenset[int], profile: Profile) -> Iterator[Finding]:
 
 def _findings(missing: Sequence[int], unsignable: Collection[int]) -> Iterator[Finding]:
     hidden = [tag for tag in missing if tag in unsignable]
-    pixels = [tag for tag in missing if tag in _PIXELS]
+    pixels = [tag for tag in missing if tag in ALL_PIXEL_DATA]
     overlays = [tag for tag in missing if _FIRST_OVERLAY_GROUP <= tag >> 16 <= _LAST_OVERLAY_GROUP]
     others = [tag for tag in missing if tag not in {*hidden, *pixels, *overlays}]
     if pixels:

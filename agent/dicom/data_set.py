@@ -33,6 +33,7 @@ VISITS_OF_AN_ITEM = 3  # what looking at an item costs by itself
 
 _PLAIN_HEADER = struct.Struct("<HHHH")
 _SHORT_VR_NUMBERS = frozenset(int.from_bytes(vr, "little") for vr in SHORT_VRS)
+_VRS_OF_ONE_VALUE = frozenset((b"LT", b"ST", b"UR", b"UT"))  # PS3.5 6.4: a backslash in them parts nothing
 _NUMBER_FORMATS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i"}
 _INTEGER_STRING = re.compile(r"[+-]?[0-9]{1,11}", re.ASCII)
 
@@ -224,8 +225,12 @@ class DataSet(Collection[int]):
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """The values of a text element, without padding; empty where it is absent or empty."""
-        value = self._understood(tag)[1].rstrip(b"\0 ")
-        return tuple(text.strip(" ") for text in decoded(value, self._character_set).split("\\")) if value else ()
+        vr, value = self._understood(tag)
+        value = value.rstrip(b"\0 ")
+        if not value:
+            return ()
+        text = decoded(value, self._character_set)
+        return (text.strip(" "),) if vr in _VRS_OF_ONE_VALUE else tuple(part.strip(" ") for part in text.split("\\"))
 
     def text(self, tag: int) -> str:
         """The first value of a text element, without padding; empty where it is absent or empty."""

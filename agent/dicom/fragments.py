@@ -17,14 +17,9 @@ from itertools import accumulate, pairwise
 
 from agent.dicom.codestream import BEGINNINGS, check_codestreams
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import PIXEL_DATA
+from agent.dicom.elements import BITS_ALLOCATED, COLUMNS, NUMBER_OF_FRAMES, PIXEL_DATA, ROWS, SAMPLES_PER_PIXEL
 from agent.dicom.report import Finding, Outcome
 
-SAMPLES_PER_PIXEL = 0x00280002
-NUMBER_OF_FRAMES = 0x00280008
-ROWS = 0x00280010
-COLUMNS = 0x00280011
-BITS = 0x00280100  # Bits Allocated
 EXTENDED_OFFSET_TABLE = 0x7FE00001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE00002
 TOTAL_LENGTH = 0x7FE00003  # Encapsulated Pixel Data Value Total Length
@@ -109,7 +104,9 @@ def _looks_right(data_set: DataSet, fragments: Sequence[memoryview], transfer_sy
 
 def _frame_size(data_set: DataSet) -> int:
     """Bytes of one frame of native pixels."""
-    rows, columns, samples, bits = (data_set.number(tag) or 0 for tag in (ROWS, COLUMNS, SAMPLES_PER_PIXEL, BITS))
+    rows, columns, samples, bits = (
+        data_set.number(tag) or 0 for tag in (ROWS, COLUMNS, SAMPLES_PER_PIXEL, BITS_ALLOCATED)
+    )
     return (rows * columns * samples * bits + 7) // 8
 
 

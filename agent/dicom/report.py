@@ -304,12 +304,19 @@ class Claim:
         value: Its value, as text.
         meaning: One of `agent.dicom.claims.Meaning`.
         covered: Whether an intact signature of the data set covers it, whoever made that.
+        sequence: The sequence of the data set in whose items it stands; None if it stands in the data set itself.
     """
 
     tag: int
     value: str
     meaning: str
     covered: bool
+    sequence: int | None = None
+
+    @property
+    def attribute(self) -> int:
+        """The attribute of the data set that a signature has to cover: its tag, or the whole sequence it stands in."""
+        return self.tag if self.sequence is None else self.sequence
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ claimed time can be chosen to fit any certificate, and any stolen key.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,14 @@ from agent.dicom.report import Chain, Finding, Outcome, Time
 from agent.dicom.stored_signatures import DigitalSignature
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError
+from enroll.certificates import name_text
 from enroll.errors import CertificateRefused, ScansealError, TimeStampError
 from enroll.revocation import Revocation, RevocationStatus, revocation_of
 from enroll.trust import CLOCK_SKEW, verify_signer, weakness
 
 CMS_TSP = "CMS_TSP"  # PS3.15 C.1: the one kind of certified time stamp
 _DATE_TIME = re.compile(r"([0-9]{14})(?:\.([0-9]{1,6}))?([+-][0-9]{2})([0-5][0-9])", re.ASCII)
+_MOST_PATHS = 1024  # that are kept
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -47,11 +50,9 @@ class TrustMaterial:
 
 @dataclass(frozen=True)
 class _Path:
-    """A path that holds between two times, what is weak in it, and what was revoked of it."""
+    """A path, what is weak in it, and what was revoked of it."""
 
     links: tuple[x509.Certificate, ...]
-    begin: datetime
-    end: datetime
     weakness: str
     revocation: RevocationStatus
 
@@ -67,7 +68,10 @@ class SignerChains:
     def __init__(self, material: TrustMaterial, now: datetime) -> None:
         self._material = material
         self._now = now
-        self._paths: dict[x509.Certificate, _Path] = {}
+        authorities = (*material.anchors, *material.intermediates)
+        self._begins = sorted(authority.not_valid_before_utc for authority in authorities)
+        self._ends = sorted(authority.not_valid_after_utc for authority in authorities)
+        self._paths: dict[tuple[x509.Certificate, int], _Path] = {}
 
     def judge(self, certificate: x509.Certificate, time: Time) -> tuple[Time, Chain]:
         """Judge the signer of one signature.
@@ -97,13 +101,21 @@ class SignerChains:
         return replace(time, findings=tuple(findings)), self._with_revocation(path, time)
 
     def _path(self, certificate: x509.Certificate, at: datetime) -> _Path:
-        known = self._paths.get(certificate)
-        if known is None or not known.begin <= at <= known.end:
-            links = verify_signer(certificate, self._material.intermediates, self._material.anchors, at)
-            begin = max(link.not_valid_before_utc for link in links)
-            end = min(link.not_valid_after_utc for link in links)
+        """The path at a time. It depends on which CA certificates are valid then, and not on what was asked before."""
+        at = at.replace(microsecond=0)  # validity is in whole seconds, both ends included (RFC 5280 4.1.2.5)
+        # A number that goes up by one whenever a CA certificate begins, or has ended.
+        key = certificate, bisect_right(self._begins, at) + bisect_left(self._ends, at)
+        known = self._paths.get(key)
+        if known is None or not _is_valid(certificate, at):
+            anchors, intermediates = (
+                [authority for authority in authorities if _is_valid(authority, at)]
+                for authorities in (self._material.anchors, self._material.intermediates)
+            )
+            links = verify_signer(certificate, intermediates, anchors, at)
             status = revocation_of(links, self._material.revocation_lists, self._now)
-            known = self._paths[certificate] = _Path(links, begin, end, weakness(links), status)
+            if len(self._paths) >= _MOST_PATHS:
+                self._paths.clear()
+            known = self._paths[key] = _Path(links, weakness(links), status)
         return known
 
     def _path_while_valid(self, certificate: x509.Certificate) -> _Path | None:
@@ -139,9 +151,15 @@ class SignerChains:
                 proof = "the signature is not older." if time.trusted else "nothing proves that the signature is older."
                 findings.append(Finding("certificate-revoked", f"The certificate was {_told(revocation)}, and {proof}"))
         if self._material.revocation_lists and path.revocation.unknown:
-            what = "No current and complete revocation list of the issuer was given."
+            what = (
+                "No current and complete revocation list of the issuer was given that would still name the certificate."
+            )
             findings.append(Finding("revocation-unknown", what, Outcome.INDETERMINATE))
         return Chain(findings=tuple(findings), path=path.links, revocations=path.revocation.revocations)
+
+
+def _is_valid(certificate: x509.Certificate, at: datetime) -> bool:
+    return certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc
 
 
 def claimed_time(text: str) -> Time:
@@ -197,18 +215,26 @@ def stamped_time(
 
 
 def _check_authority(stamp: TimeStamp, trust: TrustMaterial, now: datetime) -> None:
-    """Refuse a stamp whose authority was revoked, RFC 3161 4.
+    """Refuse a stamp whose authority was revoked, RFC 3161 4, or may have been, if somebody wants to know.
 
     With a stolen key any time can be stated, and where no reason is stated the key may have been stolen. Otherwise what
     was stamped before stays proven.
     """
-    for revocation in revocation_of(stamp.path, trust.revocation_lists, now).revocations:
+    status = revocation_of(stamp.path, trust.revocation_lists, now)
+    for revocation in status.revocations:
         if revocation.by_others or not revocation.reason or stamp.latest >= revocation.at:
             raise TimeStampError(
                 f"The time stamp authority was {_told(revocation)}.",
                 remedy="Have the signature stamped by another authority.",
                 code="time-stamp-revoked",
             )
+    if trust.revocation_lists and status.unknown:
+        raise TimeStampError(
+            "Whether the time stamp authority was revoked is not known. Give the current revocation list of "
+            f"{name_text(stamp.authority.issuer)!r} as well, one that still names what has expired, or no list at all.",
+            remedy="Give `scanseal verify` the lists of the authority's CAs too: --revocation-list.",
+            code="time-stamp-revocation-unknown",
+        )
 
 
 def _told(revocation: Revocation) -> str:

@@ -28,12 +28,12 @@ from urllib.parse import unquote
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from agent.dicom.content import LOOKED_AT, check_role
 from agent.dicom.data_set import DataSet
 from agent.dicom.elements import DEVICE_SERIAL_NUMBER, DEVICE_UID, tag_name
 from agent.dicom.report import (
     NAME_ONE_DEVICE,
     Comparison,
-    ContentClass,
     Equipment,
     Finding,
     Identity,
@@ -41,9 +41,10 @@ from agent.dicom.report import (
     MatchResult,
     Outcome,
 )
+from agent.errors import DicomError
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, alternative_names
-from enroll.csr import HARDWARE_MODULE_NAME, RESERVED_UNITS, Usage
+from enroll.csr import HARDWARE_MODULE_NAME, RESERVED_UNITS
 from enroll.foreign import printable
 
 STATION_AE_TITLE = 0x00080055
@@ -67,7 +68,6 @@ _ATTRIBUTES = {
     "owner": INSTITUTION_NAME,
     "department": INSTITUTIONAL_DEPARTMENT_NAME,
 }
-_CONTENT_OF = {Usage.DERIVATION: ContentClass.DERIVED, Usage.SYNTHESIS: ContentClass.SYNTHETIC}
 _MOST_UDIS = 16  # of one instance
 _LONGEST_NAME = 1_024  # characters
 _MOST_NAMES = 16  # of one kind in one certificate
@@ -134,21 +134,23 @@ def identity_of(certificate: x509.Certificate | None, equipment: Equipment, cove
     return Identity(findings=findings, level=level, matches=tuple(matches.values()))
 
 
-def function_fault(certificate: x509.Certificate, content: Collection[ContentClass]) -> Finding | None:
+def function_fault(certificate: x509.Certificate, data_set: DataSet, covered_tags: Collection[int]) -> Finding | None:
     """Whether the instance is something else than what the certificate is for (`enroll.csr.Usage`).
 
     Args:
         certificate: The signer's.
-        content: What the instance says it holds.
+        data_set: The data set of the instance.
+        covered_tags: What the signature covers.
     """
     try:
         units = {_normalized(unit) for unit in _attribute(certificate.subject, NameOID.ORGANIZATIONAL_UNIT_NAME)}
     except PARSE_ERRORS:
         return None  # reported by the comparison
-    for usage, claimed in _CONTENT_OF.items():
-        if usage in units and claimed not in content:
-            what = f"The certificate is for {usage}, and the image does not say that it is {claimed.lower()}."
-            return Finding("function-mismatch", what)
+    for role in sorted(RESERVED_UNITS & units):
+        try:
+            check_role(role, {tag: data_set.value(tag) for tag in LOOKED_AT if tag in data_set}, covered_tags)
+        except DicomError as error:
+            return Finding("function-mismatch", f"The certificate is for {role} only. {error.what}")
     return None
 
 

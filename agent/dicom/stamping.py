@@ -1,7 +1,7 @@
 """Adding certified time stamps (PS3.15 C.1) to the signatures of an instance.
 
     instance = StampableInstance.read(data)
-    tokens = {index: ... for index, signature in enumerate(instance.signatures) if not signature.stamped}
+    tokens = {index: ... for index, signature in enumerate(instance.signatures)}
     edits = instance.edits(tokens)
 
 The two elements of a time stamp are outside the MAC (PS3.3 C.12.1.1.3.1.1), so the signature stays what it is, and so
@@ -10,7 +10,7 @@ does every byte around it. Signatures of sequence items are left alone.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -31,7 +31,6 @@ from agent.errors import DicomError
 
 MOST_SIGNATURE_BYTES = 16 << 20  # of the whole Digital Signatures Sequence
 TOKEN_TYPE = b"CMS_TSP "  # padded
-_TIME_STAMP = frozenset((CERTIFIED_TIMESTAMP_TYPE, CERTIFIED_TIMESTAMP))
 
 _DELIMITER_SIZE = 8
 
@@ -43,12 +42,14 @@ class StampableSignature:
     Args:
         uid: Digital Signature UID as written.
         value: The signature itself, without padding: what a time stamp is about.
-        stamped: Whether it has a time stamp already.
+        time_stamp_type: Certified Timestamp Type; empty where there is none. Anybody can put one there.
+        time_stamp: Certified Timestamp, with its padding; empty where there is none.
     """
 
     uid: str
     value: bytes = field(repr=False)
-    stamped: bool
+    time_stamp_type: str
+    time_stamp: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class StampableInstance:
         """What makes the stamped instance of the original, in order of offsets.
 
         Args:
-            tokens: The time stamp tokens, DER, each under the position of its signature in `signatures`. Only for
-                signatures that have no time stamp.
+            tokens: The time stamp tokens, DER, each under the position of its signature in `signatures`. They take the
+                place of what is there.
         """
         window = Window.over(self._data)
         read_file_meta(window, self._limits)
@@ -101,21 +102,23 @@ class StampableInstance:
 
     def _insertions(self, sequence: SequenceSpan, data_set: Window, tokens: Mapping[int, bytes]) -> Iterator[Edit]:
         encoding = self._syntax.encoding
-        added = {index: _elements(token, encoding) for index, token in tokens.items()}
+        made = {index: _elements(token, encoding) for index, token in tokens.items()}
+        places = {index: _place(sequence.items[index], encoding) for index in made}
         data_set.skip(sequence.start - data_set.offset)
         stored = data_set.take(sequence.end - sequence.start)
-        if added and sequence.length != UNDEFINED_LENGTH:
-            growth = sum(map(len, added.values()))
+        if made and sequence.length != UNDEFINED_LENGTH:
+            growth = sum(len(made[index]) - len(place) for index, place in places.items())
             yield _length_edit(sequence.start + sequence.header_size, sequence.length + growth, encoding)
         position = sequence.header_size
         for index, item in enumerate(sequence.items):
             position += len(encoding.item_header(0, 0))
             length = int.from_bytes(stored[position - 4 : position], "little" if encoding.little_endian else "big")
             content = sequence.start + position
-            if elements := added.get(index):
+            if elements := made.get(index):
+                place = places[index]
                 if length != UNDEFINED_LENGTH:
-                    yield _length_edit(content, length + len(elements), encoding)
-                yield Edit(content + _place(item, encoding), 0, elements)
+                    yield _length_edit(content, length + len(elements) - len(place), encoding)
+                yield Edit(content + place.start, len(place), elements)
             position += len(item) + (_DELIMITER_SIZE if length == UNDEFINED_LENGTH else 0)
 
 
@@ -135,8 +138,7 @@ def _signatures(instance: StoredInstance) -> Iterator[StampableSignature]:
                 remedy="No time stamp would make it right. `scanseal verify` says more.",
                 code="signature-broken",
             )
-        stamped = not _TIME_STAMP.isdisjoint(_found(item, syntax.encoding))
-        yield StampableSignature(signature.uid, checked.value, stamped)
+        yield StampableSignature(signature.uid, checked.value, signature.time_stamp_type, signature.time_stamp)
 
 
 def _elements(token: bytes, encoding: Encoding) -> bytes:
@@ -151,15 +153,12 @@ def _elements(token: bytes, encoding: Encoding) -> bytes:
     )
 
 
-def _place(item: bytes, encoding: Encoding) -> int:
-    """Where in the content of an item the two elements belong: before the purpose of the signature, or at the end."""
-    survey = _found(item, encoding).survey
-    index = bisect_right(survey.tags, CERTIFIED_TIMESTAMP)
-    return survey.starts[index] if index < len(survey.starts) else len(item)
-
-
-def _found(item: bytes, encoding: Encoding) -> DataSet:
-    return DataSet(item, 0, len(item), encoding, DEFAULT_LIMITS)
+def _place(item: bytes, encoding: Encoding) -> range:
+    """Where in the content of an item the two elements are, or belong: before the purpose, or at the end."""
+    survey = DataSet(item, 0, len(item), encoding, DEFAULT_LIMITS).survey
+    offsets = (*survey.starts, len(item))
+    first, behind = bisect_left(survey.tags, CERTIFIED_TIMESTAMP_TYPE), bisect_right(survey.tags, CERTIFIED_TIMESTAMP)
+    return range(offsets[first], offsets[behind])
 
 
 def _length_edit(behind: int, length: int, encoding: Encoding) -> Edit:

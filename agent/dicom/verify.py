@@ -38,7 +38,6 @@ from agent.dicom.remembered import remembered
 from agent.dicom.report import (
     Algorithms,
     Chain,
-    ContentClass,
     Coverage,
     Diagnosis,
     Equipment,
@@ -153,7 +152,7 @@ class Verifier:
             sop_class_uid=data_set.text(SOP_CLASS_UID),
             sop_instance_uid=data_set.text(SOP_INSTANCE_UID),
             transfer_syntax=syntax.uid,
-            signatures=tuple(_with_function(report, content) for report in signatures),
+            signatures=tuple(_with_function(report, data_set) for report in signatures),
             nested=nested,
             equipment=equipment,
             content=content,
@@ -284,8 +283,9 @@ def _misread(data_set: DataSet) -> Iterator[Finding]:
         yield Finding("attribute-unreadable", what, Outcome.INDETERMINATE)
 
 
-def _with_function(report: SignatureReport, content: frozenset[ContentClass]) -> SignatureReport:
-    fault = function_fault(report.certificate, content) if report.certificate else None
+def _with_function(report: SignatureReport, data_set: DataSet) -> SignatureReport:
+    covered = report.coverage.covered
+    fault = function_fault(report.certificate, data_set, covered) if report.certificate else None
     if fault is None:
         return report
     return replace(report, identity=replace(report.identity, findings=(*report.identity.findings, fault)))

@@ -7,10 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import combinations
 
-from agent.policy.model import Entry, Expect, Match, MatchKey, Period
+from agent.policy.model import Anchor, AnchorKind, Entry, Expect, Match, MatchKey, Period
 from agent.policy.toml_source import KeyPath, Source
 
 _ONE_DAY = timedelta(days=1)
+
+
+def check_anchors(anchors: Sequence[Anchor], places: Mapping[str, KeyPath], source: Source) -> None:
+    """Refuse two anchors of one authority; for time stamps it may be named a second time.
+
+    Args:
+        anchors: All of them.
+        places: Where each stands, by id.
+        source: The text.
+
+    Raises:
+        PolicyError: There are such anchors; the message names the line of the second one.
+    """
+    known: dict[tuple[str, bool], Anchor] = {}
+    for anchor in anchors:
+        first = known.setdefault((anchor.sha256, anchor.kind is AnchorKind.TIME_STAMP_AUTHORITY), anchor)
+        if first is not anchor:
+            what = f"{first.id!r} and {anchor.id!r} name the same certificate, so that one of them would never count."
+            raise source.error((*places[anchor.id], "sha256"), what, "Keep one of them.", "duplicate-anchor")
 
 
 def check_entries(entries: Sequence[Entry], places: Mapping[str, KeyPath], source: Source) -> None:

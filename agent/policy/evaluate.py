@@ -139,7 +139,7 @@ def _judged(question: _Question, claimed: Applicable | None, view: _View) -> Jud
         rule_ids=tuple(dict.fromkeys(_rule_ids(rules, leading, reasons))),
         explanation=tuple(dict.fromkeys(_explanation(report, reasons, leading, rules, action, stale=stale))),
         policy_stale=stale,
-        not_clinical=any(claim.meaning in _NOT_CLINICAL and claim.tag in covered for claim in report.claims),
+        not_clinical=any(claim.meaning in _NOT_CLINICAL and claim.attribute in covered for claim in report.claims),
         stripped=receipt.first_seen_signed and not signatures,
         non_profile=leading.non_profile,
     )
@@ -255,7 +255,7 @@ def _content(
     for verdict, markers in made:
         if speaking is None:
             doubts.append(Reason(verdict, "no signature of a known signer answers for it."))
-        elif not all(claim.tag in speaking.covered for claim in report.claims if claim.meaning in markers):
+        elif not all(claim.attribute in speaking.covered for claim in report.claims if claim.meaning in markers):
             doubts.append(Reason(verdict, "the signature does not cover every marker that says so."))
         elif verified is False or (demanded and not verified):
             doubts.append(Reason(verdict, "its sources are not verified."))

@@ -103,7 +103,7 @@ def _facts(report: InstanceReport, receipt: Receipt, covered: Collection[int] | 
     content = report.content
     if covered is not None:
         said = {key: values for key, values in said.items() if _ATTRIBUTES[key] in covered}
-        content = content_of(claim for claim in report.claims if claim.tag in covered)
+        content = content_of(claim for claim in report.claims if claim.attribute in covered)
     sender = frozenset((receipt.sending_ae,))
     return {
         **said,

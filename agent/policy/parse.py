@@ -7,7 +7,7 @@ from datetime import timedelta, timezone
 
 from agent.dicom.report import ContentClass
 from agent.policy.algorithms import BUILT_IN_RULES, KNOWN_NAMES
-from agent.policy.consistency import check_entries
+from agent.policy.consistency import check_anchors, check_entries
 from agent.policy.model import (
     SCHEMA,
     AlgorithmRule,
@@ -59,6 +59,15 @@ _ID_FORM = "1 to 64 letters, digits, dots, hyphens and underscores"
 _SHA256 = r"[0-9a-f]{64}"
 _SHA256_FORM = "64 digits 0-9 and a-f in quotes"
 _OID = r"[0-2](\.(0|[1-9][0-9]{0,17})){1,30}"
+_UID_FORM = (r"[0-9.]{1,64}", 'a UID, a text of digits and dots such as "1.2.840.10008.5.1.4.1.1.2"')
+_ONE_VALUE = (r"[^\s\\]([^\\]*[^\s\\])?", "a text of one value, without a backslash")
+# What an instance can have there; another value would never match.
+_MATCH_FORMS = {
+    MatchKey.DEVICE_UID: _UID_FORM,
+    MatchKey.SOP_CLASS: _UID_FORM,
+    MatchKey.MODALITY: _ONE_VALUE,
+    MatchKey.SOFTWARE_VERSION: _ONE_VALUE,
+}
 _OFFSET = r"[+-](0[0-9]|1[0-4]):[0-5][0-9]"
 
 
@@ -85,7 +94,9 @@ def parse_policy(text: str, name: str) -> Policy:
         for kind in ("device", "rule")
         for table in root.tables(kind, KEYS[kind])
     )
-    check_entries(entries, _places(root), source)
+    places = _places(root)
+    check_anchors(anchors, places, source)
+    check_entries(entries, places, source)
     return _policy(head, mode, root, anchors, entries)
 
 
@@ -193,13 +204,24 @@ def _match(table: Table) -> Match:
     values = []
     for key in MatchKey:
         if key in table:
-            found = table.choices(key, ContentClass) if key is MatchKey.CONTENT else table.texts(key)
+            found = table.choices(key, ContentClass) if key is MatchKey.CONTENT else _texts(key, table)
             values.append((key, frozenset(map(str, found))))
     match = Match(tuple(values))
     if MatchKey.SERIAL in match.keys and not {MatchKey.MANUFACTURER, MatchKey.DEVICE_UID, MatchKey.UDI} & {*match.keys}:
         what = "a serial number alone names no device: two manufacturers may use the same."
         raise table.error(what, "Add manufacturer, or device_uid or udi.", "serial", "serial-without-manufacturer")
     return match
+
+
+def _texts(key: MatchKey, table: Table) -> tuple[str, ...]:
+    """The values of a key of `match`, in the form in which an instance is compared with them."""
+    found = table.texts(key, *_MATCH_FORMS.get(key, ()))
+    for value in found:
+        if key is MatchKey.MODALITY and value != value.upper():
+            raise table.error(
+                f"{key} is {value!r}, not in capitals.", f"Did you mean {value.upper()}?", key, "unknown-value"
+            )
+    return found
 
 
 def _period(table: Table) -> Period:

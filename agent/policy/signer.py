@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -13,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from agent.dicom.report import NAME_ONE_DEVICE, IdentityLevel, MatchResult, Outcome, SignatureReport
 from agent.policy.context import Context
 from agent.policy.judgement import IdentityAxis
-from agent.policy.model import Anchor, AnchorKind, Entry, ExpectedSigner, Identifies, Named, Policy
+from agent.policy.model import Anchor, AnchorKind, Entry, ExpectedSigner, Identifies, MatchKey, Named, Policy
 from agent.policy.reason import Reason, codes_of
 from agent.policy.verdicts import Action, Verdict
 from enroll.certificates import PARSE_ERRORS
@@ -24,6 +25,13 @@ _NO_DEVICE = frozenset((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.
 _FINDINGS_OF_TIME = frozenset(("certificate-expired", "certificate-revoked"))
 _SIGNERS = frozenset(AnchorKind) - {AnchorKind.TIME_STAMP_AUTHORITY}
 _CLOSEST_LEVEL = {Identifies.VENDOR: IdentityLevel.VENDOR, Identifies.SITE: IdentityLevel.SITE}
+# What an entry lists a device by, for each subject of the comparison that names one.
+_LISTED_BY = {
+    "serial": MatchKey.SERIAL,
+    "hardware-serial": MatchKey.SERIAL,
+    "device-uid": MatchKey.DEVICE_UID,
+    "udi": MatchKey.UDI,
+}
 
 
 class Standing(IntEnum):
@@ -83,11 +91,22 @@ def anchor_of(path: tuple[x509.Certificate, ...], policy: Policy, kinds: Collect
     anchor = next((anchor for anchor in policy.anchors if anchor.sha256 == sha256 and anchor.kind in kinds), None)
     if anchor is None or not anchor.policy_oids:
         return anchor
-    below = path[:-1] or path
-    leaf, *authorities = map(_certificate_policies, below)
-    wanted = set(anchor.policy_oids)
-    fits = leaf & wanted and all(policies & {*wanted, _ANY_POLICY} for policies in authorities)
-    return anchor if fits else None
+    return anchor if any(_all_assert(policy_oid, path) for policy_oid in anchor.policy_oids) else None
+
+
+def _all_assert(policy_oid: str, path: tuple[x509.Certificate, ...]) -> bool:
+    """Whether every certificate below the anchor asserts a policy (RFC 5280 6.1.3, without policy mappings).
+
+    An authority may assert any policy instead, where none above it inhibits that, for however many certificates it may
+    be (4.2.1.14).
+    """
+    accepted = {policy_oid, _ANY_POLICY}
+    for above, below in pairwise(reversed(path)):
+        if _inhibits_any_policy(above):
+            accepted.discard(_ANY_POLICY)
+        if accepted.isdisjoint(_certificate_policies(below)):
+            return False
+    return policy_oid in _certificate_policies(path[0])
 
 
 def _without_policy(signature: SignatureReport) -> Signer:
@@ -106,6 +125,16 @@ def _is_tied(signature: SignatureReport) -> bool:
     """Whether the certificate and what is covered of the image name the same single device."""
     matches = signature.identity.matches
     return any(match.subject in NAME_ONE_DEVICE and match.result is MatchResult.MATCH for match in matches)
+
+
+def _is_listed(signature: SignatureReport, device: Entry) -> bool:
+    """Whether they name it as the entry lists it; the signer may have put another name, his own, into the image."""
+    listed = dict(device.match.values)
+    return any(
+        match.result is MatchResult.MATCH and match.image in listed.get(key, ())
+        for match in signature.identity.matches
+        if (key := _LISTED_BY.get(match.subject))
+    )
 
 
 def _doubt(signature: SignatureReport, context: Context) -> Signer | None:
@@ -157,8 +186,11 @@ def _why_unlisted(signature: SignatureReport, device: Entry | None) -> str:
         return "no [[device]] speaks of the device."
     if not device.expects_signature:
         return f"the entry {device.id} expects no signature, so it lists no signer."
-    if not _is_tied(signature) and not device.signer.serial_number:
-        return "nothing ties the certificate to the device that is listed."
+    if not device.signer.serial_number and not _is_listed(signature, device):
+        return (
+            f"nothing that the entry {device.id} lists the device by is the same in the certificate and in the image; "
+            "match its serial, udi or device_uid, or add signer.serial_number."
+        )
     return ""
 
 
@@ -206,6 +238,14 @@ def _certificate_policies(certificate: x509.Certificate) -> set[str]:
     except (x509.ExtensionNotFound, *PARSE_ERRORS):
         return set()
     return {policy.policy_identifier.dotted_string for policy in policies}
+
+
+def _inhibits_any_policy(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.extensions.get_extension_for_class(x509.InhibitAnyPolicy)
+    except (x509.ExtensionNotFound, *PARSE_ERRORS):
+        return False
+    return True
 
 
 def _lower(first: IdentityLevel, second: IdentityLevel) -> IdentityLevel:

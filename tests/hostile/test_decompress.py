@@ -16,7 +16,7 @@ import pytest
 
 from agent.dicom.data_set import DataSet
 from agent.dicom.diagnosis import decompress, jpeg_lossless
-from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS
+from agent.dicom.diagnosis.decoding_process import DECODER_MISSING, DECODERS
 from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.diagnosis.decompress import MOST_RESTORED, restored_pixels
 from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA
@@ -235,7 +235,7 @@ def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_the_decoding_process_says_that_a_library_is_missing() -> None:
     request = Request(JPEG_2000, "MONOCHROME2", 16, 16, 1, 16, 16, signed=False, seconds=5, frames=(64,))
     # Without site-packages.
-    command = [sys.executable, "-I", "-S", "-c", program("sys.exit(codestreams.main())")]
+    command = [sys.executable, "-I", "-S", "-c", program("sys.exit(decoding_process.main())")]
 
     assert (
         subprocess.run(command, input=request.encoded() + bytes(64), capture_output=True, check=False).returncode
@@ -244,7 +244,7 @@ def test_the_decoding_process_says_that_a_library_is_missing() -> None:
 
 
 def program(last: str) -> str:
-    return f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.dicom.diagnosis import codestreams; {last}"
+    return f"import sys; sys.path.insert(0, {str(ROOT)!r}); from agent.dicom.diagnosis import decoding_process; {last}"
 
 
 def attempt(doing: str) -> str:
@@ -252,8 +252,8 @@ def attempt(doing: str) -> str:
     lines = (
         "import os, socket, sys",
         f"sys.path.insert(0, {str(ROOT)!r})",
-        "from agent.dicom.diagnosis import codestreams",
-        f"codestreams._give_up(codestreams.Request({RLE!r}, '', 64, 64, 1, 16, 16, False, 1, (64,)))",
+        "from agent.dicom.diagnosis import decoding_process",
+        f"decoding_process._give_up(decoding_process.Request({RLE!r}, '', 64, 64, 1, 16, 16, False, 1, (64,)))",
         "try:",
         f"    {doing}",
         "except (OSError, MemoryError) as error:",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from agent.cli import exits
 from agent.cli.main import run
 from agent.policy.verdicts import ExitCode
 from enroll.identity import IdentityName
-from tests.support.agent_process import ROOT, Agent, Scanner
+from tests.support.agent_process import Agent, Scanner
 from tests.support.dicom_samples import ct_slice, deflate_bomb, nested_sequences
+from tests.support.terminal import on_a_terminal
 
 
 @pytest.fixture
@@ -164,19 +163,10 @@ def test_long_work_shows_progress_on_a_terminal(agent: Agent, image: Path, tmp_p
     files = [str(tmp_path / f"{number}.dcm") for number in range(3)]
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-m", "agent.cli.main", "sign", "--json", "--socket", str(agent.socket)]
-    ours, theirs = pty.openpty()
-    ran = subprocess.run(
-        [*command, "--output-directory", str(tmp_path / "out"), *files],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        check=False,
-    )
-    os.close(theirs)
-    shown = os.read(ours, 1 << 16).decode()
-    os.close(ours)
+    directory = str(tmp_path / "out")
+    shown, output = on_a_terminal([*command, "--output-directory", directory, *files], streams=("stderr",))
     assert "100%" in shown
-    assert len(json.loads(ran.stdout)["files"]) == 3
+    assert len(json.loads(output)["files"]) == 3
 
 
 def test_without_an_agent_the_error_names_the_remedy(

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from agent.dicom.diagnosis.codestream_shape import check_shape
-from agent.dicom.diagnosis.codestreams import DECODERS
+from agent.dicom.diagnosis.decoding_process import DECODERS
 from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.elements import PIXEL_DATA
 from tests.support.dicom_samples import ct_slice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from tests.support.dicom_tree import DIGITAL_SIGNATURES, find, parse, value
 from tests.support.openssl import needs_openssl, openssl
 from tests.support.pki import HospitalCa
 from tests.support.product_signing import plan, sign, sign_bytes
+from tests.support.terminal import on_a_terminal
 from tests.support.time_stamp_authority import OpensslTsa, TsaContent, new_tsa, time_stamp_server
 from tests.support.time_stamp_tokens import Recipe, token
 
@@ -168,7 +170,7 @@ def test_we_read_the_time_stamps_that_dcmsign_inserts(
 
     (signature,) = StampableInstance.read(whole.read_bytes()).signatures
     found = find(parse(whole.read_bytes()).elements, DIGITAL_SIGNATURES)
-    assert signature.stamped
+    assert signature.time_stamp
     assert found is not None
     made = value((found.items or ())[0], CERTIFIED_TIMESTAMP)
     assert now() - verify_time_stamp(made, signature.value, ANCHORS, now()).time < HOUR
@@ -235,7 +237,7 @@ def test_a_file_is_stamped_and_the_original_kept(
     assert (code, signature["status"]) == (exits.OK, "stamped")
     assert "Test TSA" in signature["authority"]
     assert signed.read_bytes() == before
-    assert StampableInstance.read(target.read_bytes()).signatures[0].stamped
+    assert StampableInstance.read(target.read_bytes()).signatures[0].time_stamp
 
 
 def test_a_directory_is_stamped_in_place_and_only_once(
@@ -257,6 +259,19 @@ def test_a_directory_is_stamped_in_place_and_only_once(
     assert code == exits.OK
     assert {s["status"] for file in said["files"] for s in file["signatures"]} == {"already-stamped"}
     assert {path: path.read_bytes() for path in archive.rglob("*.dcm")} == once
+
+
+def test_stamping_many_files_shows_progress_on_a_terminal(
+    url: str, tsa: OpensslTsa, signer: Signer, tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    for number in range(3):
+        (tmp_path / "archive" / f"{number}.dcm").write_bytes(sign(small_instance(), signer))
+    command = [sys.executable, "-m", "agent.cli.main", "timestamp", "--json", "--tsa", url]
+    arguments = ["--anchor", str(tsa.anchor_file), "--in-place", str(tmp_path / "archive")]
+    shown, output = on_a_terminal([*command, *arguments], streams=("stderr",))
+    assert "100%" in shown
+    assert len(json.loads(output)["files"]) == 3
 
 
 def test_a_directory_keeps_its_structure_in_the_output(
@@ -338,7 +353,7 @@ def test_an_authority_without_network_answers_files(
         tsa.response_file(query)
     code, said = stamp(capsys, *back)
     assert (code, said["files"][0]["signatures"][0]["status"]) == (exits.OK, "stamped")
-    assert StampableInstance.read(target.read_bytes()).signatures[0].stamped
+    assert StampableInstance.read(target.read_bytes()).signatures[0].time_stamp
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import errno
 import itertools
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from tests.support.product_signing import sign_bytes
 from tests.support.provenance import image, made_from, uid
 from tests.support.raw_dicom import Node, part10, text
 from tests.support.revocation import revocation_list
+from tests.support.terminal import on_a_terminal
 from tests.support.time_stamp_authority import new_tsa
 from tests.support.time_stamp_tokens import token
 
@@ -468,27 +468,10 @@ def test_one_file_needs_no_summary(desk: Desk) -> None:
     assert not any("1 file" in line for line in lines)
 
 
-def on_a_terminal(*arguments: object, streams: tuple[str, ...]) -> tuple[str, str]:
-    """What a terminal is sent, and what standard output holds if that is no terminal."""
-    ours, theirs = pty.openpty()
-    ends: dict[str, Any] = {"stdout": subprocess.PIPE, **dict.fromkeys(streams, theirs)}
-    process = subprocess.Popen(command(*arguments), cwd=ROOT, text=True, **ends)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 1 << 16):
-            shown += piece
-    except OSError:  # EIO: nobody has the other end any more
-        pass
-    os.close(ours)
-    output, _ = process.communicate()
-    return shown.decode(), output or ""
-
-
 def test_progress_is_shown_on_a_terminal_and_not_in_the_output(desk: Desk) -> None:
     many(desk, 5)
     arguments = ("--json", "--anchor", desk.hospital.anchor, desk.folder / "study")
-    shown, output = on_a_terminal(*arguments, streams=("stderr",))
+    shown, output = on_a_terminal(command(*arguments), streams=("stderr",))
     assert "Verifying" in shown
     assert "100%" in shown
     assert len(json.loads(output)["files"]) == 5
@@ -496,11 +479,11 @@ def test_progress_is_shown_on_a_terminal_and_not_in_the_output(desk: Desk) -> No
 
 def test_on_one_terminal_results_and_progress_do_not_run_into_each_other(desk: Desk) -> None:
     files = many(desk, 5)
-    shown, _ = on_a_terminal("--anchor", desk.hospital.anchor, *files, streams=("stdout", "stderr"))
+    shown, _ = on_a_terminal(command("--anchor", desk.hospital.anchor, *files), streams=("stdout", "stderr"))
     assert "Verifying" in shown
     lines = [re.sub(r"\x1b\[\?25[lh]", "", line.rsplit("\x1b[K", 1)[-1]) for line in shown.split("\r\n")]
     assert [line.split(": ")[0] for line in lines if line.startswith(str(desk.folder))] == list(map(str, files))
-    shown, _ = on_a_terminal("--json", *files, streams=("stdout", "stderr"))
+    shown, _ = on_a_terminal(command("--json", *files), streams=("stdout", "stderr"))
     assert len(json.loads(shown)["files"]) == 5
 
 

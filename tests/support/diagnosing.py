@@ -49,6 +49,13 @@ def variant(data: bytes) -> str:
     return examination.diagnosis.variant if examination.diagnosis else "none"
 
 
+def diagnosed(examination: Examination | None) -> tuple[str, bool]:
+    """The name of the reading, and whether it restores what was signed."""
+    if examination is None or examination.diagnosis is None:
+        raise LookupError("no reading was found")
+    return examination.diagnosis.variant, examination.diagnosis.legitimate
+
+
 def codes(examination: Examination | None) -> list[str]:
     """The codes of the findings."""
     return [finding.code for finding in examination.findings] if examination else []

@@ -31,6 +31,7 @@ from agent.dicom.report import (
     Fact,
     IdentityLevel,
     InstanceReport,
+    MatchResult,
     Outcome,
     SignatureReport,
     Time,
@@ -295,7 +296,7 @@ class PolicyOracle:
             yield "VALID_VENDOR_ONLY"
         elif device and (_unnamed(one, device) or not _is_signer_of(device, one, anchor)):
             yield "VALID_WRONG_SIGNER"
-        elif not device or device["expect"] in NO_SIGNATURE_ASKED:
+        elif not device or device["expect"] in NO_SIGNATURE_ASKED or not _is_known_by_its_list(device, one):
             yield "VALID_UNLISTED_DEVICE"
 
     def _listed_device(self, observed: Observed, receipt: Receipt) -> Table:
@@ -456,6 +457,23 @@ def _is_signer_of(device: Table, one: SignatureReport, anchor: Table) -> bool:
     signer = device.get("signer", {})
     subject = [name.value for name in one.chain.path[0].subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)]
     return signer.get("anchor", anchor["id"]) == anchor["id"] and signer.get("serial_number") in [None, *subject]
+
+
+def _is_known_by_its_list(device: Table, one: SignatureReport) -> bool:
+    """Whether the entry fixes the certificate, or image and certificate share the very value that the entry lists."""
+    if "serial_number" in device.get("signer", {}):
+        return True
+    same = {(match.subject, match.image) for match in one.identity.matches if match.result is MatchResult.MATCH}
+    for key, subjects in {
+        "serial": ("serial", "hardware-serial"),
+        "device_uid": ("device-uid",),
+        "udi": ("udi",),
+    }.items():
+        wanted = device["match"].get(key, [])
+        values = [wanted] if isinstance(wanted, str) else wanted
+        if any((subject, value) in same for subject in subjects for value in values):
+            return True
+    return False
 
 
 def _unnamed(one: SignatureReport, device: Table) -> bool:

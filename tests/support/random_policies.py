@@ -279,7 +279,7 @@ class CaseMaker:
         markers = [(tag, kind, meaning) for kind in sorted(content) for tag, meaning in MARKERS[kind]]
         tags = {tag for tag, _, _ in markers}
         matched = set(ATTRIBUTES.values())
-        reports = tuple(self._signature(values["serial"], tags, matched, now) for _ in range(signatures))
+        reports = tuple(self._signature(values, tags, matched, now) for _ in range(signatures))
         if all_covered:
             reports = tuple(_covering(matched | tags, one) for one in reports)
         covered = {tag for one in reports if one.intact for tag in one.coverage.covered}
@@ -302,9 +302,11 @@ class CaseMaker:
         seconds = self.chance.choice((-1, 0, 0, 1, 43_200))
         return datetime.combine(day, time(), ZONE).astimezone(UTC) + timedelta(seconds=seconds)
 
-    def _signature(self, serial: str, markers: set[int], matched: set[int], now: datetime) -> SignatureReport:
+    def _signature(
+        self, values: dict[str, str], markers: set[int], matched: set[int], now: datetime
+    ) -> SignatureReport:
         title = self._mostly("owner", "other", "site", "vendor", "tsa", "stranger")
-        number = self._mostly(serial, "", *WORLD["serial"])
+        number = self._mostly(values["serial"], "", *WORLD["serial"])
         leaf = signer(title, number, self._mostly(2040, 2026))
         trusted, stamper = self._mostly(None, self._moment(), LONG_AGO), self._mostly("tsa", "owner", "stranger")
         when = Time(
@@ -323,7 +325,7 @@ class CaseMaker:
             algorithms=Algorithms(mac=self._mostly("SHA256", *MACS), key=self._mostly("RSA-3072", *KEYS)),
             time=when,
             chain=chain,
-            identity=self._identity(number, serial),
+            identity=self._identity(number, values),
         )
 
     def _coverage(self, markers: set[int], matched: set[int]) -> Coverage:
@@ -350,8 +352,14 @@ class CaseMaker:
             findings += _found("revocation-unknown", Outcome.INDETERMINATE)
         return when, Chain(path=(leaf, authority(title).certificate), findings=findings, revocations=revocations)
 
-    def _identity(self, number: str, serial: str) -> Identity:
+    def _identity(self, number: str, values: dict[str, str]) -> Identity:
+        serial = values["serial"]
         maker = Comparison("manufacturer", MatchResult.MATCH, "ACME", "ACME")
+        if not number and self.chance.random() < 0.5:
+            key = self.chance.choice(("device_uid", "udi"))
+            named = Comparison(key.replace("_", "-"), MatchResult.MATCH, values[key], values[key])
+            silent = Comparison("serial", MatchResult.CERTIFICATE_SILENT, serial)
+            return Identity(level=IdentityLevel.DEVICE, matches=(silent, named, maker))
         if not number:
             level = self.chance.choice((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.SITE))
             return Identity(level=level, matches=(Comparison("serial", MatchResult.CERTIFICATE_SILENT, serial), maker))

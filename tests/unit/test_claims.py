@@ -47,7 +47,7 @@ MARKERS: list[tuple[Node, str, set[ContentClass]]] = [
     (text(0x00080008, "CS", "SOMETHING\\ELSE"), "derived", {DERIVED}),
     (text(0x0008001C, "CS", "YES"), "synthetic", {SYNTHETIC}),
     (text(0x0008001C, "CS", "NO"), "not-synthetic", set()),
-    (text(0x0008001C, "CS", "MAYBE"), "unknown", set()),
+    (text(0x0008001C, "CS", "MAYBE"), "synthetic", {SYNTHETIC}),
     (text(0x00080068, "CS", "FOR PRESENTATION"), "for-presentation", set()),
     (text(0x00080068, "CS", "FOR PROCESSING"), "for-processing", set()),
     (text(0x00082111, "ST", "multiplanar reformatting"), "derived", {DERIVED}),
@@ -55,6 +55,7 @@ MARKERS: list[tuple[Node, str, set[ContentClass]]] = [
     (code(0x00089215, "own", "99ACME"), "derived", {DERIVED}),
     (text(0x00100200, "CS", "YES"), "phantom", {PHANTOM}),
     (text(0x00100200, "CS", "NO"), "patient", set()),
+    (text(0x00100200, "CS", "MAYBE"), "unknown", set()),
     (text(0x00120010, "LO", "sponsor"), "clinical-trial", set()),
     (text(0x00120020, "LO", "protocol"), "clinical-trial", set()),
     (text(0x00120062, "CS", "YES"), "de-identified", set()),
@@ -107,6 +108,13 @@ def test_a_marker_is_covered_where_its_attribute_of_the_data_set_is(marker: Node
     assert claim.covered
 
 
+@pytest.mark.parametrize("marker", [marker for marker, _, _ in MARKERS])
+def test_a_marker_in_an_item_names_the_attribute_of_the_data_set_whose_coverage_counts(marker: Node) -> None:
+    """Data Elements Signed (0400,0020) lists attributes of the data set, whole sequences among them."""
+    (claim,) = found(marker)
+    assert claim.attribute == marker.tag
+
+
 def test_every_meaning_has_a_marker_in_these_tests() -> None:
     depending_on_others = {Meaning.DERIVATION_REMARK}
     assert {meaning for _, meaning, _ in MARKERS} == set(Meaning) - depending_on_others
@@ -157,8 +165,21 @@ def test_lower_case_is_understood_as_other_readers_may() -> None:
     assert [claim.meaning for claim in found(text(0x0008001C, "CS", "yes"))] == [Meaning.SYNTHETIC]
 
 
+@pytest.mark.parametrize("value", ["YES\\YES", "YES\\NO", "NO\\YES", "NO\\", "Y", "TRUE"])
+def test_what_may_be_read_as_synthetic_is_synthetic(value: str) -> None:
+    """PS3.3 C.12.1 knows YES and NO, one of them."""
+    assert [claim.meaning for claim in found(text(0x0008001C, "CS", value))] == [Meaning.SYNTHETIC]
+
+
 def test_a_second_value_where_only_one_may_be_is_not_overlooked() -> None:
-    assert [claim.meaning for claim in found(text(0x0008001C, "CS", "NO\\YES"))] == [Meaning.UNKNOWN]
+    assert [claim.meaning for claim in found(text(0x00100200, "CS", "NO\\YES"))] == [Meaning.UNKNOWN]
+
+
+@pytest.mark.parametrize("vr", ["ST", "LO", "UN"])
+@pytest.mark.parametrize("value", ["\\denoised", "\\", "denoised\\twice"])
+def test_any_description_of_a_derivation_counts_wherever_its_backslashes_stand(vr: str, value: str) -> None:
+    (claim,) = found(Node(DESCRIPTION, vr, value.encode() + b" " * (len(value) % 2)))
+    assert (claim.meaning, claim.value) == (Meaning.DERIVED, value)
 
 
 def test_claims_that_contradict_each_other_both_count() -> None:

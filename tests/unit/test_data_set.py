@@ -52,6 +52,13 @@ def test_values_read_the_same_in_every_encoding(encoding: str) -> None:
     assert 0x00080071 not in data_set
 
 
+@pytest.mark.parametrize("vr", ["ST", "LT", "UT", "UR"])
+def test_a_backslash_in_a_text_of_one_value_is_a_character(vr: str) -> None:
+    """PS3.5 6.2 and 6.4: these VRs have no value multiplicity."""
+    data_set = read(part10((text(0x00080070, vr, "\\one\\value"),)))
+    assert data_set.texts(0x00080070) == ("\\one\\value",)
+
+
 @pytest.mark.parametrize("encoding", NATIVE_ENCODINGS)
 def test_items_are_data_sets_of_their_own(encoding: str) -> None:
     first, second = read(part10(SAMPLE, encoding)).items(0x00082112)

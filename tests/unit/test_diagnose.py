@@ -9,13 +9,16 @@ from typing import Final
 
 import pytest
 
+from agent.dicom.diagnosis.decompress import compressed_images
 from agent.dicom.diagnosis.diagnose import Examination
 from agent.dicom.elements import MOST_NAMED
 from agent.dicom.report import Finding, Outcome
 from tests.support.certificates import Authority, Signer, rsa_key
+from tests.support.data_sets import data_set
 from tests.support.diagnosing import (
     as_signed,
     codes,
+    diagnosed,
     examine,
     fragments_as_signed,
     sequence_as_signed,
@@ -36,13 +39,6 @@ FRAGMENTS: Final = (b"", b"\1\0\0\0\x40" + bytes(59) + b"\3\1\2\3\4\0")
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
     return Authority(tmp_path_factory.mktemp("pki"), datetime.now(UTC)).issue("Scanner", rsa_key(2048))
-
-
-def diagnosed(examination: Examination | None) -> tuple[str, bool]:
-    """The name of the reading, and whether it restores what was signed."""
-    assert examination is not None
-    assert examination.diagnosis is not None
-    return examination.diagnosis.variant, examination.diagnosis.legitimate
 
 
 def what(examination: Examination | None) -> str:
@@ -392,3 +388,11 @@ def test_numbers_of_big_endian_files_are_hashed_in_little_endian(signer: Signer)
     signed = signed_over(stream, [NAME.tag, 0x00189087, rows.tag], nodes, signer, transfer_syntax="1.2.840.10008.1.2.2")
 
     assert variant(signed) == "dcmtk-normalisation"
+
+
+def test_looking_for_compressed_images_asks_nothing_of_other_elements() -> None:
+    """A text of another VR is no reason to doubt the instance as long as nobody reads it (PS3.5 6.2)."""
+    icon = Node(0x00880200, "SQ", items=((Node(0x7FE00010, "OB", fragments=(b"", b"\xff\xd8")),),))
+    found = data_set(Node(0x00204000, "OB", b"remark"), icon, transfer_syntax="1.2.840.10008.1.2.4.70")
+    assert [place for place, _ in compressed_images(found, found.tags)] == [(0x00880200, 0)]
+    assert not found.misread

@@ -10,26 +10,20 @@ import pytest
 
 from agent.dicom.diagnosis.diagnose import Examination
 from tests.support.certificates import Authority, Signer, rsa_key
-from tests.support.diagnosing import as_signed, examine, sequence_as_signed, signed_over
+from tests.support.diagnosing import as_signed, diagnosed, examine, sequence_as_signed, signed_over
 from tests.support.dicom_tree import EXPLICIT_LITTLE_ENDIAN, IMPLICIT_LITTLE_ENDIAN
-from tests.support.raw_dicom import Node, instance, number, text
+from tests.support.raw_dicom import Node, Nodes, instance, number, text
 
 PIXEL_DATA: Final = 0x7FE00010
 OVERLAY_DATA, LUT_DATA, WAVEFORM_DATA = 0x60003000, 0x00283006, 0x54001010
 LUT_DESCRIPTOR, WAVEFORM_SEQUENCE = 0x00283002, 0x54000100
+ITEM: Final = b"\xfe\xff\x00\xe0"
 WORDS: Final = b"\0\xfc\1\0"
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
     return Authority(tmp_path_factory.mktemp("pki"), datetime.now(UTC)).issue("Scanner", rsa_key(2048))
-
-
-def diagnosed(examination: Examination | None) -> tuple[str, bool]:
-    """The name of the reading, and whether it restores what was signed."""
-    assert examination is not None
-    assert examination.diagnosis is not None
-    return examination.diagnosis.variant, examination.diagnosis.legitimate
 
 
 def signed_under(
@@ -122,3 +116,32 @@ def test_a_number_that_lost_its_sign_is_explained_and_not_excused(signer: Signer
     signed = signed_over(stream, [sign.tag, sequence.tag], instance(sign, sequence), signer)
 
     assert diagnosed(examine(signed)) == ("sign-lost", False)
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        text(0x00041130, "CS", "HIDDEN"),
+        Node(0x00080000, "UN", b"HIDDEN"),
+        text(0x00080001, "LT", "HIDDEN"),
+        Node(0xFFFAFFFA, "SQ", items=((text(0x00100020, "LO", "12345"),),)),
+    ],
+    ids=["directory group", "group length", "length to end", "signatures"],
+)
+@pytest.mark.parametrize("deeper", [True, False])
+def test_a_private_sequence_in_which_something_hides_is_not_restored(
+    signer: Signer, hidden: Node, *, deeper: bool
+) -> None:
+    """PS3.3 C.12.1.1.3.1.1: no signature covers such elements, wherever they are."""
+    meaning, creator = text(0x00080104, "LO", "meaning"), text(0x00090010, "LO", "SOMEONE")
+
+    def examined(item: Nodes) -> Examination | None:
+        stored = Node(0x00091002, "UN", items=((Node(0x0040A730, "SQ", items=(item,)),) if deeper else item,))
+        content = sequence_as_signed(0x0040A730, (meaning,)) if deeper else as_signed([meaning])
+        sequence = sequence_as_signed(stored.tag, ()).replace(ITEM, ITEM + content)
+        stream, tags = as_signed([creator]) + sequence, [creator.tag, stored.tag]
+        signed = signed_over(stream, tags, instance(creator, stored), signer)
+        return examine(signed, dictionary=lambda: lambda tag, _: b"SQ" if tag == stored.tag else b"")
+
+    assert diagnosed(examined((meaning,))) == ("private-vr", True)
+    assert examined(tuple(sorted((meaning, hidden), key=lambda node: node.tag))) == Examination(None, ())

@@ -425,8 +425,8 @@ def test_every_key_is_compared_letter_by_letter(key: str, value: str) -> None:
         modality="CT",
     )
     report = instance(equipment=scanner, content=[ContentClass.TEST])
-    rule = f'[[rule]]\nid = "a"\nmatch.{key} = ["elsewhere", "{value}"]\nexpect = "signed"\n'.replace(
-        '"elsewhere", ' if key == "content" else "\0", ""
+    rule = f'[[rule]]\nid = "a"\nmatch.{key} = ["0.9", "{value}"]\nexpect = "signed"\n'.replace(
+        '"0.9", ' if key == "content" else "\0", ""
     )
 
     assert judge(policy(rule), report).verdict is Verdict.UNSIGNED_VIOLATION

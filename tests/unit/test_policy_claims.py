@@ -12,11 +12,11 @@ from typing import Final
 import pytest
 
 from agent.dicom.claims import claims_of, content_of
-from agent.dicom.report import ContentClass, Equipment
+from agent.dicom.report import ContentClass, Equipment, InstanceReport
 from agent.policy.model import MatchKey
 from agent.policy.verdicts import Action, Verdict
 from tests.support.data_sets import code, data_set
-from tests.support.policies import CT1, CT1_ENTRY, GUIDE, instance, judge, policy
+from tests.support.policies import COVERED, CT1, CT1_ENTRY, GUIDE, Signed, instance, judge, policy
 from tests.support.raw_dicom import Node, text
 
 CLAIMS: Final = {
@@ -105,6 +105,39 @@ def test_no_exemption_by_content_lets_an_unsigned_derived_or_synthetic_instance_
     exempt = f'[[rule]]\nid = "made"\nmatch.content = "{content}"\nexpect = "any"\n'
 
     assert judge(policy(EVERYTHING, exempt), instance(content=[content])).action is Action.FLAG
+
+
+NESTED: Final = {
+    "a contribution": (Node(0x0018A001, "SQ", items=((code(0x0040A170, "109100"),),)), 0x0040A170),
+    "an algorithm": (
+        Node(0x00620002, "SQ", items=((Node(0x00620007, "SQ", items=((code(0x0066002F, "123110"),),)),),)),
+        0x0066002F,
+    ),
+}
+
+
+def signed_with(nested: str, *, covered: bool) -> InstanceReport:
+    """A signed instance with a marker in an item, where the signature covers its sequence or just a namesake."""
+    marker, namesake = NESTED[nested]
+    tag = marker.tag if covered else namesake
+    claims = claims_of(data_set(marker), frozenset((tag,)))
+    return instance(Signed(covered=(*COVERED, tag)), content=content_of(claims), claims=claims)
+
+
+@pytest.mark.parametrize("nested", NESTED)
+def test_a_marker_in_an_item_is_covered_with_its_sequence_and_not_by_a_namesake(nested: str) -> None:
+    assert judge(None, signed_with(nested, covered=True)).verdict is Verdict.VALID
+    doubted = judge(None, signed_with(nested, covered=False)).verdict
+    assert doubted in {Verdict.SYNTHETIC_UNVERIFIED, Verdict.DERIVED_UNVERIFIED_SOURCE}
+
+
+@pytest.mark.parametrize("nested", NESTED)
+def test_a_rule_for_content_finds_a_marker_in_an_item_that_is_covered(nested: str) -> None:
+    rule = '[[rule]]\nid = "made"\nmatch.content = ["DERIVED", "SYNTHETIC"]\nexpect = "signed-with-sources"\n'
+
+    judgement = judge(policy(EVERYTHING, rule), signed_with(nested, covered=True))
+
+    assert judgement.rule_ids[0] == "made"
 
 
 # ---------------------------------------------------------------------------------------------- the guide

@@ -56,7 +56,7 @@ def test_an_attribute_outside_of_the_signature_chooses_no_exemption() -> None:
 
 
 def test_what_the_recipient_observes_counts_whatever_is_covered() -> None:
-    entry = '[[device]]\nid = "ct1"\nmatch.ae = "CT1"\nexpect = "signed"\n'
+    entry = '[[device]]\nid = "ct1"\nmatch.ae = "CT1"\nsigner.serial_number = "SN123"\nexpect = "signed"\n'
     claimed, observed = (judge(policy(entry), derived("CT1"), sending_ae=sender) for sender in ("", "CT1"))
 
     assert claimed.verdict is Verdict.VALID_UNLISTED_DEVICE
@@ -65,8 +65,8 @@ def test_what_the_recipient_observes_counts_whatever_is_covered() -> None:
 
 @pytest.mark.parametrize("key", sorted(ATTRIBUTES))
 def test_a_signer_is_listed_only_by_what_his_signature_covers(key: MatchKey) -> None:
-    maker = 'match.manufacturer = "ACME"\n' if key is MatchKey.SERIAL else ""
-    rules = policy(f'[[device]]\nid = "d"\nmatch.{key} = "{VALUES[key]}"\n{maker}expect = "signed"\n')
+    more = 'match.manufacturer = "ACME"\n' if key is MatchKey.SERIAL else 'signer.serial_number = "SN123"\n'
+    rules = policy(f'[[device]]\nid = "d"\nmatch.{key} = "{VALUES[key]}"\n{more}expect = "signed"\n')
     whole, without = (
         judge(rules, instance(Signed(covered=tuple(sorted(covered))), equipment=SCANNER))
         for covered in (ALL, ALL - {ATTRIBUTES[key]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,7 +12,18 @@ from cryptography import x509
 from agent.dicom.claims import QUALITY_CONTROL_IMAGE
 from agent.dicom.content import IMAGE_TYPE
 from agent.dicom.elements import PIXEL_DATA
-from agent.dicom.report import Chain, Claim, ContentClass, Coverage, Finding, IdentityLevel, Outcome
+from agent.dicom.report import (
+    Chain,
+    Claim,
+    Comparison,
+    ContentClass,
+    Coverage,
+    Finding,
+    Identity,
+    IdentityLevel,
+    MatchResult,
+    Outcome,
+)
 from agent.policy.algorithms import BUILT_IN_RULES
 from agent.policy.judgement import (
     CoverageAxis,
@@ -26,6 +38,7 @@ from agent.policy.model import AlgorithmStatus, AlgorithmUse, Policy
 from agent.policy.verdicts import Action, Verdict
 from tests.support.pki import HospitalCa, name, new_key
 from tests.support.policies import (
+    COVERED,
     CT1,
     CT1_ENTRY,
     FOREIGN_CA,
@@ -243,6 +256,39 @@ def test_a_listed_device_that_nothing_ties_to_the_certificate_is_not_the_expecte
     assert judge(policy(listed), report).verdict is Verdict.VALID_UNLISTED_DEVICE
 
 
+OWN_UDI, OTHER_UDI, UNREADABLE_UDI = "(01)09506000134352(21)A1", "(01)09506000134352(21)B7", "+A999/S1"
+
+
+@pytest.mark.parametrize(
+    ("match", "udi", "verdict"),
+    [
+        ('{ manufacturer = "ACME", serial = "SN123" }', OTHER_UDI, Verdict.VALID_UNLISTED_DEVICE),
+        ('{ manufacturer = "ACME", udi = "(01)09506000134352(21)A1" }', OWN_UDI, Verdict.VALID_EXPECTED_SIGNER),
+        ('{ serial = "SN123", udi = "(01)09506000134352(21)A1" }', OWN_UDI, Verdict.VALID_EXPECTED_SIGNER),
+        ('{ udi = "+A999/S1" }', f"{OTHER_UDI} | {UNREADABLE_UDI}", Verdict.VALID_UNLISTED_DEVICE),
+        ('{ device_uid = "2.25.1" }', OTHER_UDI, Verdict.VALID_UNLISTED_DEVICE),
+        ('{ ae = "CT1", manufacturer = "ACME" }', OTHER_UDI, Verdict.VALID_UNLISTED_DEVICE),
+    ],
+)
+def test_a_device_is_tied_to_its_signer_by_what_lists_it(match: str, udi: str, verdict: Verdict) -> None:
+    """Whoever signs an image with his own UDI and the serial number of another is not the other (docs/policy.md)."""
+    stated = replace(CT1, udi=tuple(udi.split(" | ")), device_uid="2.25.1", station_ae="CT1")
+    own = Comparison("udi", MatchResult.MATCH, udi, "https://id.gs1.org/01/09506000134352/21/…")
+    silent = Comparison("serial", MatchResult.CERTIFICATE_SILENT, "SN123")
+    identity = Identity(level=IdentityLevel.DEVICE, matches=(silent, own))
+    signature = replace(Signed(covered=(*COVERED, 0x00080055)).report(stated), identity=identity)
+    listed = f'[[device]]\nid = "ct1"\nmatch = {match}\nexpect = "signed"\n'
+
+    assert judge(policy(listed), instance(equipment=stated, signatures=(signature,))).verdict is verdict
+
+
+def test_the_same_serial_number_in_hardware_module_name_ties_as_well() -> None:
+    same = Comparison("hardware-serial", MatchResult.MATCH, "SN123", "SN123")
+    signature = replace(GOOD.report(CT1), identity=Identity(level=IdentityLevel.DEVICE, matches=(same,)))
+
+    assert judge(policy(device("")), instance(signatures=(signature,))).verdict is Verdict.VALID_EXPECTED_SIGNER
+
+
 @pytest.mark.parametrize(
     ("signed", "level"),
     [
@@ -272,10 +318,13 @@ def test_a_path_with_a_fault_that_time_does_not_heal_leads_nowhere() -> None:
 
 
 FRAMEWORK: Final = "2.16.840.1.114569.1.1.1"
+OTHER_FRAMEWORK: Final = "2.16.840.1.114569.1.1.2"
 ANY_POLICY: Final = "2.5.29.32.0"
 
 
-def asserting(ca: HospitalCa, *policies: str, is_ca: bool = False) -> x509.Certificate:
+def asserting(
+    ca: HospitalCa, *policies: str, is_ca: bool = False, more: Sequence[x509.ExtensionType] = ()
+) -> x509.Certificate:
     """A certificate with certificate policies (RFC 5280 4.2.1.4)."""
     issued = ca.issue(new_key().public_key(), subject=name(COMMON_NAME="A", SERIAL_NUMBER="SN123"), ca=is_ca)
     information = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in policies]
@@ -283,6 +332,8 @@ def asserting(ca: HospitalCa, *policies: str, is_ca: bool = False) -> x509.Certi
     builder = builder.not_valid_before(issued.not_valid_before_utc).not_valid_after(issued.not_valid_after_utc)
     if information:
         builder = builder.add_extension(x509.CertificatePolicies(information), critical=False)
+    for extension in more:
+        builder = builder.add_extension(extension, critical=True)
     return builder.sign(ca.key, issued.signature_hash_algorithm)  # type: ignore[arg-type]
 
 
@@ -297,14 +348,42 @@ def asserting(ca: HospitalCa, *policies: str, is_ca: bool = False) -> x509.Certi
         ([], [FRAMEWORK], False),
         ([FRAMEWORK], ["1.2.3"], False),
         ([FRAMEWORK], [], False),
+        ([FRAMEWORK], [OTHER_FRAMEWORK], False),
     ],
 )
 def test_every_certificate_below_an_anchor_asserts_the_policy_that_is_asked_for(
     leaf: list[str], between: list[str], *, known: bool
 ) -> None:
     root = HospitalCa("Framework")
-    framework = f'{anchor("framework", "framework", root.certificate, "device")}policy_oids = ["{FRAMEWORK}"]\n'
+    named = f'policy_oids = ["{OTHER_FRAMEWORK}", "{FRAMEWORK}"]\n'
+    framework = anchor("framework", "framework", root.certificate, "device") + named
     path = (asserting(root, *leaf), asserting(root, *between, is_ca=True), root.certificate)
+    report = instance(signatures=(replace(GOOD.report(CT1), chain=Chain(path=path)),))
+
+    assert (judge(policy(framework), report).verdict is Verdict.VALID_UNLISTED_DEVICE) is known
+
+
+@pytest.mark.parametrize(
+    ("above", "between", "known"),
+    [
+        ([], [], True),
+        ([x509.InhibitAnyPolicy(0)], [], False),
+        ([x509.InhibitAnyPolicy(1)], [], False),
+        ([], [x509.InhibitAnyPolicy(0)], True),
+        ([x509.PolicyConstraints(0, 0)], [], True),
+    ],
+)
+def test_any_policy_does_not_count_below_an_authority_that_inhibits_it(
+    above: list[x509.ExtensionType], between: list[x509.ExtensionType], *, known: bool
+) -> None:
+    """RFC 5280 4.2.1.14; however many certificates it spares. What maps policies is never followed (4.2.1.11)."""
+    root = HospitalCa("Framework")
+    framework = f'{anchor("framework", "framework", root.certificate, "device")}policy_oids = ["{FRAMEWORK}"]\n'
+    authorities = (
+        asserting(root, ANY_POLICY, is_ca=True, more=between),
+        asserting(root, FRAMEWORK, is_ca=True, more=above),
+    )
+    path = (asserting(root, FRAMEWORK), *authorities, root.certificate)
     report = instance(signatures=(replace(GOOD.report(CT1), chain=Chain(path=path)),))
 
     assert (judge(policy(framework), report).verdict is Verdict.VALID_UNLISTED_DEVICE) is known

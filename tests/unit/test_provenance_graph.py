@@ -105,11 +105,6 @@ def test_a_derived_leaf_that_names_no_sources_is_unverified() -> None:
     assert verdicts(graph)["2"] == "no-sources"
 
 
-def test_an_image_type_that_the_standard_does_not_have_is_taken_for_derived() -> None:
-    graph = Archive.of(node(1, claims=(claim(Meaning.UNKNOWN),))).graph()
-    assert verdicts(graph)["1"] == "no-sources"
-
-
 def test_what_has_no_image_type_ends_a_branch_by_its_signature() -> None:
     assert Archive.of(node(1, 2), node(2, claims=())).graph().sources_verified
 

@@ -17,7 +17,7 @@ from enroll.revocation import Revocation, RevocationStatus, read_revocation_list
 from enroll.statefile import StateFiles
 from tests.support.attacks.who_signed import key_usage
 from tests.support.pki import CA_KEY_USAGE, NOW, HospitalCa, new_key
-from tests.support.revocation import revocation_list
+from tests.support.revocation import expired_certificates, revocation_list
 
 CA = HospitalCa()
 CERTIFICATE = CA.issue(new_key().public_key())
@@ -110,6 +110,36 @@ def test_a_list_of_some_certificates_proves_a_revocation_but_not_its_absence(
 
 def test_extensions_that_are_not_critical_take_nothing_from_a_list() -> None:
     assert revocation_of(PATH, [crl((x509.CRLNumber(7), False))], NOW) == RevocationStatus()
+
+
+EXPIRED_AT = NOW - timedelta(days=30)
+EXPIRED_PATH = (CA.issue(new_key().public_key(), begin=NOW - timedelta(days=90), end=EXPIRED_AT), CA.certificate)
+
+
+def test_a_list_from_after_the_expiry_does_not_say_that_a_certificate_was_not_revoked() -> None:
+    """RFC 5280 3.3: what has expired may be dropped from the list."""
+    assert revocation_of(EXPIRED_PATH, [crl()], NOW) == RevocationStatus(unknown=True)
+
+
+def test_a_list_from_before_the_expiry_says_it_while_it_is_current() -> None:
+    before = revocation_list(CA.name, CA.key, EXPIRED_AT, lasts=timedelta(days=31))
+    assert revocation_of(EXPIRED_PATH, [before], NOW) == RevocationStatus()
+
+
+@pytest.mark.parametrize(("days", "unknown"), [(-1, False), (0, False), (1, True)])
+def test_a_list_that_keeps_what_has_expired_says_it_of_what_expired_since(days: int, *, unknown: bool) -> None:
+    """X.509 9.5.2.9: expiredCertsOnCRL states from which expiry on."""
+    kept = revocation_list(CA.name, CA.key, NOW, expired_since=EXPIRED_AT + timedelta(days=days))
+    assert revocation_of(EXPIRED_PATH, [kept], NOW) == RevocationStatus(unknown=unknown)
+
+
+@pytest.mark.parametrize(
+    "since", ["", "20200101", "20200101000000", "20201301000000Z", "20200101000000+0000", "00000101000000Z", "2" * 9000]
+)
+def test_a_list_that_states_no_time_keeps_nothing(since: str) -> None:
+    """DER (X.690 11.7): a GeneralizedTime ends in Z."""
+    kept = crl((expired_certificates(since), False))
+    assert revocation_of(EXPIRED_PATH, [kept], NOW) == RevocationStatus(unknown=True)
 
 
 @pytest.mark.parametrize(("allowed", "unknown"), [(True, False), (False, True)])

@@ -139,6 +139,38 @@ def test_lists_that_say_nothing_about_the_issuer_are_reported() -> None:
     assert (chain.outcome, codes(chain)) == (Outcome.INDETERMINATE, ["revocation-unknown"])
 
 
+def test_a_list_from_after_the_expiry_does_not_clear_what_was_signed_before() -> None:
+    """RFC 5280 3.3: a revoked certificate may be dropped from the list once it has expired."""
+    stamped = Time(claimed=LAST_YEAR, trusted=LAST_YEAR)
+    _, chain = judge(EXPIRED, stamped, revocation_list(CA.name, CA.key, NOW))
+    assert (chain.outcome, codes(chain)) == (Outcome.INDETERMINATE, ["revocation-unknown"])
+
+    _, chain = judge(EXPIRED, stamped, revocation_list(CA.name, CA.key, NOW, expired_since=LAST_YEAR))
+    assert chain.outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_the_path_of_a_signer_does_not_depend_on_what_was_judged_before(*, newer_first: bool) -> None:
+    """A CA that renewed its certificate under the same name and key has two paths to choose from."""
+    renewed = HospitalCa(key=CA.key, begin=LAST_YEAR + timedelta(days=1))
+    anchors = (CA.certificate, renewed.certificate)
+    trust = TrustMaterial(anchors[::-1] if newer_first else anchors)
+    old, new = Time(claimed=LAST_YEAR, trusted=LAST_YEAR), Time(claimed=LAST_YEAR)
+    alone = [SignerChains(trust, NOW).judge(CERTIFICATE, time)[1].path for time in (old, new)]
+    chains = SignerChains(trust, NOW)
+
+    assert alone[0][-1] == CA.certificate
+    assert [chains.judge(CERTIFICATE, time)[1].path for time in (old, new, old)] == [*alone, alone[0]]
+
+
+def test_a_path_that_is_known_holds_for_no_time_outside_the_certificate() -> None:
+    chains = SignerChains(TrustMaterial((CA.certificate,)), NOW)
+    assert chains.judge(CERTIFICATE, Time(claimed=LAST_YEAR))[1].path
+    early = LAST_YEAR - timedelta(days=365)
+    _, chain = chains.judge(CERTIFICATE, Time(claimed=early, trusted=early))
+    assert codes(chain) == ["certificate-untrusted"]
+
+
 def test_a_weak_link_is_reported_and_not_taken_for_a_missing_one() -> None:
     weak = CA.issue(rsa_key(1024).public_key())
     _, chain = judge(weak, Time(claimed=NOW))

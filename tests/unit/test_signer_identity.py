@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from agent.dicom.report import ContentClass, Equipment, Identity, IdentityLevel, MatchResult, Outcome
+from agent.dicom.report import Equipment, Identity, IdentityLevel, MatchResult, Outcome
 from agent.dicom.signer_identity import equipment_of, function_fault, identity_of
 from enroll.csr import CertificateRequest, Usage, hardware_module_name
 from enroll.der import OCTET_STRING, SEQUENCE, encode, object_identifier
-from tests.support.data_sets import data_set
+from tests.support.data_sets import code, data_set
 from tests.support.openssl import needs_openssl, openssl
 from tests.support.pki import DEVICE, HospitalCa, new_key
 from tests.support.raw_dicom import NATIVE_ENCODINGS, Node, text
@@ -469,22 +469,43 @@ def test_openssl_reads_the_documented_hardware_module_name(tmp_path: Path) -> No
     assert [" ".join(line.split()) for line in shown.splitlines()] == parsed
 
 
+ORIGINAL, DERIVED = (text(0x00080008, "CS", f"{kind}\\PRIMARY") for kind in ("ORIGINAL", "DERIVED"))
+SYNTHETIC, NOT_SYNTHETIC = (text(0x0008001C, "CS", value) for value in ("YES", "NO"))
+DESCRIPTION = text(0x00082111, "ST", "denoised")
+CREATED_SYNTHETIC = Node(0x0018A001, "SQ", items=((code(0x0040A170, "109100"),),))
+
+
 @pytest.mark.parametrize(
     ("unit", "content", "faulty"),
     [
-        ("derivation", {ContentClass.DERIVED}, False),
-        ("derivation", {ContentClass.ORIGINAL}, True),
-        ("derivation", set(), True),
-        ("synthesis", {ContentClass.SYNTHETIC, ContentClass.DERIVED}, False),
-        ("synthesis", {ContentClass.DERIVED}, True),
-        ("Synthesis ", {ContentClass.ORIGINAL}, True),
-        (DEPARTMENT, {ContentClass.DERIVED}, False),
+        ("derivation", (DERIVED,), False),
+        ("derivation", (DERIVED, NOT_SYNTHETIC), False),
+        ("derivation", (), False),
+        ("derivation", (ORIGINAL,), True),
+        ("derivation", (ORIGINAL, DESCRIPTION), True),
+        ("derivation", (ORIGINAL, code(0x00089215, "113072")), True),
+        ("derivation", (DERIVED, SYNTHETIC), True),
+        ("synthesis", (DERIVED, SYNTHETIC), False),
+        ("synthesis", (ORIGINAL, SYNTHETIC), False),
+        ("synthesis", (DERIVED,), True),
+        ("synthesis", (ORIGINAL, NOT_SYNTHETIC, CREATED_SYNTHETIC), True),
+        ("synthesis", (text(0x0008001C, "CS", "YES\\NO"),), True),
+        ("Synthesis ", (ORIGINAL,), True),
+        (DEPARTMENT, (DERIVED, SYNTHETIC), False),
     ],
 )
 def test_what_a_certificate_is_for_fits_what_the_image_says_it_is(
-    unit: str, content: set[ContentClass], *, faulty: bool
+    unit: str, content: tuple[Node, ...], *, faulty: bool
 ) -> None:
-    """docs/adr/0015: each function of a scanner has a certificate of its own."""
-    signer = device(attribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
-    fault = function_fault(signer, content)
+    """docs/adr/0015: each function of a scanner has a certificate of its own, and signs what the role signs."""
+    image = data_set(*content)
+    fault = function_fault(device(attribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)), image, frozenset(image.tags))
     assert (fault is not None and fault.code == "function-mismatch") == faulty
+
+
+def test_a_mark_of_synthetic_data_that_is_not_covered_is_not_the_signers() -> None:
+    """PS3.3 C.12.1: anybody can have put it there."""
+    signer = device(attribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "synthesis"))
+    fault = function_fault(signer, data_set(SYNTHETIC), frozenset())
+    assert fault is not None
+    assert fault.code == "function-mismatch"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from agent.dicom.codestream import MOST_SEGMENTS, START_OF_SCAN, Segment, segment_at
+from agent.dicom.codestream import START_OF_SCAN, plain_segments
 from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.diagnosis.jpeg_2000_shape import check_jpeg_2000
 
@@ -54,7 +54,7 @@ def _check_jpeg(request: Request, frame: bytes) -> None:
         raise ValueError("no start of image")
     header: dict[int, bytes] = {}
     position = len(_START)
-    for marker, content, end in _segments(frame, position):
+    for marker, content, end in plain_segments(frame, START_OF_SCAN):
         if marker not in _JPEG_MARKERS or (marker in header and marker not in _REPEATED):
             raise ValueError("marker segment")
         header[marker] = bytes(content)
@@ -100,7 +100,7 @@ def jpeg_ls_data(request: Request, frame: bytes) -> list[bytes]:
     position, end = len(_START), None
     data: list[bytes] = []
     while not components or scanned != components:
-        *header, (_, scan, behind) = _segments(frame, position)
+        *header, (_, scan, behind) = plain_segments(frame, START_OF_SCAN, position)
         for marker, content, _ in header:
             if marker == _JPEG_LS_FRAME and not components:
                 components, usual = _components(request, bytes(content)), _usual_preset(content[0])
@@ -157,19 +157,6 @@ def _scanned_by_jpeg_ls(scan: bytes, components: bytes) -> bytes:
     if error or transform or any(scan[2:behind:2]):
         raise ValueError("parameters of the scan")
     return scan[1:behind:2]
-
-
-def _segments(frame: bytes, position: int) -> Iterator[Segment]:
-    """Marker segments up to and with the one that begins a scan, without fill bytes."""
-    for _ in range(MOST_SEGMENTS):
-        segment = segment_at(frame, position)
-        if segment.end - position != 4 + len(segment.content):
-            raise ValueError("fill bytes")
-        yield segment
-        if segment.marker == START_OF_SCAN:
-            return
-        position = segment.end
-    raise ValueError("too many segments")
 
 
 def _check_end(frame: bytes, found: re.Match[bytes] | None) -> None:

@@ -4,7 +4,7 @@ A signature over native pixels cannot be verified while they are compressed (PS3
 compression keeps every pixel. What it does not keep is the layout: the order of samples, the VR, unused bits. Those are
 few, so each is given out and the MAC decides.
 
-The frames are decoded by `codestreams.py`, in a process that can do nothing else and whose output cannot grow.
+The frames are decoded by `decoding_process.py`, in a process that can do nothing else and whose output cannot grow.
 """
 
 from __future__ import annotations
@@ -19,17 +19,26 @@ import sys
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from io import FileIO
 from itertools import islice, product
 from pathlib import Path
 
 import agent
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnosis.codestreams import DECODER_MISSING, DECODERS
+from agent.dicom.diagnosis.decoding_process import DECODER_MISSING, DECODERS
 from agent.dicom.diagnosis.decoding_request import Request
 from agent.dicom.diagnosis.readings import Element, Place
-from agent.dicom.elements import EXPLICIT_LITTLE_ENDIAN, PIXEL_DATA, PIXEL_REPRESENTATION
+from agent.dicom.elements import (
+    BITS_ALLOCATED,
+    COLUMNS,
+    EXPLICIT_LITTLE_ENDIAN,
+    NUMBER_OF_FRAMES,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    ROWS,
+    SAMPLES_PER_PIXEL,
+)
 from agent.dicom.fragments import fragment_findings
 from agent.errors import DicomError
 
@@ -38,13 +47,8 @@ MOST_IMAGES = 4  # of an instance
 MOST_WAYS = 64  # in which they may have been stored
 _MOST_OF_A_NAME = 16  # characters of a code string (PS3.5 6.2)
 
-SAMPLES_PER_PIXEL = 0x00280002
 PHOTOMETRIC_INTERPRETATION = 0x00280004
 PLANAR_CONFIGURATION = 0x00280006
-NUMBER_OF_FRAMES = 0x00280008
-ROWS = 0x00280010
-COLUMNS = 0x00280011
-BITS_ALLOCATED = 0x00280100
 BITS_STORED = 0x00280101
 
 _STANDARD = "1.2.840.10008.1.2."
@@ -53,26 +57,6 @@ _NATIVE_FRAMES = frozenset(_STANDARD + ending for ending in ("1.98", "8.1"))
 _JPEG_2000 = frozenset(_STANDARD + ending for ending in ("4.90", "4.201", "4.202"))
 # Lossless, and so rare that there is no decoder: JPEG processes 15, 28 and 29 (retired), JPEG 2000 part 2, JPEG XL.
 _LOSSLESS_ELSEWHERE = frozenset(f"{_STANDARD}4.{number}" for number in (58, 65, 66, 92, 110))
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What the data set says of its pixels."""
-
-    rows: int
-    columns: int
-    samples: int
-    bits_allocated: int
-    bits_stored: int
-    signed: bool
-    planar: bool
-    photometric_interpretation: str
-    frames: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the native Pixel Data, without padding."""
-        return self.rows * self.columns * self.samples * self.bits_allocated // 8 * self.frames
 
 
 def decompressed(
@@ -97,18 +81,24 @@ def decompressed(
             {(*place, tag): element for tag, element in way.items()}
             for way in restored_pixels(image, transfer_syntax, seconds)
         ]
-        for place, image in islice(_compressed_images(data_set, tags, ()), MOST_IMAGES)
+        for place, image in islice(compressed_images(data_set, tags), MOST_IMAGES)
     ]
     return tuple(dict(ChainMap(*together)) for together in islice(product(*ways), MOST_WAYS))
 
 
-def _compressed_images(data_set: DataSet, tags: Iterable[int], place: Place) -> Iterator[tuple[Place, DataSet]]:
-    """Where there is Pixel Data in fragments."""
+def compressed_images(data_set: DataSet, tags: Iterable[int], place: Place = ()) -> Iterator[tuple[Place, DataSet]]:
+    """Where Pixel Data is in fragments, in these elements and all inside them.
+
+    Args:
+        data_set: In which the elements are.
+        tags: Which.
+        place: Where the data set is.
+    """
     for tag in tags:
         if tag == PIXEL_DATA and data_set.fragments(tag):
             yield place, data_set
-        for number, item in enumerate(data_set.items(tag)):
-            yield from _compressed_images(item, item.tags, (*place, tag, number))
+        for number, item in enumerate(data_set.items(tag) if data_set.vr(tag) == b"SQ" else ()):
+            yield from compressed_images(item, item.tags, (*place, tag, number))
 
 
 def restored_pixels(data_set: DataSet, transfer_syntax: str, seconds: float) -> tuple[dict[int, Element], ...]:
@@ -127,14 +117,14 @@ def restored_pixels(data_set: DataSet, transfer_syntax: str, seconds: float) -> 
     """
     if transfer_syntax not in DECODERS:
         raise _not_restored(transfer_syntax)
-    image = _image(data_set)
-    frames = _frames(data_set, image.frames, transfer_syntax)
+    request = _request(data_set, transfer_syntax, seconds)
+    frames = _frames(data_set, _frame_count(data_set, request.frame_size), transfer_syntax)
     others = _photometric_interpretation(data_set, transfer_syntax)
-    planar_configurations = _planar_configurations(data_set, image, transfer_syntax)
-    decoded = _decoded(image, transfer_syntax, frames, seconds)
+    planar_configurations = _planar_configurations(data_set, request)
+    decoded = _decoded(request, frames, seconds)
     ways = []
-    for planar, pixels in product(planar_configurations, _high_bits(decoded, image)):
-        arranged = _by_plane(pixels, image) if planar else pixels
+    for planar, pixels in product(planar_configurations, _high_bits(decoded, request)):
+        arranged = _by_plane(pixels, request) if planar else pixels
         padded = arranged + b"\0" * (len(arranged) % 2)
         if planar is not None:
             others = {**others, PLANAR_CONFIGURATION: Element(b"US", struct.pack("<H", planar))}
@@ -143,30 +133,39 @@ def restored_pixels(data_set: DataSet, transfer_syntax: str, seconds: float) -> 
     return tuple(ways)
 
 
-def _image(data_set: DataSet) -> _Image:
-    def number(tag: int, otherwise: int = 0) -> int:
-        return data_set.number(tag) or otherwise
+def _request(data_set: DataSet, transfer_syntax: str, seconds: float) -> Request:
+    """What the data set says of its pixels; the frames come later."""
 
-    image = _Image(
+    def number(tag: int) -> int:
+        return data_set.number(tag) or 0
+
+    request = Request(
+        transfer_syntax=transfer_syntax,
+        photometric_interpretation=data_set.text(PHOTOMETRIC_INTERPRETATION)[:_MOST_OF_A_NAME],
         rows=number(ROWS),
         columns=number(COLUMNS),
         samples=number(SAMPLES_PER_PIXEL),
         bits_allocated=number(BITS_ALLOCATED),
         bits_stored=number(BITS_STORED),
         signed=number(PIXEL_REPRESENTATION) == 1,
-        planar=number(PLANAR_CONFIGURATION) == 1,
-        photometric_interpretation=data_set.text(PHOTOMETRIC_INTERPRETATION)[:_MOST_OF_A_NAME],
-        frames=number(NUMBER_OF_FRAMES, 1),
+        seconds=max(1, math.ceil(seconds)),
+        frames=(),
     )
-    if image.bits_allocated not in (8, 16, 32) or not 0 < image.bits_stored <= image.bits_allocated:
-        raise _unclear(f"Pixels of {image.bits_stored} in {image.bits_allocated} bits are not restored.")
-    if not 0 < image.size <= MOST_RESTORED or image.frames < 1:
+    if request.bits_allocated not in (8, 16, 32) or not 0 < request.bits_stored <= request.bits_allocated:
+        raise _unclear(f"Pixels of {request.bits_stored} in {request.bits_allocated} bits are not restored.")
+    return request
+
+
+def _frame_count(data_set: DataSet, frame_size: int) -> int:
+    """Number of Frames, if that many fit into memory."""
+    count = data_set.number(NUMBER_OF_FRAMES) or 1
+    if not 0 < frame_size * count <= MOST_RESTORED or count < 1:
         raise DicomError(
-            f"Decompressed, the pixel data would have {image.size} bytes; the limit is {MOST_RESTORED}.",
+            f"Decompressed, the pixel data would have {frame_size * count} bytes; the limit is {MOST_RESTORED}.",
             remedy="Decompress the instance with a tool you trust and verify the result.",
             code="pixels-too-large",
         )
-    return image
+    return count
 
 
 def _frames(data_set: DataSet, count: int, transfer_syntax: str) -> list[bytes]:
@@ -208,44 +207,45 @@ def _stored(tag: int, vr: bytes, value: bytes) -> bytes:
     return EXPLICIT_LITTLE_ENDIAN.header(tag, vr, len(value)) + value
 
 
-def _planar_configurations(data_set: DataSet, image: _Image, transfer_syntax: str) -> tuple[bool | None, ...]:
+def _planar_configurations(data_set: DataSet, request: Request) -> tuple[bool | None, ...]:
     """What Planar Configuration may have been; None if it is to be left alone."""
-    if image.samples == 1 or transfer_syntax in _NATIVE_FRAMES:
+    by_plane = data_set.number(PLANAR_CONFIGURATION) == 1
+    if request.samples == 1 or request.transfer_syntax in _NATIVE_FRAMES:
         return (None,)
     # It takes the place of what is stored, which may be nothing but such an element.
     values = [_stored(PLANAR_CONFIGURATION, b"US", value) for value in (b"\0\0", b"\1\0")]
     if bytes(data_set.raw(PLANAR_CONFIGURATION)) not in values:
         raise _unclear("Planar Configuration (0028,0006) is neither 0 nor 1.")
     # Compression arranges samples its own way. JPEG and its kin demand the value 0 then, so no 1 was ever made.
-    return (True,) if image.planar and transfer_syntax != _RLE else (False, True)
+    return (True,) if by_plane and request.transfer_syntax != _RLE else (False, True)
 
 
-def _by_plane(pixels: bytes, image: _Image) -> bytes:
-    width = image.bits_allocated // 8
-    size = image.size // image.frames
+def _by_plane(pixels: bytes, request: Request) -> bytes:
+    width = request.bits_allocated // 8
+    size = request.frame_size
     planes = bytearray(len(pixels))
     for frame in range(0, len(pixels), size):
-        for sample, byte in product(range(image.samples), range(width)):
-            start = frame + sample * (size // image.samples)
-            source = pixels[frame + sample * width + byte : frame + size : image.samples * width]
-            planes[start + byte : start + size // image.samples : width] = source
+        for sample, byte in product(range(request.samples), range(width)):
+            start = frame + sample * (size // request.samples)
+            source = pixels[frame + sample * width + byte : frame + size : request.samples * width]
+            planes[start + byte : start + size // request.samples : width] = source
     return bytes(planes)
 
 
-def _high_bits(pixels: bytes, image: _Image) -> tuple[bytes, ...]:
+def _high_bits(pixels: bytes, request: Request) -> tuple[bytes, ...]:
     """The pixels with what compression may do to unused high bits of signed samples: fill them with the sign, or not.
 
     Only where that is all there is in these bits, because something else may be hidden there.
     """
-    if not image.signed or image.bits_stored == image.bits_allocated:
+    if not request.signed or request.bits_stored == request.bits_allocated:
         return (pixels,)
-    filled = [_with_high_bits(pixels, image, by_sign=by_sign) for by_sign in (False, True)]
+    filled = [_with_high_bits(pixels, request, by_sign=by_sign) for by_sign in (False, True)]
     return (pixels, *(other for other in filled if other != pixels)) if pixels in filled else (pixels,)
 
 
-def _with_high_bits(pixels: bytes, image: _Image, *, by_sign: bool) -> bytes:
-    width = image.bits_allocated // 8
-    top, sign_bit = divmod(image.bits_stored - 1, 8)
+def _with_high_bits(pixels: bytes, request: Request, *, by_sign: bool) -> bytes:
+    width = request.bits_allocated // 8
+    top, sign_bit = divmod(request.bits_stored - 1, 8)
     unused = 0xFF & ~((2 << sign_bit) - 1)
     fill = bytes(0xFF if by_sign and byte >> sign_bit & 1 else 0 for byte in range(256))
     highest = pixels[top::width]
@@ -256,27 +256,16 @@ def _with_high_bits(pixels: bytes, image: _Image, *, by_sign: bool) -> bytes:
     return bytes(filled)
 
 
-def _decoded(image: _Image, transfer_syntax: str, frames: Sequence[bytes], seconds: float) -> bytes:
+def _decoded(request: Request, frames: Sequence[bytes], seconds: float) -> bytes:
     """The decoded frames, pixel by pixel, each as large as the data set says."""
-    request = Request(
-        transfer_syntax=transfer_syntax,
-        photometric_interpretation=image.photometric_interpretation,
-        rows=image.rows,
-        columns=image.columns,
-        samples=image.samples,
-        bits_allocated=image.bits_allocated,
-        bits_stored=image.bits_stored,
-        signed=image.signed,
-        seconds=max(1, math.ceil(seconds)),
-        frames=tuple(map(len, frames)),
-    )
+    request = replace(request, frames=tuple(map(len, frames)))
     try:
         with ExitStack() as open_files:
             source, target = (open_files.enter_context(_file_in_memory()) for _ in range(2))
             for part in (request.encoded(), *frames):
                 source.write(part)
             source.seek(0)
-            target.truncate(image.size)
+            target.truncate(request.frame_size * len(frames))
             fcntl.fcntl(target, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
             exit_code = _run(source, target, seconds)
             target.seek(0)
@@ -290,7 +279,7 @@ def _decoded(image: _Image, transfer_syntax: str, frames: Sequence[bytes], secon
             code="decoder-failed",
         ) from error
     if exit_code:
-        raise _failure(exit_code, transfer_syntax)
+        raise _failure(exit_code, request.transfer_syntax)
     return decoded
 
 
@@ -301,7 +290,7 @@ def _file_in_memory() -> FileIO:
 def _run(source: FileIO, target: FileIO, seconds: float) -> int:
     """Decode in another process; its exit code."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "agent.dicom.diagnosis.codestreams"],
+        [sys.executable, "-P", "-m", "agent.dicom.diagnosis.decoding_process"],
         stdin=source,
         stdout=target,
         stderr=subprocess.DEVNULL,

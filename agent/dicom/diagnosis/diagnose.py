@@ -45,8 +45,8 @@ _EXPLICABLE = frozenset(
 )
 MOST_HISTORY = 10  # items of Original Attributes Sequence that are looked at
 MOST_TOGETHER = 3  # changes of the reading at once
-DECODING_SECONDS = 30  # for one image; three times of what the work is that all of them may cost
-_ENDS = frozenset((INCOMPLETE, "too-many-elements"))  # of the search
+DECODING_SECONDS = 30  # for one image; `patience` allows work of ten for all of them together
+_ENDING_THE_SEARCH = frozenset((INCOMPLETE, "too-many-elements"))  # codes
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _verifies(failed: FailedSignature, reading: Reading, patience: Patience) -> 
             patience.spend(COST_OF_A_PIECE + len(piece.data))
             state.update(piece.data)
     except DicomError as error:
-        if error.code in _ENDS:
+        if error.code in _ENDING_THE_SEARCH:
             raise
         return False  # what is there cannot be understood in this way
     failed.signature.cover(state)

@@ -8,9 +8,8 @@ from functools import partial
 
 from agent.dicom.data_set import DataSet
 from agent.dicom.diagnosis.readings import PIXELS, Change, Reading
-from agent.dicom.elements import PIXEL_DATA, PIXEL_REPRESENTATION, dictionary_vr
+from agent.dicom.elements import BITS_ALLOCATED, PIXEL_DATA, PIXEL_REPRESENTATION, dictionary_vr
 
-BITS_ALLOCATED = 0x00280100
 _BYTES_BEFORE = {b"OW": b"OB"}
 # Who stores words of more than 8 bits as OB breaks PS3.5 A.2, and what they are in big endian: that is not undone.
 _BYTES_OR_WORDS = {b"OB": b"OW", **_BYTES_BEFORE}

@@ -8,15 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.dicom.data_set import DataSet
-from agent.dicom.diagnosis.decompress import (
-    BITS_ALLOCATED,
-    COLUMNS,
-    MOST_RESTORED,
-    NUMBER_OF_FRAMES,
-    ROWS,
-    SAMPLES_PER_PIXEL,
-)
-from agent.dicom.elements import PIXEL_DATA
+from agent.dicom.diagnosis.decompress import MOST_RESTORED, compressed_images
+from agent.dicom.elements import BITS_ALLOCATED, COLUMNS, NUMBER_OF_FRAMES, ROWS, SAMPLES_PER_PIXEL
 from agent.errors import DicomError
 
 INCOMPLETE = "diagnosis-incomplete"
@@ -61,15 +54,7 @@ class Patience:
 def cost_of_decoding(data_set: DataSet, tags: Iterable[int], transfer_syntax: str) -> int:
     """Work, for all images that are in fragments, by what the data set says of their size."""
     cost = _COST_IN_JPEG if transfer_syntax in _JPEG else _COST_OF_A_PIXEL_BYTE
-    return cost * sum(map(_size, _images_in_fragments(data_set, tags)))
-
-
-def _images_in_fragments(data_set: DataSet, tags: Iterable[int]) -> Iterable[DataSet]:
-    for tag in tags:
-        if tag == PIXEL_DATA and data_set.fragments(tag):
-            yield data_set
-        for item in data_set.items(tag) if data_set.vr(tag) == b"SQ" else ():
-            yield from _images_in_fragments(item, item.tags)
+    return cost * sum(_size(image) for _, image in compressed_images(data_set, tags))
 
 
 def _size(image: DataSet) -> int:

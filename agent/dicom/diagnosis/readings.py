@@ -23,7 +23,7 @@ from agent.dicom.elements import (
     TEXT_VRS,
     swap,
 )
-from agent.dicom.headers import DEFAULT_LIMITS
+from agent.dicom.headers import DEFAULT_LIMITS, malformed
 from agent.dicom.signable import is_signable
 
 _ITEM = EXPLICIT_LITTLE_ENDIAN.item_header(ITEM, 0)[:4]
@@ -203,11 +203,15 @@ def _items_of_unknown_vr(length_and_value: memoryview) -> tuple[DataSet, ...]:
     """The items of a sequence that is stored without saying so: in implicit VR little endian (PS3.5 6.2.2, CP-246).
 
     Raises:
-        DicomError: They are no items.
+        DicomError: They are no items, or something hides in them that no signature covers.
     """
     # Under the tag of a sequence that the standard knows, the same bytes are read as items.
     data = IMPLICIT_LITTLE_ENDIAN.header(_ANY_SEQUENCE, b"SQ", 0)[:4] + bytes(length_and_value)
-    return tuple(DataSet(data, 0, len(data), IMPLICIT_LITTLE_ENDIAN, DEFAULT_LIMITS).items(_ANY_SEQUENCE))
+    found = DataSet(data, 0, len(data), IMPLICIT_LITTLE_ENDIAN, DEFAULT_LIMITS)
+    # The walk over the instance, which takes these bytes for a value, did not see it.
+    if found.survey.outline.hidden or found.survey.outline.nested_signatures:
+        raise malformed("A sequence of unknown VR holds what no signature covers.", "element-hidden")
+    return tuple(found.items(_ANY_SEQUENCE))
 
 
 def _swapped(vr: bytes, value: memoryview) -> bytes | memoryview:

@@ -23,11 +23,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
-from agent.dicom.claims import Meaning, claims_of, content_of
-from agent.dicom.content import IMAGE_TYPE
-from agent.dicom.coverage import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA
+from agent.dicom.claims import claims_of, content_of
 from agent.dicom.data_set import DataSet
-from agent.dicom.elements import PIXEL_DATA
+from agent.dicom.elements import ALL_PIXEL_DATA
 from agent.dicom.provenance.sources import StatedMac, StatedSignature, StatedSource, StatedSources, stated_sources
 from agent.dicom.report import Claim, ContentClass, Finding, InstanceReport, Outcome
 from agent.dicom.stored_instance import signature_items
@@ -38,7 +36,6 @@ from enroll.errors import ScansealError
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
 _UID_LIMIT = 64  # characters (PS3.5 9.1)
 _ORIGINS = frozenset((ContentClass.ORIGINAL, ContentClass.DERIVED, ContentClass.SYNTHETIC))
-_PIXELS = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
 _MOST_MACS = 16  # different ones of one source; each costs a hash of it
 
 
@@ -199,7 +196,7 @@ def source_node(report: InstanceReport, data_set: DataSet, standing_of: Standing
     ]
     covered = frozenset(tag for signature in speaking for tag in signature.coverage.covered)
     standing = standing_of(report)
-    if standing is NodeVerdict.VERIFIED and any(tag in data_set and tag not in covered for tag in _PIXELS):
+    if standing is NodeVerdict.VERIFIED and any(tag in data_set and tag not in covered for tag in ALL_PIXEL_DATA):
         standing = NodeVerdict.ORIGIN_NOT_COVERED
     return SourceNode(
         sop_instance_uid=report.sop_instance_uid,
@@ -303,8 +300,7 @@ def _found(uid: str, lookup: Lookup) -> tuple[_Instance, StatedSources]:
     proven = content_of(claim for claim in node.claims if claim.covered)
     if proven & _ORIGINS != content & _ORIGINS:
         instance.verdicts.add(NodeVerdict.ORIGIN_NOT_COVERED)
-    unclear = any(claim.tag == IMAGE_TYPE and claim.meaning == Meaning.UNKNOWN for claim in node.claims)
-    if (ContentClass.DERIVED in content or unclear) and not node.stated.sources:
+    if ContentClass.DERIVED in content and not node.stated.sources:
         instance.verdicts.add(NodeVerdict.NO_SOURCES)
     return instance, node.stated
 

@@ -7,13 +7,25 @@ from typing import Final
 from tests.support.attacks.editing import in_item, rewritten, with_nodes, with_unknown_vr, with_value, without
 from tests.support.attacks.images import derived_slice, phantom_slice, reference, slice_under_c_2
 from tests.support.attacks.registry import Attack, Dcmsign
+from tests.support.attacks.resigning import resigned
+from tests.support.attacks.signers import MODEL, OWNER, SERIAL, Signer, rsa_key, signer
+from tests.support.data_sets import code
+from tests.support.pki import name
 from tests.support.raw_dicom import Node, text
 
 WRONG = ("integrity: signature-wrong",)
 ABSENT = ("integrity: signed-element-absent",)
 UNREADABLE = ("integrity: signed-element-unsignable", "instance: attribute-unreadable")
 NOT_COVERED = ("coverage: element-not-covered",)
+FUNCTION = ("identity: function-mismatch",)
 IMAGE_TYPE, SYNTHETIC_DATA, SOURCE_IMAGE_SEQUENCE = 0x00080008, 0x0008001C, 0x00082112
+
+
+def _key_of(function: str) -> Signer:
+    """The scanner with its certificate for derived or synthetic images."""
+    names = {"ORGANIZATION_NAME": OWNER, "COMMON_NAME": f"{MODEL} {SERIAL}", "SERIAL_NUMBER": SERIAL}
+    return signer(key=rsa_key(SERIAL, 3072), subject=name(**names, ORGANIZATIONAL_UNIT_NAME=function))
+
 
 ATTACKS: Final = (
     Attack(
@@ -142,6 +154,31 @@ ATTACKS: Final = (
         ("instance: attribute-unreadable",),
         honest=slice_under_c_2,
         known=NOT_COVERED,
+    ),
+    Attack(
+        "derivation-key-signs-an-original-with-a-description",
+        "The key that signs processed images signs one that says it is an original, and describes a derivation.",
+        resigned(lambda: _key_of("derivation"), change=with_nodes(text(0x00082111, "ST", "denoised"))),
+        FUNCTION,
+        Dcmsign.ACCEPTS,
+    ),
+    Attack(
+        "derivation-key-signs-an-original-with-a-code",
+        "The same with the code of a derivation.",
+        resigned(lambda: _key_of("derivation"), change=with_nodes(code(0x00089215, "113072"))),
+        FUNCTION,
+        Dcmsign.ACCEPTS,
+    ),
+    Attack(
+        "synthesis-key-signs-an-original-with-a-contribution",
+        "The key that signs artificial images signs an original that is said not to be artificial, and names equipment "
+        "that made it so.",
+        resigned(
+            lambda: _key_of("synthesis"),
+            change=with_nodes(Node(0x0018A001, "SQ", items=((code(0x0040A170, "109100"),),))),
+        ),
+        FUNCTION,
+        Dcmsign.ACCEPTS,
     ),
     Attack(
         "original-passed-off-as-derived",

@@ -103,21 +103,28 @@ def revoked_scanner() -> Signer:
 
 
 @cache
+def time_ca() -> HospitalCa:
+    """The CA that everybody trusts for time stamps."""
+    return HospitalCa("Time CA")
+
+
+@cache
 def time_stamp_authority() -> Tsa:
     """The authority that everybody trusts."""
-    return new_tsa(HospitalCa("Time CA"))
+    return new_tsa(time_ca())
 
 
 @cache
 def trust() -> TrustMaterial:
     """What all files are judged by, honest and attacked ones."""
-    ca, old = hospital_ca(), weak_ca()
+    ca, old, time = hospital_ca(), weak_ca(), time_ca()
     return TrustMaterial(
         anchors=(ca.certificate,),
         intermediates=(old.certificate,),
         time_stamp_anchors=(time_stamp_authority().anchor,),
         revocation_lists=(
-            revocation_list(ca.name, ca.key, NOW, {_REVOKED_SERIAL: REVOKED_AT}),
+            revocation_list(ca.name, ca.key, NOW, {_REVOKED_SERIAL: REVOKED_AT}, expired_since=LONG_AGO),
             revocation_list(old.name, old.key, NOW),
+            revocation_list(time.name, time.key, NOW),
         ),
     )

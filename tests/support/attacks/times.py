@@ -19,10 +19,11 @@ from tests.support.attacks.signers import (
     foreign_ca,
     revoked_scanner,
     scanner,
+    time_ca,
 )
 from tests.support.pki import NOW
 from tests.support.raw_dicom import Node, text
-from tests.support.time_stamp_authority import Tsa, new_tsa
+from tests.support.time_stamp_authority import Tsa, TsaContent, new_tsa
 
 ACCEPTS = Dcmsign.ACCEPTS
 EXPIRED = "time: certificate-expired"
@@ -32,6 +33,11 @@ TIME_STAMP_TYPE, TIME_STAMP, DATE_TIME = 0x04000305, 0x04000310, 0x04000105
 @cache
 def _foreign_authority() -> Tsa:
     return new_tsa(foreign_ca())
+
+
+@cache
+def _expired_authority() -> Tsa:
+    return new_tsa(time_ca(), content=TsaContent(end=LONG_AGO + timedelta(days=1)))
 
 
 def _edited(data: bytes) -> bytes:
@@ -105,6 +111,14 @@ _STAMPED: Final = (
         "The same with a time stamp authority of one's own.",
         stamped(LONG_AGO, by=_foreign_authority),
         ("time: time-stamp-untrusted", EXPIRED),
+        honest=expired_slice,
+    ),
+    Attack(
+        "time-stamp-of-an-authority-dropped-from-the-list",
+        "The key of a time stamp authority was stolen and its certificate revoked; since that has expired, the "
+        "revocation list names it no more.",
+        stamped(LONG_AGO + timedelta(minutes=1), by=_expired_authority),
+        ("time: time-stamp-revocation-unknown", EXPIRED),
         honest=expired_slice,
     ),
     Attack(

@@ -13,10 +13,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enroll.csr import hardware_module_name
 from enroll.der import object_identifier
-from tests.support.attacks.editing import Change, in_signature, rewritten, with_nodes, with_value
+from tests.support.attacks.editing import Change, in_signature, one_after_the_other, rewritten, with_nodes, with_value
 from tests.support.attacks.registry import Attack, Dcmsign
-from tests.support.attacks.resigning import Who, resigned
+from tests.support.attacks.resigning import Who, resigned, stamped
 from tests.support.attacks.signers import (
+    LONG_AGO,
     MODEL,
     OWNER,
     SERIAL,
@@ -216,6 +217,17 @@ _NOT_GOOD_ANY_MORE: Final = (
         "The same, and the time of signing is set back to before the revocation.",
         resigned(revoked_scanner, at=NOW - timedelta(days=1_000)),
         ("chain: certificate-revoked",),
+    ),
+    Attack(
+        "certificate-revoked-and-dropped-from-the-list",
+        "The key was stolen and its certificate revoked; since that has expired, the revocation list, which has to "
+        "keep only what expired later (RFC 5280 3.3), names it no more. A time stamp proves a time before the expiry.",
+        one_after_the_other(
+            resigned(_odd(end=LONG_AGO - timedelta(days=30)), at=LONG_AGO - timedelta(days=60)),
+            stamped(LONG_AGO - timedelta(days=60)),
+        ),
+        ("chain: revocation-unknown",),
+        ACCEPTS,
     ),
     Attack(
         "certificate-for-encryption",
