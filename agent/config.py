@@ -72,6 +72,18 @@ class SigningSettings:
         "so.",
         default=MissingDeviceIdentity.WARN,
     )
+    images_per_second: int = option(
+        "How many images the scanner makes at most. Where the signing key is in a token, the agent measures the token "
+        'at its start and does not start if that is too slow: use key_store = "memory" then. 0: not measured.',
+        default=0,
+        unit="images per second",
+        at_least=0,
+        at_most=100_000,
+    )
+    require_hardware: bool = option(
+        "Whether the agent starts only if every key that signs lives in hardware, and never signs with another.",
+        default=False,
+    )
 
 
 @dataclass(frozen=True)

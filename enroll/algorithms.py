@@ -13,3 +13,10 @@ class KeyAlgorithm(StrEnum):
     RSA_4096 = "rsa-4096"
     P_256 = "p-256"
     P_384 = "p-384"
+
+
+class HmacAlgorithm(StrEnum):
+    """The kinds of secret that are made for message authentication (RFC 2104)."""
+
+    SHA256 = "hmac-sha256"
+    SHA384 = "hmac-sha384"

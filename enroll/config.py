@@ -33,6 +33,7 @@ def option(  # noqa: PLR0913 - one keyword for each thing to say of an option
     text: str,
     *,
     default: Any = dataclasses.MISSING,
+    default_factory: Any = dataclasses.MISSING,
     unit: str = "",
     at_least: int | None = None,
     at_most: int | None = None,
@@ -40,6 +41,8 @@ def option(  # noqa: PLR0913 - one keyword for each thing to say of an option
 ) -> Any:
     """Declare one option: what it means, its unit, its default and its bounds."""
     metadata = {"text": text, "unit": unit, "at_least": at_least, "at_most": at_most, "pattern": pattern}
+    if default_factory is not dataclasses.MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -78,6 +81,14 @@ class SoftwareStoreSettings:
 
 
 @dataclass(frozen=True)
+class TokenSettings:
+    """`[keystore.pkcs11.tokens.LABEL]`: one more token, with the label LABEL."""
+
+    pin_file: Path | None = option("File that holds the user PIN of this token.", default=None)
+    module: Path | None = option("PKCS#11 library of this token. Default: that of [keystore.pkcs11].", default=None)
+
+
+@dataclass(frozen=True)
 class Pkcs11StoreSettings:
     """`[keystore.pkcs11]`: a token, reached through p11-kit."""
 
@@ -88,6 +99,29 @@ class Pkcs11StoreSettings:
     token: str = option("Label of the token.", default="scanseal")
     pin_file: Path | None = option("File that holds the user PIN (a systemd credential fits).", default=None)
     sessions: int = option("Signatures at the same time through p11-kit-proxy.", default=2, at_least=1, at_most=64)
+    tokens: Mapping[str, TokenSettings] = option(
+        "More tokens, each in a table of its own: [keystore.pkcs11.tokens.LABEL] with pin_file and module.",
+        default_factory=dict,
+    )
+
+
+@dataclass(frozen=True)
+class TpmStoreSettings:
+    """`[keystore.tpm]`: a TPM 2.0, spoken to directly, which also attests its keys."""
+
+    tcti: str = option(
+        "How the TPM is reached, in the words of the TPM software stack.",
+        default="device:/dev/tpmrm0",
+        pattern=r"[^\x00-\x1f\x7f]{1,255}",
+    )
+    directory: Path | None = option(
+        "Where the wrapped keys lie; only this TPM can use them. Default: tpm/ below state_directory.", default=None
+    )
+    authorization_file: Path | None = option(
+        "File that holds the authorization value of all keys (a systemd credential fits): who has the wrapped key "
+        "and the TPM still needs it. Without it the store cannot be used.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +130,7 @@ class KeyStoreSettings:
 
     software: SoftwareStoreSettings = field(default_factory=SoftwareStoreSettings)
     pkcs11: Pkcs11StoreSettings = field(default_factory=Pkcs11StoreSettings)
+    tpm: TpmStoreSettings = field(default_factory=TpmStoreSettings)
 
 
 class StoreName(StrEnum):
@@ -103,20 +138,37 @@ class StoreName(StrEnum):
 
     SOFTWARE = "software"
     PKCS11 = "pkcs11"
+    TPM = "tpm"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True)
 class IdentitySettings:
     """`[identity.NAME]`: how the next key of an identity is made."""
 
-    key_store: StoreName = option("Store of new keys.", default=StoreName.SOFTWARE)
+    key_store: StoreName = option("Store of new keys.", default=StoreName.SOFTWARE, pattern=r"software|pkcs11|tpm")
     key_algorithm: KeyAlgorithm = option("Kind of new keys.", default=KeyAlgorithm.P_256)
+    token: str = option(
+        "Label of the token of new keys, where there are several. Empty: [keystore.pkcs11] token.", default=""
+    )
 
 
 @dataclass(frozen=True)
 class SigningIdentitySettings(IdentitySettings):
     """`[identity.NAME]`: how the next key of an identity that signs is made."""
 
+    key_store: StoreName = option(
+        "Store of new keys. memory: the agent makes the key in its own memory, where it is gone after key_lifetime or "
+        "with the process, and the device identity has it certified.",
+        default=StoreName.SOFTWARE,
+    )
+    key_lifetime: int = option(
+        "How long a key in memory signs; its certificate lives longer. The next key takes over in the last third.",
+        default=7,
+        unit="days",
+        at_least=1,
+        at_most=90,
+    )
     key_algorithm: KeyAlgorithm = option(
         "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072, pattern=r"rsa-.*"
     )
@@ -243,12 +295,10 @@ def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str
         if not isinstance(value, dict):
             raise ConfigurationError(f"{where} must be a table.", remedy=f"Write it as [{where}].")
         return read_settings(typing.cast("type[Any]", hint), value, f"[{where.replace('[', '').replace('] ', '.')}]")
+    if typing.get_origin(hint) is Mapping:
+        return _convert_tables(typing.get_args(hint)[1], value, where)
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise ConfigurationError(
-                f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].'
-            )
-        return tuple(value)
+        return _convert_list(value, where)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         choices = choices_of(hint, declared.metadata)
         if value not in choices:
@@ -262,6 +312,22 @@ def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str
             )
         return path
     return _checked(hint, value, declared, where)
+
+
+def _convert_list(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigurationError(
+            f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].'
+        )
+    return tuple(value)
+
+
+def _convert_tables(kind: type, value: Any, where: str) -> Any:
+    """Tables whose names the operator chooses."""
+    table = where.replace("[", "").replace("] ", ".")
+    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+        raise ConfigurationError(f"{where} must hold tables.", remedy=f"Write them as [{table}.NAME].")
+    return {name: read_settings(kind, entry, f"[{table}.{name}]") for name, entry in value.items()}
 
 
 def _checked(kind: type, value: Any, declared: dataclasses.Field[Any], where: str) -> Any:

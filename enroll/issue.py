@@ -232,10 +232,12 @@ class _Transaction:
             return None
 
     def _generate(self, now: datetime) -> PendingRequest:
-        self.stores.check(self.wanted.key_store)  # without a store there is no request, so none is written down
+        self.stores.check(
+            self.wanted.key_store, self.wanted.token
+        )  # without a store there is no request, so none is written down
         name = f"{self.identity}-{secrets.token_hex(8)}"
         planned = self.journal.write(PendingRequest(Step.PLANNED, name, "", self._asked, now))
-        uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm)
+        uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm, self.wanted.token)
         return self.journal.write(replace(planned, step=Step.GENERATED, key_uri=uri))
 
     def _abandon(self, pending: PendingRequest) -> None:

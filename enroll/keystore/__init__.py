@@ -2,32 +2,57 @@
 
     software:NAME                               encrypted PKCS#8 file
     pkcs11:token=...;object=...;id=...          key in a token (RFC 7512)
+    tpm:NAME                                    key of a TPM 2.0, wrapped by it
+    memory:NAME                                 key in the memory of this process
 
-Left out: `tpm:`, because a TPM is reached as a token through libtpm2_pkcs11; unencrypted key files, because they
-protect nothing; keys of a cloud service, because what signs images opens no network connection; keys that live in
-memory only, because no name leads to them after a restart.
+Left out: unencrypted key files, because they protect nothing; keys of a cloud service, because what signs images opens
+no network connection.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from enroll.algorithms import KeyAlgorithm
-from enroll.config import KeyStoreSettings, StoreName
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
 from enroll.errors import KeyStoreUnavailable, UnsupportedKey
-from enroll.keystore.base import KeyStore, PrivateKey, Protection, TlsKey, TlsKeyFiles
+from enroll.keystore.base import HmacKey, KeyStore, PrivateKey, Protection, TlsKey, TlsKeyFiles
+from enroll.keystore.memory import MemoryKeyStore
 from enroll.keystore.software import SoftwareKeyStore
+from enroll.keystore.tokenuri import TokenUri
 from enroll.statefile import StateFiles
 
 
-def _software(settings: KeyStoreSettings, state_directory: Path, files: StateFiles) -> KeyStore:
-    directory = settings.software.directory or state_directory / "keys"
-    return SoftwareKeyStore(directory, settings.software.passphrase_file, files)
+def open_store(
+    name: StoreName, settings: KeyStoreSettings, state_directory: Path, files: StateFiles, token: str = ""
+) -> KeyStore:
+    """A key store.
+
+    Args:
+        name: Which.
+        settings: `[keystore]`.
+        state_directory: Where key files lie if the settings name no other place.
+        files: Reads secrets, writes key files.
+        token: Label of the token, for PKCS#11; empty for the one that `[keystore.pkcs11]` names.
+
+    Raises:
+        KeyStoreUnavailable: The package that it needs is not installed, or no such token is configured.
+    """
+    match name:
+        case StoreName.SOFTWARE:
+            directory = settings.software.directory or state_directory / "keys"
+            return SoftwareKeyStore(directory, settings.software.passphrase_file, files)
+        case StoreName.PKCS11:
+            return _open_token(_settings_of_token(settings.pkcs11, token), files)
+        case StoreName.TPM:
+            return _open_tpm(settings, state_directory, files)
+        case StoreName.MEMORY:
+            return MemoryKeyStore()
 
 
-def _pkcs11(settings: KeyStoreSettings, _state_directory: Path, files: StateFiles) -> KeyStore:
+def _open_token(settings: Pkcs11StoreSettings, files: StateFiles) -> KeyStore:
     try:
         # python-pkcs11 is an optional extra, and a process without a token need not load it.
         from enroll.keystore.pkcs11 import Pkcs11KeyStore  # noqa: PLC0415
@@ -35,13 +60,31 @@ def _pkcs11(settings: KeyStoreSettings, _state_directory: Path, files: StateFile
         raise KeyStoreUnavailable(
             "The token cannot be used: python-pkcs11 is not installed.", remedy="Run: pip install 'scanseal[pkcs11]'"
         ) from error
-    return Pkcs11KeyStore(settings.pkcs11, files)
+    return Pkcs11KeyStore(settings, files)
 
 
-KEY_STORES: Mapping[str, Callable[[KeyStoreSettings, Path, StateFiles], KeyStore]] = {
-    "software": _software,
-    "pkcs11": _pkcs11,
-}
+def _open_tpm(settings: KeyStoreSettings, state_directory: Path, files: StateFiles) -> KeyStore:
+    try:
+        # tpm2-pytss is an optional extra, and needs the TPM software stack.
+        from enroll.keystore.tpm import TpmKeyStore  # noqa: PLC0415
+    except ImportError as error:
+        raise KeyStoreUnavailable(
+            "The TPM cannot be used: tpm2-pytss is not installed.", remedy="Run: pip install 'scanseal[tpm]'"
+        ) from error
+    return TpmKeyStore(settings.tpm, settings.tpm.directory or state_directory / "tpm", files)
+
+
+def _settings_of_token(settings: Pkcs11StoreSettings, label: str) -> Pkcs11StoreSettings:
+    if label in ("", settings.token):
+        return settings
+    if label not in settings.tokens:
+        raise KeyStoreUnavailable(
+            f"No token {label} is configured.", remedy=f"Add [keystore.pkcs11.tokens.{label}], or correct the label."
+        )
+    other = settings.tokens[label]
+    return dataclasses.replace(
+        settings, token=label, pin_file=other.pin_file, module=other.module or settings.module, tokens={}
+    )
 
 
 class KeyStores:
@@ -59,20 +102,28 @@ class KeyStores:
         self._settings = settings
         self._state_directory = state_directory
         self._files = files
-        self._opened: dict[str, KeyStore] = {}
+        self._opened: dict[tuple[StoreName, str], KeyStore] = {}
         self._guard = threading.Lock()
 
-    def check(self, store: StoreName) -> None:
+    def check(self, store: StoreName, token: str = "") -> None:
         """Find out whether `store` can be used; see `KeyStore.check`."""
-        self._store(store).check()
+        self._store(store, token).check()
 
-    def generate(self, store: StoreName, name: str, algorithm: KeyAlgorithm) -> str:
+    def generate(self, store: StoreName, name: str, algorithm: KeyAlgorithm, token: str = "") -> str:
         """Make a key in `store` and return its URI; see `KeyStore.generate`."""
-        return self._store(store).generate(name, algorithm)
+        return self._store(store, token).generate(name, algorithm)
+
+    def generate_secret(self, store: StoreName, name: str, algorithm: HmacAlgorithm, token: str = "") -> str:
+        """Make a secret in `store` and return its URI; see `KeyStore.generate_secret`."""
+        return self._store(store, token).generate_secret(name, algorithm)
 
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
         return self._store_of(uri).load(uri)
+
+    def load_secret(self, uri: str) -> HmacKey:
+        """The secret that `uri` names; see `KeyStore.load_secret`."""
+        return self._store_of(uri).load_secret(uri)
 
     def protection(self, uri: str) -> Protection:
         """Where the key that `uri` names really lives."""
@@ -97,12 +148,16 @@ class KeyStores:
         return store.tls_key_file(uri)
 
     def list(self) -> tuple[str, ...]:
-        """The URIs of our keys in every store that has its secret configured."""
+        """The URIs of our keys in every store that has its secret configured, and in memory."""
+        settings = self._settings
         secrets = {
-            StoreName.SOFTWARE: self._settings.software.passphrase_file,
-            StoreName.PKCS11: self._settings.pkcs11.pin_file,
+            (StoreName.SOFTWARE, ""): settings.software.passphrase_file,
+            (StoreName.PKCS11, ""): settings.pkcs11.pin_file,
+            **{(StoreName.PKCS11, label): token.pin_file for label, token in settings.pkcs11.tokens.items()},
+            (StoreName.TPM, ""): settings.tpm.authorization_file,
         }
-        return tuple(uri for name, secret in secrets.items() if secret for uri in self._store(name).list())
+        places = [place for place, secret in secrets.items() if secret]
+        return tuple(uri for place in (*places, (StoreName.MEMORY, "")) for uri in self._store(*place).list())
 
     def close(self) -> None:
         """Release all stores; keys handed out before may stop working."""
@@ -113,13 +168,17 @@ class KeyStores:
 
     def _store_of(self, uri: str) -> KeyStore:
         scheme, _, _ = uri.partition(":")
-        if scheme not in KEY_STORES:
+        if scheme not in list(StoreName):
             # The URI is not repeated: what cannot be understood may hold a PIN.
-            raise UnsupportedKey("No key store handles this key URI.", remedy=f"Schemes: {', '.join(KEY_STORES)}.")
-        return self._store(scheme)
+            raise UnsupportedKey("No key store handles this key URI.", remedy=f"Schemes: {', '.join(StoreName)}.")
+        store = StoreName(scheme)
+        return self._store(store, TokenUri.parse(uri).token if store is StoreName.PKCS11 else "")
 
-    def _store(self, scheme: str) -> KeyStore:
+    def _store(self, store: StoreName, token: str = "") -> KeyStore:
+        if token == self._settings.pkcs11.token:
+            token = ""  # one login, whether or not it is called by its name
         with self._guard:
-            if scheme not in self._opened:
-                self._opened[scheme] = KEY_STORES[scheme](self._settings, self._state_directory, self._files)
-            return self._opened[scheme]
+            if (store, token) not in self._opened:
+                opened = open_store(store, self._settings, self._state_directory, self._files, token)
+                self._opened[store, token] = opened
+            return self._opened[store, token]

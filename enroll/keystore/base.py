@@ -1,7 +1,8 @@
 """What every key store offers.
 
 A store hands out keys that *are* `cryptography` private keys, so everything that takes such a key (requests,
-certificates, CMS) works with a key in a token as well. URIs name keys: `software:`, `pkcs11:` (RFC 7512).
+certificates, CMS) works with a key in a token as well. URIs name keys: `software:`, `pkcs11:` (RFC 7512), `tpm:` and
+`memory:`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import KeyStoreError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -29,6 +30,17 @@ class Protection(StrEnum):
     HARDWARE = "hardware"
     MEMORY = "memory"
     SOFTWARE = "software"
+
+
+class HmacKey(Protocol):
+    """A secret that authenticates messages and stays in its store."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The HMAC over `data` (RFC 2104), of the full length of its hash.
+
+        Raises:
+            KeyStoreError: The store cannot compute it.
+        """
 
 
 class KeyStore(Protocol):
@@ -58,11 +70,22 @@ class KeyStore(Protocol):
             KeyStoreError: The store cannot be used.
         """
 
+    def generate_secret(self, name: str, algorithm: HmacAlgorithm) -> str:
+        """Make a secret for message authentication that never leaves the store; see `generate`."""
+
+    def load_secret(self, uri: str) -> HmacKey:
+        """The secret that `uri` names.
+
+        Raises:
+            KeyNotFound: No such secret; a private key is none.
+            KeyStoreError: The store cannot be used.
+        """
+
     def protection(self, uri: str) -> Protection:
-        """Where the key really lives; never better than what the store can show."""
+        """Where the key or secret really lives; never better than what the store can show."""
 
     def list(self) -> tuple[str, ...]:
-        """The URIs of all keys of this store, sorted."""
+        """The URIs of all keys and secrets of this store, sorted."""
 
     def destroy(self, uri: str) -> None:
         """Remove the key for good; nothing happens where there is none."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import (
 )
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import KeyStoreError, UnsupportedKey
 from enroll.keystore.base import PrivateKey, PublicKey
 
@@ -37,6 +37,10 @@ RSA_EXPONENT = 65537
 CURVES: Mapping[KeyAlgorithm, ec.EllipticCurve] = {
     KeyAlgorithm.P_256: ec.SECP256R1(),
     KeyAlgorithm.P_384: ec.SECP384R1(),
+}
+HMAC_HASHES: Mapping[HmacAlgorithm, hashes.HashAlgorithm] = {
+    HmacAlgorithm.SHA256: hashes.SHA256(),
+    HmacAlgorithm.SHA384: hashes.SHA384(),
 }
 
 Bytes: TypeAlias = bytes | bytearray | memoryview

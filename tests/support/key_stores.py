@@ -8,8 +8,8 @@ from itertools import count
 from pathlib import Path
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.config import KeyStoreSettings, SoftwareStoreSettings
-from enroll.keystore import KEY_STORES
+from enroll.config import KeyStoreSettings, SoftwareStoreSettings, StoreName
+from enroll.keystore import open_store
 from enroll.keystore.base import KeyStore, PrivateKey
 from enroll.statefile import StateFiles
 from tests.support.softhsm import SoftHsm
@@ -64,7 +64,7 @@ def secret_file(path: Path, secret: str) -> Path:
 def software(directory: Path) -> Backend:
     def make(passphrase_file: Path) -> KeyStore:
         settings = KeyStoreSettings(SoftwareStoreSettings(directory / "keys", passphrase_file))
-        return KEY_STORES["software"](settings, directory, StateFiles())
+        return open_store(StoreName.SOFTWARE, settings, directory, StateFiles())
 
     hostile = ("software:../keys/x", "software:/etc/passwd", "software:a/b", "software:.", "software:a\0b", "software:")
     right = secret_file(directory / "right", "the-right-passphrase")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from enroll.config import KeyStoreSettings, Pkcs11StoreSettings
-from enroll.keystore import KEY_STORES
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
+from enroll.keystore import open_store
 from enroll.keystore.base import KeyStore
 from enroll.statefile import StateFiles
 
@@ -53,7 +53,7 @@ class SoftHsm:
     def store(self, module: Path, token: str, pin_file: Path | None = None, sessions: int = 2) -> KeyStore:
         """A key store on one of the tokens."""
         settings = Pkcs11StoreSettings(module, token, pin_file or self.pin_file, sessions)
-        return KEY_STORES["pkcs11"](KeyStoreSettings(pkcs11=settings), self.directory, StateFiles())
+        return open_store(StoreName.PKCS11, KeyStoreSettings(pkcs11=settings), self.directory, StateFiles())
 
 
 @cache
