@@ -37,11 +37,13 @@ class DigestSignature:
         signature: RSASSA-PKCS1-v1_5.
         certificate: DER of the certificate that verifies it.
         key_generation: Number of the generation of the identity that signed.
+        protection: Where its key lives: "hardware", "memory" or "software"; empty where the agent does not say.
     """
 
     signature: bytes
     certificate: bytes = field(repr=False)
     key_generation: int
+    protection: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class InstanceSplice:
         sop_instance_uid: Of the instance.
         key_generation: Number of the generation of the identity that signed.
         warnings: Codes of what somebody should know, although it was signed.
+        protection: Where its key lives: "hardware", "memory" or "software"; empty where the agent does not say.
     """
 
     edits: tuple[Edit, ...] = field(repr=False)
@@ -61,6 +64,7 @@ class InstanceSplice:
     sop_instance_uid: str
     key_generation: int
     warnings: tuple[str, ...] = ()
+    protection: str = ""
 
 
 class SigningClient:
@@ -122,6 +126,7 @@ class SigningClient:
                 signature=_binary(answer["signature"]),
                 certificate=_binary(answer["certificate"]),
                 key_generation=_number(answer["key_generation"]),
+                protection=_text(answer.get("protection", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise invalid("not the signature of a digest") from error
@@ -154,6 +159,7 @@ class SigningClient:
                 sop_instance_uid=_text(answer["sop_instance_uid"]),
                 key_generation=_number(answer["key_generation"]),
                 warnings=tuple(_text(warning) for warning in answer["warnings"]),
+                protection=_text(answer.get("protection", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise invalid("not a splice") from error

@@ -5,6 +5,8 @@ ScansealError
 ├── SigningError            the agent cannot sign now, or may not for this caller
 │   ├── NotEnrolled         service: no certificate yet
 │   ├── RoleNotAllowed      the operator: [roles] does not name this caller
+│   ├── AwaitingCertificate nobody: a key in memory was made, and its certificate is asked for
+│   ├── KeyRefused          service: the key is not in hardware, or its token is too slow
 │   └── CertificateNotUsable  service: expired, or the clock is wrong
 ├── PolicyError             the archive owner: the policy file is wrong; `line` says where
 ├── RequestRefused          whoever wrote the calling software: this is not the socket protocol
@@ -44,8 +46,20 @@ class RoleNotAllowed(SigningError):
     code = "role-not-allowed"
 
 
+class AwaitingCertificate(SigningError):
+    """The key in memory has no certificate yet; it comes without anybody's doing."""
+
+    code = "awaiting-certificate"
+
+
+class KeyRefused(SigningError):
+    """The key is not what `[signing]` demands; `code` says why."""
+
+    code = "hardware-required"
+
+
 class CertificateNotUsable(SigningError):
-    """The certificate has expired or is not valid yet."""
+    """The certificate has expired or is not valid yet, or the time in which its key may sign is over."""
 
     code = "certificate-expired"
 

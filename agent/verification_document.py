@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from agent.dicom.elements import tag_name
 from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.provenance.text import provenance_json
-from agent.dicom.report import Coverage, Fact, Finding, InstanceReport, SignatureReport
+from agent.dicom.report import Coverage, Fact, Finding, InstanceReport, KeyUsagePeriod, SignatureReport
 from agent.policy.judgement import Judgement
 from enroll.certificates import name_text
 
@@ -116,6 +116,7 @@ def _signature(report: SignatureReport) -> dict[str, Any]:
             "trusted": _time(time.trusted),
             "authority": time.authority,
             "authority_path": [_certificate(link) for link in time.authority_path],
+            "key_usage_period": _period(time.key_usage_period),
         },
         "chain": {
             **_fact(chain),
@@ -170,6 +171,10 @@ def _certificate(certificate: x509.Certificate) -> dict[str, Any]:
         "not_after": _time(certificate.not_valid_after_utc),
         "sha256": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
     }
+
+
+def _period(period: KeyUsagePeriod | None) -> dict[str, str | None] | None:
+    return {"not_before": _time(period.not_before), "not_after": _time(period.not_after)} if period else None
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -6,6 +6,7 @@ import base64
 import os
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -84,6 +85,28 @@ def alternative_names(
         return tuple(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return ()
+
+
+def private_key_usage_period(
+    certificate: x509.Certificate | x509.CertificateSigningRequest,
+) -> tuple[datetime | None, datetime | None] | None:
+    """First and last moment when the private key may sign (RFC 3280 4.2.1.4); None where nothing is said of it.
+
+    One of the two may be missing, never both.
+
+    Raises:
+        ValueError: The extensions cannot be parsed, or the end is before the beginning; or another of `PARSE_ERRORS`.
+    """
+    try:
+        period = certificate.extensions.get_extension_for_class(x509.PrivateKeyUsagePeriod).value
+    except x509.ExtensionNotFound:
+        return None
+    return _in_utc(period.not_before), _in_utc(period.not_after)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """What `cryptography` read: in UTC, without saying so."""
+    return moment and moment.replace(tzinfo=UTC)
 
 
 def check_pair(key: PrivateKey, certificate: x509.Certificate) -> None:

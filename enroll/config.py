@@ -209,6 +209,28 @@ class EstSettings:
 
 
 @dataclass(frozen=True)
+class AttestationSettings:
+    """`[attestation]`: who certifies that keys of this scanner are in its TPM or its token (docs/attestation.md)."""
+
+    url: str = option(
+        "Address of the attestation CA. Needed only when the scanner is made or its TPM is replaced.",
+        default="",
+        pattern=r"(|https://[^\s/?#@]+)/?",
+    )
+    anchor_file: Path | None = option(
+        "File (PEM or DER) with the root of the attestation CA. The server and all evidence must lead to it.",
+        default=None,
+    )
+    username: str = option(
+        "User name of the factory line (HTTP Basic); without a colon.",
+        default="",
+        pattern=r"[^\x00-\x1f\x7f:]{0,255}",
+    )
+    password_file: Path | None = option("File that holds the password of the factory line.", default=None)
+    timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
+
+
+@dataclass(frozen=True)
 class EnrollSettings:
     """Everything that enrollment and renewal need."""
 
@@ -219,6 +241,7 @@ class EnrollSettings:
     keystore: KeyStoreSettings = field(default_factory=KeyStoreSettings)
     identity: IdentitiesSettings = field(default_factory=IdentitiesSettings)
     est: EstSettings = field(default_factory=EstSettings)
+    attestation: AttestationSettings = field(default_factory=AttestationSettings)
 
 
 def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:

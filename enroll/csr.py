@@ -4,9 +4,13 @@
     build(key, request)  ->  subject CN="Example CT 1234" serialNumber="1234"
                              keyUsage digitalSignature (critical), extendedKeyUsage documentSigning
                              subjectAltName hardwareModuleName {model, 1234}
+                             unstructuredName "key protection: software"
 
 What is made from images, or by a model, is signed with keys of its own, whose certificates say so in the
 organizational unit: OU="derivation" or OU="synthesis".
+
+The attribute unstructuredName (RFC 2985 5.4.1) says where the key lives, "hardware", "memory" or "software", for CAs
+that grant by that (ADR 22). It is the device's own word; attestation proves it.
 
 What is left out on purpose: the organization. In a certificate of the owner it names the owner, and it is the
 owner's CA that knows its name. Patients and staff are never named.
@@ -14,7 +18,9 @@ owner's CA that knows its name. Patients and staff are never named.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from cryptography import x509
@@ -23,14 +29,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from enroll import der
-from enroll.certificates import alternative_names
+from enroll.certificates import PARSE_ERRORS, alternative_names, private_key_usage_period
 from enroll.config import DeviceSettings
-from enroll.keystore.base import PrivateKey
+from enroll.keystore.base import PrivateKey, Protection
 
 # RFC 9336; cryptography has no constant for it.
 DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # RFC 4108 section 5: the SAN otherName that names a device by type and serial number.
 HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
+UNSTRUCTURED_NAME = NameOID.UNSTRUCTURED_NAME
 DIGITAL_SIGNATURE = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
@@ -42,6 +49,8 @@ DIGITAL_SIGNATURE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+_ATTRIBUTES = ["1.2.840.113549.1.9.14", UNSTRUCTURED_NAME.dotted_string]  # RFC 2985 5.4.2: extensionRequest
+_MARKER = "key protection: "
 _COMMON_NAME_LIMIT = 64  # characters; ub-common-name of RFC 5280 appendix A.1
 
 
@@ -114,7 +123,12 @@ def hardware_module_name(hardware_type: str, serial_number: str) -> x509.OtherNa
 
 
 def build(
-    key: PrivateKey, request: CertificateRequest, renews: x509.Certificate | None = None
+    key: PrivateKey,
+    request: CertificateRequest,
+    renews: x509.Certificate | None = None,
+    usage_period: tuple[datetime, datetime] | None = None,
+    *,
+    protection: Protection = Protection.SOFTWARE,
 ) -> x509.CertificateSigningRequest:
     """Sign a request with the key that it asks a certificate for.
 
@@ -123,17 +137,80 @@ def build(
         request: What is asked for.
         renews: A certificate whose subject and alternative names are repeated to the letter, what the CA added
             to them included (RFC 7030 4.2.2).
+        usage_period: First and last moment when the key will sign, where the certificate is to outlive it (RFC 3280
+            4.2.1.4). In whole seconds.
+        protection: Where the key lives; without better knowledge the least.
 
     Raises:
         KeyStoreError: The key's store refused to sign.
     """
-    builder = x509.CertificateSigningRequestBuilder(request.subject if renews is None else renews.subject)
-    builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([request.usage.extended_key_usage]), critical=False)
+    subject = request.subject if renews is None else renews.subject
     names = request.alternative_names if renews is None else alternative_names(renews)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    builder = x509.CertificateSigningRequestBuilder(subject)
+    for extension, critical in _extensions(request.usage, names, usage_period):
+        builder = builder.add_extension(extension, critical)
+    builder = builder.add_attribute(UNSTRUCTURED_NAME, _marker(protection))
     return builder.sign(key, _hash_for(key))
+
+
+def stated_protection(signed: x509.CertificateSigningRequest) -> Protection | None:
+    """Where the key of a request lives by its own account; None where it does not say.
+
+    Raises:
+        ValueError: What it says is none of the three; or another of `PARSE_ERRORS`.
+    """
+    names = [attribute.value for attribute in signed.attributes if attribute.oid == UNSTRUCTURED_NAME]
+    stated = [name.decode("ascii") for name in names if name.startswith(_MARKER.encode("ascii"))]
+    if len(stated) > 1:
+        raise ValueError("stated more than once")
+    return Protection(stated[0].removeprefix(_MARKER)) if stated else None
+
+
+def difference(signed: x509.CertificateSigningRequest, request: CertificateRequest, protection: Protection) -> str:
+    """Which parts of a request are not those that `build` makes; empty where all are. Key and usage period may be any.
+
+    Args:
+        signed: Made by whoever holds the key.
+        request: What is to be asked for.
+        protection: Where such a key lives.
+    """
+    try:
+        wanted = _extensions(request.usage, request.alternative_names, private_key_usage_period(signed))
+        stated = [(extension.value, extension.critical) for extension in signed.extensions]
+        attributes = list(signed.attributes)
+        marker = x509.Attribute(UNSTRUCTURED_NAME, _marker(protection))
+        same = {
+            "subject": signed.subject.public_bytes() == request.subject.public_bytes(),
+            "extensions": _encoded(stated) == _encoded(wanted),
+            # The marker and one request for extensions; in a second one nobody would have looked.
+            "attributes": sorted(a.oid.dotted_string for a in attributes) == _ATTRIBUTES and marker in attributes,
+        }
+    except PARSE_ERRORS:
+        return "what it asks for cannot be read"
+    return ", ".join(part for part, is_same in same.items() if not is_same)
+
+
+def _marker(protection: Protection) -> bytes:
+    return f"{_MARKER}{protection}".encode("ascii")
+
+
+def _extensions(
+    usage: Usage, names: Sequence[x509.GeneralName], usage_period: tuple[datetime | None, datetime | None] | None
+) -> list[tuple[x509.ExtensionType, bool]]:
+    """The extensions of a request, each with whether it is critical."""
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (DIGITAL_SIGNATURE, True),
+        (x509.ExtendedKeyUsage([usage.extended_key_usage]), False),
+    ]
+    if names:
+        extensions.append((x509.SubjectAlternativeName(names), False))
+    if usage_period is not None:
+        extensions.append((x509.PrivateKeyUsagePeriod(*usage_period), False))
+    return extensions
+
+
+def _encoded(extensions: Iterable[tuple[x509.ExtensionType, bool]]) -> list[tuple[str, bytes, bool]]:
+    return [(value.oid.dotted_string, value.public_bytes(), critical) for value, critical in extensions]
 
 
 def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:

@@ -13,6 +13,7 @@
     │   └── UnsupportedKey
     ├── EnrollerBusy             nobody: another enrollment is running, try again when it is over
     ├── TimeStampError           the time stamp authority: no token, or one that does not prove a time
+    ├── EvidenceRefused          whoever shows evidence of where a key lives: it does not prove it
     └── EnrollmentError
         ├── ServerUnreachable    the network or the CA's host
         ├── ProtocolViolation    the CA's software: the answer is not what the protocol allows
@@ -118,6 +119,12 @@ class TimeStampError(ScansealError):
     """A time stamp authority gave no token, or there is one that does not prove a time; `code` says why."""
 
     code = "time-stamp-refused"
+
+
+class EvidenceRefused(ScansealError):
+    """Evidence does not prove what it is shown for; `code` says which check failed."""
+
+    code = "evidence-refused"
 
 
 class EnrollmentError(ScansealError):

@@ -5,7 +5,7 @@
                                          key.uri           the name of its key in a key store
                                          meta.json         how and when it came
     identities/<name>/current -> generations/<NNNN>        one atomic rename decides
-    identities/<name>/pending/                             a request under way, see `enroll.journal`
+    identities/<name>/pending/                             a request under way, see `enroll.journal` and `enroll.offer`
 
 A generation is written completely before `current` leads to it and never changed afterwards, so a reader needs no
 lock and sees one matching pair at any time. Numbers are never used twice.
@@ -26,6 +26,7 @@ from enroll.certificates import pem, read_certificates
 from enroll.errors import EnrollerBusy
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
+from enroll.offer import Offer, read_offer
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles, unreadable
 from enroll.trust import VerifiedCertificate
@@ -146,6 +147,14 @@ class IdentityStore:
     def journal(self, name: IdentityName) -> Journal:
         """The journal of a request under way."""
         return Journal(self.directory(name) / "pending", self._files)
+
+    def offer(self, name: IdentityName) -> Offer | None:
+        """What the keyholder offers; None where there is nothing.
+
+        Raises:
+            StateError: It is damaged; see `read_offer`.
+        """
+        return read_offer(self.directory(name) / "pending", self._files)
 
     def commit(  # noqa: PLR0913 - everything a generation is made of
         self,

@@ -12,10 +12,15 @@ The generation in use is not touched before the commit. After a crash, a 202 or 
 with the same key. It begins anew, and destroys the unused key, where the CA or `enroll.trust` refused, where something
 else is asked for by now, where the key is lost or damaged, and after `PENDING_LIFETIME`. A token that is away or a PIN
 that is refused ends the run instead: that can be put right, and the request goes on.
+
+A key in memory is the keyholder's (`enroll.offer`): there is nothing to generate, and no pair to try, because whoever
+signed the request has the key. The run begins with what is offered now. A request under way for another key is
+forgotten; the process that held it has ended.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
@@ -25,9 +30,9 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from enroll.certificates import check_pair
+from enroll.certificates import check_pair, private_key_usage_period, public_key_info
 from enroll.clock import Clock
-from enroll.config import EnrollSettings, IdentitySettings
+from enroll.config import EnrollSettings, IdentitySettings, SigningIdentitySettings, StoreName
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import (
     CertificateRefused,
@@ -41,11 +46,12 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.flows.base import LONGEST_WAIT, Enrollment, Flow, Pending, Refused
+from enroll.flows.base import LONGEST_WAIT, Enrollment, Flow, OfferedEnrollment, Pending, Refused
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
-from enroll.keystore.base import PrivateKey
+from enroll.keystore.base import Protection
+from enroll.offer import Offer, check_offer
 from enroll.trust import VerifiedCertificate, check_issued, names_kept
 
 PENDING_LIFETIME = timedelta(days=30)
@@ -53,7 +59,28 @@ PENDING_LIFETIME = timedelta(days=30)
 _LOG = logging.getLogger(__name__)
 
 _Certificates = tuple[x509.Certificate, ...]
+_Asking = Enrollment | OfferedEnrollment
 _Answer = tuple[_Certificates, _Certificates]  # issued, intermediates
+
+
+@dataclass(frozen=True)
+class NotAsked:
+    """Nothing was done: the key of this identity is made by the agent, which has not asked for a certificate."""
+
+
+def made_by_agent(identity: IdentityName, settings: EnrollSettings) -> bool:
+    """Whether the agent makes the keys of an identity, in its memory, and asks for their certificates."""
+    _, wanted = _owned(identity, settings)
+    return wanted.key_store is StoreName.MEMORY
+
+
+def waiting_offer(identity: IdentityName, identities: IdentityStore, now: datetime) -> Offer | None:
+    """The offer that waits for its certificate; None where there is none, or nothing left to do for it.
+
+    Raises:
+        StateError: It is damaged.
+    """
+    return _waiting(identities.offer(identity), _readable(identity, identities), now)
 
 
 def issue(  # noqa: PLR0913 - the parts of a running enroller
@@ -65,11 +92,12 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     flow: Flow,
     anchors: Sequence[x509.Certificate],
     clock: Clock,
-) -> Generation | Pending:
+) -> Generation | Pending | NotAsked:
     """Get a new key and certificate for an identity, or go on with a request that is under way.
 
     Returns:
-        The generation that is in use now; or when to come back, where the CA has not decided yet.
+        The generation that is in use now; or when to come back, where the CA has not decided yet; or that a key of the
+        agent is what it takes, and none is offered.
 
     Raises:
         EnrollerBusy: Another process is enrolling.
@@ -78,6 +106,14 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         StateError: The disk refused; the generation before is still in use.
         ConfigurationError: This identity is not enrolled by its owner.
     """
+    usage, wanted = _owned(identity, settings)
+    request = CertificateRequest.for_device(settings.device, usage)
+    with identities.lock():
+        journal = identities.journal(identity)
+        return _Transaction(identity, wanted, request, stores, identities, journal, flow, tuple(anchors), clock).run()
+
+
+def _owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, IdentitySettings]:
     owned: dict[IdentityName, tuple[Usage, IdentitySettings]] = {
         IdentityName.DEVICE: (Usage.DEVICE, settings.identity.device),
         IdentityName.SIGNING: (Usage.SIGNING, settings.identity.signing),
@@ -86,11 +122,23 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     }
     if identity not in owned:
         raise ConfigurationError(f"{identity} comes from the vendor.", remedy=f"Enroll one of: {', '.join(owned)}.")
-    usage, wanted = owned[identity]
-    request = CertificateRequest.for_device(settings.device, usage)
-    with identities.lock():
-        journal = identities.journal(identity)
-        return _Transaction(identity, wanted, request, stores, identities, journal, flow, tuple(anchors), clock).run()
+    return owned[identity]
+
+
+def _waiting(offer: Offer | None, current: Generation | None, now: datetime) -> Offer | None:
+    return None if offer is None or offer.is_over(current.certificate if current else None, now) else offer
+
+
+def _readable(identity: IdentityName, identities: IdentityStore) -> Generation | None:
+    """The generation in use; None where there is none that can be read."""
+    try:
+        return identities.current(identity)
+    except StateUnreadable:
+        raise
+    except StateError as error:
+        # Enrolling again is the way out of a damaged identity, so it must not stop here.
+        _LOG.warning("The identity %s cannot be read and is enrolled anew: %s", identity, error.what)
+        return None
 
 
 @dataclass(frozen=True)
@@ -105,29 +153,36 @@ class _Transaction:
     anchors: tuple[x509.Certificate, ...]
     clock: Clock
 
-    def run(self) -> Generation | Pending:
+    def run(self) -> Generation | Pending | NotAsked:
         now = self.clock.now()
-        current = self._current()
+        current = _readable(self.identity, self.identities)
         pending = self._journaled()
         if pending and current and pending.key_uri == current.key_uri:
             # The run before ended between commit and clean-up.
             self.journal.clear()
-            return current
-        key = self._key_to_go_on_with(pending, now) if pending else None
-        if pending and key is None:
+            if self.wanted.key_store is not StoreName.MEMORY:
+                return current
+            pending = None
+        offer = self._offer(current, now)
+        if offer is None and self.wanted.key_store is StoreName.MEMORY:
+            if pending:
+                self._abandon(pending)
+            return NotAsked()
+        asking = self._going_on(pending, offer, current, now) if pending else None
+        if pending and asking is None:
             self._abandon(pending)
-        if pending and key is not None:
+        if pending and asking is not None:
             if pending.until and now < pending.until <= now + LONGEST_WAIT:
                 return Pending(pending.until, pending.reason)
-            return self._finish(pending, key, current)
-        pending = self._generate(now)
-        return self._finish(pending, self.stores.load(pending.key_uri), current)
+            return self._finish(pending, asking, current)
+        pending = self._taken(offer, now) if offer else self._generate(now)
+        return self._finish(pending, self._asking(pending, offer, current), current)
 
-    def _finish(self, pending: PendingRequest, key: PrivateKey, current: Generation | None) -> Generation | Pending:
+    def _finish(self, pending: PendingRequest, asking: _Asking, current: Generation | None) -> Generation | Pending:
         in_use = current.certificate if current else None
         issued = self._issued_before(pending)
         if issued is None:
-            answer = self._ask(pending, key, in_use)
+            answer = self._ask(pending, asking)
             if isinstance(answer, Pending):
                 return answer
             issued = answer
@@ -135,24 +190,24 @@ class _Transaction:
             verified = check_issued(
                 *issued,
                 self.anchors,
-                public_key=key.public_key(),
+                public_key=asking.public_key,
                 request=self.request,
                 now=self.clock.now(),
                 in_use=in_use,
+                usage_period=None if isinstance(asking, Enrollment) else private_key_usage_period(asking.signed),
             )
-            check_pair(key, verified.certificate)
+            if isinstance(asking, Enrollment):
+                check_pair(asking.key, verified.certificate)
         except (CertificateRefused, KeyMismatch):
             self._abandon(pending)
             raise
         self.journal.write(replace(pending, step=Step.VERIFIED))
-        return self._commit(pending.key_uri, verified, current)
+        return self._commit(pending.key_uri, asking.protection, verified, current)
 
-    def _ask(self, pending: PendingRequest, key: PrivateKey, in_use: x509.Certificate | None) -> _Answer | Pending:
+    def _ask(self, pending: PendingRequest, asking: _Asking) -> _Answer | Pending:
         intermediates = self.flow.anchors_and_intermediates()
-        # A certificate with names that are no longer wanted is replaced, not renewed.
-        renews = in_use if in_use and names_kept(in_use, self.request) else None
         sent = self.journal.write(replace(pending, step=Step.SENT, until=None, reason=""))
-        answer = self.flow.enroll(Enrollment(key, self.request, renews))
+        answer = self.flow.enroll(asking)
         if isinstance(answer, Refused):
             self._abandon(sent)
             raise EnrollmentRefused(
@@ -165,12 +220,14 @@ class _Transaction:
         self.journal.write_issued(sent, answer.certificates, intermediates)
         return answer.certificates, intermediates
 
-    def _commit(self, key_uri: str, verified: VerifiedCertificate, current: Generation | None) -> Generation:
+    def _commit(
+        self, key_uri: str, protection: Protection, verified: VerifiedCertificate, current: Generation | None
+    ) -> Generation:
         generation = self.identities.commit(
             self.identity,
             verified,
             key_uri,
-            protection=self.stores.protection(key_uri),
+            protection=protection,
             flow=self.flow.name,
             now=self.clock.now(),
         )
@@ -188,16 +245,6 @@ class _Transaction:
                     self.stores.destroy(uri)
             except (StateError, KeyStoreError) as error:
                 _LOG.warning("The key of generation %d of %s stays for now: %s", number, self.identity, error.what)
-
-    def _current(self) -> Generation | None:
-        try:
-            return self.identities.current(self.identity)
-        except StateUnreadable:
-            raise
-        except StateError as error:
-            # Enrolling again is the way out of a damaged identity, so it must not stop here.
-            _LOG.warning("The identity %s cannot be read and is enrolled anew: %s", self.identity, error.what)
-            return None
 
     def _journaled(self) -> PendingRequest | None:
         try:
@@ -218,15 +265,41 @@ class _Transaction:
             _LOG.warning("What the CA issued is lost, it is asked again: %s", error.what)
             return None
 
-    def _key_to_go_on_with(self, pending: PendingRequest, now: datetime) -> PrivateKey | None:
-        """The key of a request under way; None where the request is better begun anew.
+    def _offer(self, current: Generation | None, now: datetime) -> Offer | None:
+        """What is offered and waits, after it has proved to be what this identity asks for."""
+        if not isinstance(self.wanted, SigningIdentitySettings) or self.wanted.key_store is not StoreName.MEMORY:
+            return None
+        offer = _waiting(self.identities.offer(self.identity), current, now)
+        if offer is not None:
+            check_offer(offer, self.request, self.wanted)
+        return offer
 
-        No certificate in use depends on this key, so nothing is lost with it.
+    def _taken(self, offer: Offer, now: datetime) -> PendingRequest:
+        _, _, name = offer.key_uri.partition(":")
+        return self.journal.write(PendingRequest(Step.GENERATED, name, offer.key_uri, self._asked(offer), now))
+
+    def _asking(self, pending: PendingRequest, offer: Offer | None, current: Generation | None) -> _Asking:
+        """What to ask the CA with the key of a request, or with what its holder signed."""
+        if offer is not None:
+            return OfferedEnrollment(offer.request, self.request, offer.public_key, Protection.MEMORY)
+        in_use = current.certificate if current else None
+        # A certificate with names that are no longer wanted is replaced, not renewed.
+        renews = in_use if in_use and names_kept(in_use, self.request) else None
+        uri = pending.key_uri
+        return Enrollment(self.stores.load(uri), self.request, renews, self.stores.protection(uri))
+
+    def _going_on(
+        self, pending: PendingRequest, offer: Offer | None, current: Generation | None, now: datetime
+    ) -> _Asking | None:
+        """What was asked before; None where that is better begun anew.
+
+        No certificate in use depends on the key of a request under way, so nothing is lost with it.
         """
-        if pending.step is Step.PLANNED or pending.asked != self._asked or now > pending.started_at + PENDING_LIFETIME:
+        too_old = now > pending.started_at + PENDING_LIFETIME
+        if pending.step is Step.PLANNED or pending.asked != self._asked(offer) or too_old:
             return None
         try:
-            return self.stores.load(pending.key_uri)
+            return self._asking(pending, offer, current)
         except (KeyNotFound, KeyDamaged, UnsupportedKey) as error:
             _LOG.warning("A request under way is begun anew: %s", error.what)
             return None
@@ -236,7 +309,7 @@ class _Transaction:
             self.wanted.key_store, self.wanted.token
         )  # without a store there is no request, so none is written down
         name = f"{self.identity}-{secrets.token_hex(8)}"
-        planned = self.journal.write(PendingRequest(Step.PLANNED, name, "", self._asked, now))
+        planned = self.journal.write(PendingRequest(Step.PLANNED, name, "", self._asked(), now))
         uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm, self.wanted.token)
         return self.journal.write(replace(planned, step=Step.GENERATED, key_uri=uri))
 
@@ -250,7 +323,7 @@ class _Transaction:
             _LOG.warning("The unused key %s stays in its store: %s", pending.key_name, error.what)
         self.journal.clear()
 
-    @property
-    def _asked(self) -> str:
+    def _asked(self, offer: Offer | None = None) -> str:
         """What is asked for and how; a request under way for anything else is of no use."""
-        return json.dumps({"flow": self.flow.name, **asdict(self.wanted), **asdict(self.request)})
+        key = hashlib.sha256(public_key_info(offer.public_key)).hexdigest() if offer else ""
+        return json.dumps({"flow": self.flow.name, "key": key, **asdict(self.wanted), **asdict(self.request)})

@@ -5,7 +5,7 @@
     pending/intermediates.pem  the CA certificates it offers          (from ISSUED on)
 
 The name of a key is written down before the key is made: a key that no journal and no generation names would stay in
-its store for ever.
+its store for ever. The keyholder's file in the same directory (`enroll.offer`) is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography import x509
 
 from enroll.certificates import pem, read_certificates
+from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import StateFiles
 
@@ -134,6 +135,11 @@ class Journal:
         return issued, read_certificates(self._directory / "intermediates.pem", self._files)
 
     def clear(self) -> None:
-        """Forget the request. Its record goes first, so that what is left after a crash means nothing."""
+        """Forget the request. Its record goes first, so that what is left after a crash means nothing.
+
+        The directory stays: the keyholder may be writing into it.
+        """
         self._files.remove(self._request)
-        self._files.remove(self._directory)
+        for name in self._files.names(self._directory):
+            if not name.removeprefix(".").startswith(OFFER_FILE_NAME):
+                self._files.remove(self._directory / name)

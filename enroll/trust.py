@@ -10,7 +10,9 @@
 |             | what is signed ("derivation", "synthesis") exactly the one asked for         |                         |
 | 5 usage     | digitalSignature, and exactly the extended key usage asked for               | certificate-wrong-usage |
 | 6 no CA     | neither BasicConstraints nor keyUsage let it issue anything                  | certificate-is-ca       |
-| 7 dates     | begins by now, a slow clock of ours forgiven; lasts at least a minute more   | certificate-wrong-dates |
+| 7 dates     | begins by now, a slow clock of ours forgiven; lasts at least a minute more.  | certificate-wrong-dates |
+|             | Where it says when its key may sign, there is a minute of what was asked for |                         |
+|             | in that, and it is not over                                                  |                         |
 | 8 chain     | leads to a pinned anchor (RFC 5280 section 6)                                | certificate-untrusted   |
 | 9 strength  | SHA-2; RSA of 2048 bits or an NIST curve of 256 bits and up, in every link   | certificate-weak        |
 
@@ -38,7 +40,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import crypto
 
 from enroll import der
-from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, public_key_info
+from enroll.certificates import (
+    PARSE_ERRORS,
+    alternative_names,
+    name_text,
+    private_key_usage_period,
+    public_key_info,
+)
 from enroll.csr import DOCUMENT_SIGNING, RESERVED_UNITS, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
@@ -64,6 +72,7 @@ _OWNERS_ATTRIBUTES = frozenset(
     }
 )
 _MAY_SIGN_DOCUMENTS = frozenset({DOCUMENT_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})  # RFC 9336
+_UsagePeriod = tuple[datetime | None, datetime | None]  # see `private_key_usage_period`
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 
@@ -82,6 +91,7 @@ class _Content:
     subject: x509.Name
     extensions: x509.Extensions
     alternative_names: tuple[x509.GeneralName, ...]
+    usage_period: _UsagePeriod | None
 
 
 def check_issued(  # noqa: PLR0913 - everything the checks are about
@@ -93,6 +103,7 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     request: CertificateRequest,
     now: datetime,
     in_use: x509.Certificate | None = None,
+    usage_period: _UsagePeriod | None = None,
 ) -> VerifiedCertificate:
     """Find the certificate that was asked for and decide whether it may be used.
 
@@ -104,6 +115,7 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
         request: What was asked for.
         now: The time of the decision.
         in_use: The certificate that the new one replaces.
+        usage_period: When the key will sign, where that was asked for.
 
     Raises:
         CertificateRefused: One of the checks failed; `code` says which.
@@ -117,6 +129,7 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     _check_usage(content, request.usage)
     _check_no_ca(content)
     _check_dates(certificate, now)
+    _check_usage_period(content.usage_period or (None, None), usage_period or (None, None), now)
     # Check 7 forgave a certificate that begins in a moment; the chain is asked about that moment.
     moment = max(now, certificate.not_valid_before_utc)
     chain = verify_chain(certificate, (*certificates, *intermediates), anchors, moment)
@@ -325,6 +338,14 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
         raise _refused("wrong-dates", f"The certificate ends at {end}; here it is {now}. Is this clock right?")
 
 
+def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetime) -> None:
+    """Check 7 for the key: RFC 3280 4.2.1.4. It signs in what was asked for and granted; none may be granted at all."""
+    begin = max((moment for moment in (granted[0], asked[0]) if moment), default=now)
+    end = min((moment for moment in (granted[1], asked[1]) if moment), default=None)
+    if end is not None and end < max(now, begin) + MINIMUM_LIFETIME:
+        raise _refused("wrong-dates", f"The key may not sign before {begin} and not after {end}; here it is {now}.")
+
+
 def _check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
     """Check 9. An anchor is trusted as it is, so the signature on it says nothing; its key does."""
     try:
@@ -342,7 +363,8 @@ def _check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
 
 def _parse(certificate: x509.Certificate) -> _Content:
     try:
-        return _Content(certificate.subject, certificate.extensions, alternative_names(certificate))
+        names, period = alternative_names(certificate), private_key_usage_period(certificate)
+        return _Content(certificate.subject, certificate.extensions, names, period)
     except PARSE_ERRORS as error:
         raise _refused("malformed", "The certificate cannot be read.") from error
 

@@ -51,6 +51,20 @@ install_debian_packages() {
     return 1
 }
 
+# install_pkcs11_provider: what lets OpenSSL sign with the keys of tokens. Debian 12 has it in its backports only; they
+# get a source of their own, at the mirror that this machine takes Debian 12 from.
+install_pkcs11_provider() {
+    local mirror
+    if grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release && [ -z "$(apt-cache madison pkcs11-provider)" ]; then
+        mirror=$(apt-get indextargets --format '$(SITE)' \
+            'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' 'Component: main' | head -n 1)
+        [ -z "$mirror" ] || printf '%s\n' 'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' \
+            'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' |
+            as_root tee /etc/apt/sources.list.d/scanseal-backports.sources >/dev/null || return 1
+    fi
+    install_debian_packages pkcs11-provider
+}
+
 # new_environment PYTHON DIRECTORY: an empty environment. Debian's bare python3 has no ensurepip: then the pip of the
 # system fills the environment, or else python3-venv is installed where that is allowed.
 new_environment() {
@@ -65,11 +79,20 @@ new_environment() {
     "$1" -m venv --clear "$2"
 }
 
+# lock_for_this_machine LOCK: its lines, without tpm2-pytss where the software stack that it is compiled against is missing.
+lock_for_this_machine() {
+    if pkg-config --exists tss2-esys 2>/dev/null; then
+        cat "$1"
+    else
+        awk '/^[^ #]/ { left_out = /^tpm2-pytss==/ } !left_out' "$1"
+    fi
+}
+
 # prepare_environment DIRECTORY LOCK: does nothing where DIRECTORY already holds what LOCK and pyproject.toml say.
 prepare_environment() {
     local python stamp pip
     python=$(find_python)
-    stamp=$({ "$python" --version && pwd && cat pyproject.toml "$2"; } | sha256sum)
+    stamp=$({ "$python" --version && pwd && cat pyproject.toml && lock_for_this_machine "$2"; } | sha256sum)
     if [ "$(cat "$1/installed" 2>/dev/null)" = "$stamp" ]; then
         return
     fi
@@ -78,7 +101,8 @@ prepare_environment() {
     pip=("$1/bin/python" -m pip)
     [ -x "$1/bin/pip" ] || pip=("$python" -m pip --python "$1/bin/python")
     export PIP_DISABLE_PIP_VERSION_CHECK=1
-    "${pip[@]}" install --quiet --require-hashes --requirement "$2"
+    lock_for_this_machine "$2" >"$1/requirements.lock"
+    "${pip[@]}" install --quiet --require-hashes --requirement "$1/requirements.lock"
     "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .
     printf '%s\n' "$stamp" >"$1/installed"
 }

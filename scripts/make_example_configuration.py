@@ -27,12 +27,16 @@ EXAMPLE = Path(__file__).parent.parent / "systemd" / "scanseal.toml"
 
 # Options without a default need a value to show.
 SAMPLES: Mapping[str, Any] = {
+    "attestation.anchor_file": Path("/etc/scanseal/attestation-ca.pem"),
+    "attestation.password_file": Path("/etc/scanseal/attestation-password"),
     "device.serial_number": "CT-000123",
     "est.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
     "est.password_file": Path("/etc/scanseal/est-password"),
     "keystore.pkcs11.pin_file": Path("/etc/scanseal/token-pin"),
     "keystore.software.directory": Path("/var/lib/scanseal/keys"),
     "keystore.software.passphrase_file": Path("/etc/scanseal/key-passphrase"),
+    "keystore.tpm.authorization_file": Path("/etc/scanseal/tpm-authorization"),
+    "keystore.tpm.directory": Path("/var/lib/scanseal/tpm"),
 }
 
 HEAD = """\
@@ -108,7 +112,7 @@ def tables(settings: type, name: str = "", given: object = None) -> Iterator[Tab
         if isinstance(kind, types.UnionType):
             kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
         kind = typing.get_origin(kind) or kind
-        required = declared.default is dataclasses.MISSING
+        required = declared.default is declared.default_factory is dataclasses.MISSING
         options.append(Option(name, declared.name, kind, default, required, declared.metadata))
     if options:
         yield Table(name, _table_text(settings), tuple(options))

@@ -15,7 +15,7 @@ from enroll.config import EnrollSettings
 from enroll.flows.base import Pending
 from enroll.flows.est import EstFlow
 from enroll.identity import Generation, IdentityName, IdentityStore
-from enroll.issue import issue
+from enroll.issue import NotAsked, issue, made_by_agent, waiting_offer
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
@@ -46,6 +46,8 @@ def command() -> None:
 def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     """Get new keys and certificates from the CA in [est].
 
+    Keys in memory (key_store = "memory") are made by the agent, which asks for their certificates by itself.
+
     \b
     Exit code: 0 enrolled, 69 no answer from the CA, 75 the CA has not decided yet: run the command again,
                77 the CA refused, 78 the configuration or a key store has to be corrected.
@@ -55,7 +57,7 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     """
     settings = configuration(config).enroll
     clock = SystemClock()
-    answers: dict[IdentityName, Generation | Pending] = {}
+    answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
     for name in (IdentityName(identity),) if identity else USUAL_IDENTITIES:
         answers[name] = enroll_by_est(name, settings, clock)
         if isinstance(answers[name], Pending):
@@ -68,10 +70,12 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
 
 
-def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending:
+def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending | NotAsked:
     """Get a new key and certificate, or go on with a request that is under way; see `enroll.issue.issue`."""
     files = StateFiles()
     identities = IdentityStore(settings.state_directory, files)
+    if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
+        return NotAsked()  # before a token is opened for the connection
     anchors = read_anchors(settings.est.anchor_file, files)
     stores = KeyStores(settings.keystore, settings.state_directory, files)
     try:
@@ -85,8 +89,10 @@ def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock
         stores.close()
 
 
-def record(identity: IdentityName, answer: Generation | Pending) -> dict[str, Any]:
+def record(identity: IdentityName, answer: Generation | Pending | NotAsked) -> dict[str, Any]:
     """The result of an enrollment for programs."""
+    if isinstance(answer, NotAsked):
+        return {"identity": identity, "state": "not-asked"}
     if isinstance(answer, Pending):
         until = answer.until.isoformat()
         return {"identity": identity, "state": "pending", "until": until, "reason": answer.reason}
@@ -102,8 +108,10 @@ def record(identity: IdentityName, answer: Generation | Pending) -> dict[str, An
     }
 
 
-def text(identity: IdentityName, answer: Generation | Pending) -> str:
+def text(identity: IdentityName, answer: Generation | Pending | NotAsked) -> str:
     """The result of an enrollment for people."""
+    if isinstance(answer, NotAsked):
+        return f"{identity}: the agent has not asked for a certificate. Start the agent; it asks by itself."
     if isinstance(answer, Pending):
         return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
     certificate = answer.certificate

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -12,8 +15,15 @@ from agent.cli.options import json_option, show
 from agent.cli.try_out import write_configuration
 from enroll.clock import SystemClock
 from enroll.errors import ConfigurationError
-from enroll.evaluation.ca import DEFAULT_LIFETIME, EvaluationCa
+from enroll.evaluation.attestation_ca import AttestationCa
+from enroll.evaluation.attestation_server import AttestationServer
+from enroll.evaluation.ca import DEFAULT_LIFETIME, DEFAULT_LONG_LIFETIME, USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
+from enroll.evaluation.https_server import HttpsServer
+from enroll.statefile import StateFiles
+from enroll.trust import read_ca_certificates
+
+Server = TypeVar("Server", bound=HttpsServer)
 
 BANNER = """\
 Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and it never revokes.
@@ -22,8 +32,16 @@ Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and 
   anchor          {anchor}
   configuration   {configuration}
                   of a pretend scanner that enrolls here: scanseal enroll est --config {configuration}
-
+{attestation}
 Stop with Ctrl-C."""
+ATTESTATION = """
+Attestation CA, as a vendor of scanners has one. NOT FOR PRODUCTION either. For [attestation] of scanseal.toml:
+
+  url             {url}
+  anchor_file     {anchor}
+  username        {username}
+  password_file   {password}
+"""
 
 
 @click.command("evaluation-ca")
@@ -41,8 +59,38 @@ Stop with Ctrl-C."""
     show_default=True,
     help="How long issued certificates live.",
 )
+@click.option(
+    "--long-lifetime-days",
+    type=click.IntRange(1, 3650),
+    default=DEFAULT_LONG_LIFETIME.days,
+    show_default=True,
+    help="The same for certificates that outlive their keys: those of keys in memory, which sign for days only and "
+    "ask for that (PrivateKeyUsagePeriod). Never longer than the CA's own.",
+)
+@click.option(
+    "--attestation-port",
+    type=click.IntRange(0, 65535),
+    help="Run an attestation CA as well, on this port; 0 takes a free one.",
+)
+@click.option(
+    "--tpm-manufacturer",
+    "manufacturers",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Certificate that issues the endorsement certificates of TPMs, in PEM or DER: the attestation CA believes "
+    "these TPMs. May be given several times.",
+)
 @json_option
-def command(directory: Path, port: int, lifetime_days: int, *, as_json: bool) -> None:
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    directory: Path,
+    port: int,
+    lifetime_days: int,
+    long_lifetime_days: int,
+    attestation_port: int | None,
+    manufacturers: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
 
     It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner. It also writes
@@ -53,22 +101,49 @@ def command(directory: Path, port: int, lifetime_days: int, *, as_json: bool) ->
     Example: scanseal evaluation-ca --directory ./evaluation-ca
     """
     directory = directory.absolute()
-    ca = EvaluationCa.create_or_open(directory, SystemClock(), timedelta(days=lifetime_days))
-    try:
-        server = EstServer(ca, ("127.0.0.1", port), log=lambda line: click.echo(line, err=True))
-    except OSError as error:
-        raise ConfigurationError(
-            f"Port {port} cannot be used: {error.strerror}.", remedy="Choose another one with --port, or 0 for any."
-        ) from error
+    lifetimes = timedelta(days=lifetime_days), timedelta(days=long_lifetime_days)
+    ca = EvaluationCa.create_or_open(directory, SystemClock(), *lifetimes)
+    server = _listening(EstServer, ca, port, "--port")
     facts = {
         "directory": str(directory),
         "url": server.url,
         "anchor": str(ca.anchor_file),
         "configuration": str(write_configuration(ca, server.url)),
     }
-    show({"not_for_production": True, **facts}, BANNER.format(**facts), as_json=as_json)
-    sys.stdout.flush()
+    with contextlib.ExitStack() as servers:
+        attestation = None
+        if attestation_port is not None:
+            attestation = _attestation(directory / "attestation", attestation_port, manufacturers, servers)
+        text = BANNER.format(**facts, attestation=ATTESTATION.format(**attestation) if attestation else "")
+        shown = {"not_for_production": True, **facts} | ({"attestation": attestation} if attestation else {})
+        show(shown, text, as_json=as_json)
+        sys.stdout.flush()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+
+
+def _attestation(
+    directory: Path, port: int, manufacturers: tuple[Path, ...], servers: contextlib.ExitStack
+) -> dict[str, str]:
+    """Start the attestation CA; what to write into [attestation]."""
+    files = StateFiles()
+    believed = [certificate for path in manufacturers for certificate in read_ca_certificates(path, files)]
+    ca = AttestationCa.create_or_open(directory, believed, SystemClock())
+    server = servers.enter_context(_listening(AttestationServer, ca, port, "--attestation-port"))
+    return {
+        "url": server.url,
+        "anchor": str(ca.anchor_file),
+        "username": USERNAME,
+        "password": str(ca.password_file),
+    }
+
+
+def _listening(kind: Callable[..., Server], ca: object, port: int, option: str) -> Server:
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
+        return kind(ca, ("127.0.0.1", port), log=lambda line: click.echo(line, err=True))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} cannot be used: {error.strerror}.", remedy=f"Choose another one with {option}, or 0 for any."
+        ) from error

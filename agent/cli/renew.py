@@ -14,6 +14,7 @@ from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName, IdentityStore
+from enroll.issue import NotAsked, made_by_agent, waiting_offer
 from enroll.journal import Step
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
@@ -28,7 +29,8 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     """Renew what is due: new key, new certificate, then the switch.
 
     The agent notices the switch by itself, between two requests. A timer runs this command; when nothing is due it does
-    nothing.
+    nothing. A key in memory (key_store = "memory") is made by the agent, which asks for the next certificate by itself:
+    it is due when the agent has asked, and --force changes nothing.
 
     \b
     Exit code: 0 nothing due or renewed, 75 the CA has not decided yet, otherwise that of the first failure.
@@ -58,6 +60,8 @@ def _renewed(
 ) -> tuple[dict[str, Any], str]:
     """What was done, for programs and for people."""
     identities = IdentityStore(settings.state_directory, StateFiles())
+    if made_by_agent(identity, settings):
+        return _served(identity, settings, clock, force=force, dry_run=dry_run)
     current = identities.current(identity)
     if current is None:
         request = identities.journal(identity).read()
@@ -79,4 +83,18 @@ def _renewed(
                 "due_at": due_at.isoformat(),
             }, line
     answer = enroll_by_est(identity, settings, clock)
+    return enroll.record(identity, answer), enroll.text(identity, answer)
+
+
+def _served(
+    identity: IdentityName, settings: EnrollSettings, clock: Clock, *, force: bool, dry_run: bool
+) -> tuple[dict[str, Any], str]:
+    """The same for an identity whose keys the agent makes."""
+    identities = IdentityStore(settings.state_directory, StateFiles())
+    if dry_run and waiting_offer(identity, identities, clock.now()) is not None:
+        return {"identity": identity, "state": "due"}, f"{identity}: the agent has asked for a certificate"
+    answer = NotAsked() if dry_run else enroll_by_est(identity, settings, clock)
+    if isinstance(answer, NotAsked):
+        line = f"{identity}: the agent asks for the next key by itself"
+        return enroll.record(identity, answer), f"{line}; --force does not apply" if force else line
     return enroll.record(identity, answer), enroll.text(identity, answer)

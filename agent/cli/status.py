@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from agent.cli import exits
+from agent.cli import attested, exits
 from agent.cli.enroll import USUAL_IDENTITIES
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration
 from agent.errors import AgentError
+from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
-from enroll.errors import StateError, StateUnreadable
+from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.identity import IdentityName, IdentityStore
 from enroll.rotation import renewal_time
 from enroll.statefile import StateFiles
@@ -24,8 +25,9 @@ from enroll.statefile import StateFiles
 
 @click.command("status")
 @config_option
+@click.option("--attestation", "with_attestation", is_flag=True, help="Also check now what proves where the keys live.")
 @json_option
-def command(config: Path, *, as_json: bool) -> int:
+def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     """Show the identities of this scanner, and whether the agent signs.
 
     \b
@@ -34,12 +36,14 @@ def command(config: Path, *, as_json: bool) -> int:
     """
     settings = configuration(config)
     identities = {name: _identity(name, settings.enroll) for name in IdentityName}
+    if with_attestation:
+        _add_attestation(identities, settings.enroll)
     agent = _agent(settings)
     # Most scanners have only the usual identities, and nobody has to get another.
     shown = {
         name: record for name, record in identities.items() if name in USUAL_IDENTITIES or record["state"] != "absent"
     }
-    lines = [f"{name:10} {_identity_text(record)}" for name, record in shown.items()]
+    lines = [line for name, record in shown.items() for line in _identity_lines(name, record)]
     lines.append(f"{'agent':10} {_agent_text(agent)}")
     show({"identities": identities, "agent": agent}, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
@@ -66,6 +70,30 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
         "protection": current.protection,
         "flow": current.flow,
     }
+
+
+def _add_attestation(identities: dict[IdentityName, dict[str, Any]], settings: EnrollSettings) -> None:
+    files = StateFiles()
+    identity_store = IdentityStore(settings.state_directory, files)
+    try:
+        anchored = settings.attestation.anchor_file is not None
+        attestation = Attestation.configured(settings, SystemClock(), files) if anchored else None
+    except ConfigurationError as error:
+        for record in identities.values():
+            record["attestation"] = {"state": "unreadable", "error": exits.described(error)}
+        return
+    for name, record in identities.items():
+        # What cannot be read has been said already.
+        current = identity_store.current(name) if "generation" in record else None
+        if current is not None:
+            record["attestation"] = attested.record(current, attestation)
+
+
+def _identity_lines(name: IdentityName, record: dict[str, Any]) -> list[str]:
+    lines = [f"{name:10} {_identity_text(record)}"]
+    if "attestation" in record:
+        lines.append(f"{'':10} attestation {attested.text(record['attestation'])}")
+    return lines
 
 
 def _identity_text(record: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.cli.options import shown_name
 from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.provenance.text import provenance_text
-from agent.dicom.report import InstanceReport, SignatureReport
+from agent.dicom.report import InstanceReport, Outcome, SignatureReport, Time
 from agent.policy.judgement import Judgement
 from agent.policy.verdicts import Action, Verdict
 
@@ -72,8 +72,22 @@ def _signature(report: SignatureReport) -> Iterator[str]:
     yield f"    signed{where} {report.signed_at} by {report.signer}, {len(report.coverage.covered)} elements"
     if report.time.trusted:
         yield f"      time stamp: existed by {report.time.trusted:%Y-%m-%d %H:%M} UTC, says {report.time.authority}"
+    yield from _key_usage(report.time)
     for name, fact in report.facts.items():
         if fact.findings:
             yield f"      {name} {fact.outcome}: {' '.join(finding.what for finding in fact.findings)}"
     if report.diagnosis and not report.restored:  # else it is a finding
         yield f"      diagnosis: {report.diagnosis.what}"
+
+
+def _key_usage(time: Time) -> Iterator[str]:
+    """Of a key that signs for a shorter time than its certificate is valid: when, and how much of that is proven."""
+    period = time.key_usage_period
+    if period is None:
+        return
+    in_time = "the signer says that it was"
+    if time.trusted and period.not_after and time.trusted <= period.not_after:
+        in_time = "the time stamp proves that it was not used later"
+    if time.outcome is Outcome.FAILED:
+        in_time = "see below"
+    yield f"      key: to be used {period}; {in_time}"

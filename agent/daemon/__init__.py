@@ -9,18 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.config import Configuration
     from enroll.clock import Clock
     from enroll.statefile import StateFiles
 
 
-def run(configuration: Configuration, clock: Clock, files: StateFiles) -> int:
+def run(configuration: Configuration, clock: Clock, files: StateFiles, renewal_command: Sequence[str] = ()) -> int:
     """Run the agent until it is told to stop (SIGTERM, SIGINT).
 
     Args:
         configuration: scanseal.toml.
         clock: The clocks.
         files: Reads and writes the state directory.
+        renewal_command: Starts the enroller, where the agent has to; empty where something else does.
 
     Returns:
         0.
@@ -30,4 +33,4 @@ def run(configuration: Configuration, clock: Clock, files: StateFiles) -> int:
     """
     from agent.daemon.compose import run_keyholder  # noqa: PLC0415 - see above
 
-    return run_keyholder(configuration, clock, files)
+    return run_keyholder(configuration, clock, files, renewal_command)

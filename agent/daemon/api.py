@@ -24,7 +24,7 @@ from agent.daemon.head import Head
 from agent.daemon.options import WorkerOptions
 from agent.daemon.problems import MEDIA_TYPE as PROBLEM
 from agent.daemon.problems import problem_of
-from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Role
+from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Protection, Role
 from agent.dicom.content import MissingDeviceIdentity
 from agent.dicom.profile import Profile, ProfileName, load_profile
 from agent.dicom.purposes import PURPOSES
@@ -125,6 +125,7 @@ class Api:
                 "signature": _base64(signature.value),
                 "certificate": _base64(signature.certificate),
                 "key_generation": signature.generation,
+                "protection": signature.protection,
             },
         )
 
@@ -155,7 +156,7 @@ class Api:
         signature = self._keyholder.sign(
             role, algorithm, instance.digest, instance.sop_instance_uid, device_unnamed=bool(instance.warnings)
         )
-        added = _Added(plan.signature_uid, signature.generation, instance)
+        added = _Added(plan.signature_uid, signature.generation, signature.protection, instance)
         edits = instance.edits(signature.value, signature.certificate)
         return _signed_instance(window, body.length, edits, added) if whole else _splice(edits, added)
 
@@ -195,6 +196,7 @@ class _Added:
 
     uid: str
     generation: int
+    protection: Protection
     instance: InstanceDigest
 
 
@@ -215,6 +217,7 @@ def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: 
         fields=(
             ("Scanseal-Signature-UID", added.uid),
             ("Scanseal-Key-Generation", str(added.generation)),
+            ("Scanseal-Protection", added.protection),
             *(("Scanseal-Warning", warning) for warning in added.instance.warnings),
         ),
     )
@@ -228,6 +231,7 @@ def _splice(edits: tuple[Edit, ...], added: _Added) -> Answer:
             "signature_uid": added.uid,
             "sop_instance_uid": added.instance.sop_instance_uid,
             "key_generation": added.generation,
+            "protection": added.protection,
             "warnings": added.instance.warnings,
         },
     )

@@ -19,14 +19,17 @@ from agent.daemon.listener import Listener
 from agent.daemon.notify import ServiceManager
 from agent.daemon.peer import Caller, caller_of
 from agent.daemon.problems import MEDIA_TYPE, problem_of
+from agent.daemon.renewal import Renewal
 from agent.daemon.roles import RoleTable
 from agent.daemon.signer import Identities
+from agent.daemon.tally import SigningTally
 from agent.daemon.workers import Worker, Workers
 from agent.errors import RequestRefused
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 
 TICK = 1.0  # seconds between looks at the identity directory
+AWAITING_TICK = 0.1  # seconds, as long as images stay unsigned because a certificate is under way
 ACCEPT_PAUSE = 0.1  # seconds, when the system has no room for another connection
 ACCEPTED_AT_ONCE = 16  # connections between two looks at everything else
 STOP_SECONDS = 20.0  # for requests that are under way when the service stops
@@ -46,6 +49,8 @@ class Parts:
     identities: Identities
     roles: RoleTable
     limits: LimitsSettings
+    tally: SigningTally
+    renewal: Renewal
     audit: AuditTrail
     manager: ServiceManager
     clock: Clock
@@ -82,7 +87,8 @@ class Keyholder:
             poll.register(descriptor, select.POLLIN)
         if listener is not None:
             poll.register(listener, select.POLLIN)
-        for descriptor, _ in poll.poll(TICK * 1000):
+        tick = AWAITING_TICK if self._parts.identities.awaiting else TICK
+        for descriptor, _ in poll.poll(tick * 1000):
             if descriptor in workers:
                 self._parts.workers.listen(workers[descriptor])
             elif descriptor == signals:
@@ -101,9 +107,14 @@ class Keyholder:
         try:
             self._parts.identities.refresh(at_once=self._reload)
             self._reload = False
+            self._parts.tally.write()
             self._write_refusals()
         except ScansealError as error:  # the audit trail: signing is refused as long as it cannot be written
             logger.error("%s", error)  # noqa: TRY400 - the message says it all
+        identities = self._parts.identities
+        # The first offer comes within a second of the start, and one run is enough for it and for the rest.
+        if identities.offers or not identities.awaiting:
+            self._parts.renewal.tend(identities.offers)
         if self._parts.workers.running():
             self._parts.manager.alive()
 
@@ -173,6 +184,7 @@ class Keyholder:
         while parts.workers.running() and parts.clock.monotonic() < deadline:
             self._wait(None)
         parts.workers.kill()
+        parts.tally.write(at_once=True)
 
 
 def _busy() -> RequestRefused:

@@ -11,13 +11,23 @@ from typing import Any
 import agent
 from agent.audit import AuditTrail
 from agent.daemon.peer import Caller
-from agent.daemon.signer import FOLLOWED, IDENTITY_OF, ActiveKey, Identities
-from agent.daemon.wire import Operation, Request, Role, Signature, encode_answer, encode_refusal, encode_signature
-from agent.errors import NotEnrolled, RoleNotAllowed, SigningError
+from agent.daemon.signer import FOLLOWED, IDENTITY_OF, Identities, IdentityView, not_enrolled
+from agent.daemon.tally import SigningTally
+from agent.daemon.wire import (
+    Operation,
+    Protection,
+    Request,
+    Role,
+    Signature,
+    encode_answer,
+    encode_refusal,
+    encode_signature,
+)
+from agent.errors import RoleNotAllowed, SigningError
 from enroll.certificates import name_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
-from enroll.identity import Generation, IdentityName
+from enroll.identity import IdentityName
 
 READY = "ready"
 REFUSAL_INTERVAL = 1.0  # seconds between two audit lines about refusals of the same user
@@ -30,15 +40,22 @@ class SigningService:
         identities: What signs.
         audit: Takes note of every signature before it is given out, and of every refusal.
         clock: The clocks.
-        figures: Numbers for the status, such as the count of connections.
+        tally: Counts what was signed and what was not.
+        figures: More members of the status, such as the count of connections.
     """
 
     def __init__(
-        self, identities: Identities, audit: AuditTrail, clock: Clock, figures: Callable[[], Mapping[str, int]]
+        self,
+        identities: Identities,
+        audit: AuditTrail,
+        clock: Clock,
+        tally: SigningTally,
+        figures: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._identities = identities
         self._audit = audit
         self._clock = clock
+        self._tally = tally
         self._figures = figures
         self._refusals = _Refusals(audit, clock)
 
@@ -55,26 +72,34 @@ class SigningService:
         """
         request = Request.decode(frame)
         try:
-            if request.operation is Operation.SIGN:
-                return self._sign(request, caller, roles)
-            if request.operation is Operation.AUTHORIZE:
+            if request.operation in (Operation.SIGN, Operation.AUTHORIZE):
                 self._authorize(request.role, caller, roles)
-                self._check_usable(request.role)
-                return encode_answer(b"")
+                return self._counted(request, caller)
             if request.operation is Operation.CERTIFICATES:
                 return encode_answer(self._certificates(IdentityName(request.identity)))
             return encode_answer(self._status())
         except ScansealError as error:
             return encode_refusal(error.code, error.what, error.remedy)
 
-    def _sign(self, request: Request, caller: Caller, roles: frozenset[Role]) -> bytes:
-        self._authorize(request.role, caller, roles)
-        active = self._active_key(request.role)
+    def _counted(self, request: Request, caller: Caller) -> bytes:
+        """Sign, or say that it will be possible. Who was refused here had an image to sign, and asks no more."""
+        try:
+            if request.operation is Operation.SIGN:
+                return self._sign(request, caller)
+            self._check_usable(request.role)
+            return encode_answer(b"")
+        except ScansealError as error:
+            self._tally.unsigned(error.code)
+            raise
+
+    def _sign(self, request: Request, caller: Caller) -> bytes:
+        active = self._identities.active_key(IDENTITY_OF[request.role])
         value = active.sign(request.digest, request.hash_name, self._clock.now())
         fields: dict[str, str | int] = {
             "uid": caller.uid,
             "role": request.role,
             "key_generation": active.generation.number,
+            "protection": active.protection,
             "algorithm": request.hash_name,
             "digest": request.digest.hex(),
             "sop_instance_uid": request.reference,
@@ -82,7 +107,9 @@ class SigningService:
         if request.device_unnamed:
             fields["warning"] = "device-identity-missing"
         self._audit.record("signature", fields)
-        return encode_signature(Signature(value, active.certificate, active.generation.number))
+        self._tally.signed()
+        protection = Protection(active.protection)
+        return encode_signature(Signature(value, active.certificate, active.generation.number, protection))
 
     def _authorize(self, role: Role, caller: Caller, roles: frozenset[Role]) -> None:
         if role not in roles:
@@ -93,23 +120,13 @@ class SigningService:
                 "and to restart the agent: systemctl restart scanseal.",
             )
 
-    def _active_key(self, role: Role) -> ActiveKey:
-        """The key of the role's own identity; no other ever takes its place."""
-        name = IDENTITY_OF[role]
-        view = self._identities.view(name)
-        if view.active is not None:
-            return view.active
-        if view.refused is not None:
-            raise SigningError(view.refused.what, remedy=view.refused.remedy)
-        raise _not_enrolled(name)
-
     def _check_usable(self, role: Role) -> None:
         """Whether something can be signed in a role now.
 
         Raises:
             SigningError: It cannot.
         """
-        if (refusal := self._active_key(role).refusal(self._clock.now())) is not None:
+        if (refusal := self._identities.active_key(IDENTITY_OF[role]).refusal(self._clock.now())) is not None:
             raise refusal
 
     def _state(self, role: Role) -> str:
@@ -122,7 +139,7 @@ class SigningService:
     def _certificates(self, name: IdentityName) -> bytes:
         chain = self._identities.chain(name)
         if chain is None:
-            raise _not_enrolled(name)
+            raise not_enrolled(name)
         return chain
 
     def _status(self) -> bytes:
@@ -138,8 +155,9 @@ class SigningService:
             "version": agent.__version__,
             "time": self._clock.now().isoformat(timespec="seconds"),
             "roles": roles,
-            "identities": {name: _describe(view.generation) for name, view in views.items()},
+            "identities": {name: _describe(view) for name, view in views.items()},
             "refused_generation": next(refused, None),
+            **self._tally.figures(),
             **self._figures(),
         }
         return json.dumps(status).encode("ascii")
@@ -169,26 +187,22 @@ class _Refusals:
         )
 
 
-def _not_enrolled(name: IdentityName) -> NotEnrolled:
-    # Without the option the device identity and the one for originals are enrolled: the first step in any case.
-    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
-    command = "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
-    return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=f"Run `{command}`; no restart is needed.")
-
-
-def _describe(generation: Generation | None) -> dict[str, Any] | None:
+def _describe(view: IdentityView) -> dict[str, Any] | None:
+    generation, active = view.generation, view.active
     if generation is None:
         return None
     certificate = generation.certificate
     return {
         "generation": generation.number,
-        "protection": generation.protection,
+        "protection": active.protection if active else generation.protection,
         "flow": generation.flow,
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
         "serial_number": f"{certificate.serial_number:x}",
         "not_before": _text(certificate.not_valid_before_utc),
         "not_after": _text(certificate.not_valid_after_utc),
+        "signs_until": _text(active.signs_until) if active else None,
+        "signatures_per_second": active.signatures_per_second if active else None,
     }
 
 

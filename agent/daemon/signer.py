@@ -1,23 +1,23 @@
-"""The identities the keyholder works with, and the signatures it makes. Runs in the keyholder."""
+"""The identities the keyholder works with: which key signs for which role. Runs in the keyholder."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.audit import AuditTrail
-from agent.daemon.wire import HashName, Role
-from agent.errors import CertificateNotUsable, SigningError
-from enroll.certificates import check_pair, pem
+from agent.daemon.active_key import ALWAYS, ActiveKey, signing_error
+from agent.daemon.demands import Demands
+from agent.daemon.memory_identity import MemoryIdentity
+from agent.daemon.wire import Role
+from agent.errors import KeyRefused, NotEnrolled, SigningError
+from enroll.certificates import pem
 from enroll.clock import Clock
-from enroll.errors import KeyStoreError, PinRefused, ScansealError, UnsupportedKey
+from enroll.config import StoreName
+from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 
@@ -29,73 +29,13 @@ IDENTITY_OF: Mapping[Role, IdentityName] = {
 }
 FOLLOWED = (*IDENTITY_OF.values(), IdentityName.DEVICE)
 
-RETRY_SECONDS = 30.0  # a new generation that was refused is tried again: tokens are sometimes busy
+RETRY_SECONDS = 30.0  # a new generation that was refused is tried again
+TOKEN_RETRY_SECONDS = 2.0  # a token that is away comes back, and signing with it
 
-_HASHES: Mapping[HashName, Prehashed] = {
-    HashName.SHA256: Prehashed(hashes.SHA256()),
-    HashName.SHA384: Prehashed(hashes.SHA384()),
-    HashName.SHA512: Prehashed(hashes.SHA512()),
-}
+_NO_DEMANDS = Demands()
+_NONE_IN_MEMORY: Mapping[IdentityName, MemoryIdentity] = MappingProxyType({})
 
 logger = logging.getLogger("scanseal.keyholder")
-
-
-@dataclass(frozen=True)
-class ActiveKey:
-    """A generation of an identity that signs, whose key is loaded and belongs to its certificate."""
-
-    generation: Generation
-    key: rsa.RSAPrivateKey = field(repr=False)
-    certificate: bytes = field(repr=False)
-
-    @classmethod
-    def load(cls, generation: Generation, stores: KeyStores) -> ActiveKey:
-        """Load the key and check that it fits.
-
-        Raises:
-            KeyStoreError: It cannot be loaded, is not RSA, or belongs to another certificate.
-        """
-        key = stores.load(generation.key_uri)
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise UnsupportedKey(
-                f"The key of the identity {generation.identity} is not an RSA key.",
-                remedy="Image signatures need RSA (PS3.15 C.2): "
-                f"set identity.{generation.identity}.key_algorithm and enroll again.",
-            )
-        check_pair(key, generation.certificate)
-        return cls(generation, key, generation.certificate.public_bytes(serialization.Encoding.DER))
-
-    def refusal(self, now: datetime) -> CertificateNotUsable | None:
-        """Why the certificate cannot be used at `now`, or nothing."""
-        not_before = self.generation.certificate.not_valid_before_utc
-        not_after = self.generation.certificate.not_valid_after_utc
-        if now < not_before:
-            return CertificateNotUsable(
-                f"The certificate is valid from {not_before:%Y-%m-%d %H:%M} UTC on.",
-                remedy="Check the clock of this machine.",
-                code="certificate-not-yet-valid",
-            )
-        if now > not_after:
-            return CertificateNotUsable(
-                f"The certificate expired on {not_after:%Y-%m-%d %H:%M} UTC.",
-                remedy="Run `scanseal renew`, and check the clock of this machine.",
-                code="certificate-expired",
-            )
-        return None
-
-    def sign(self, digest: bytes, hash_name: HashName, now: datetime) -> bytes:
-        """RSASSA-PKCS1-v1_5 over a digest (PS3.15 C.1).
-
-        Raises:
-            CertificateNotUsable: Not within the validity of the certificate.
-            SigningError: The key store failed.
-        """
-        if (refusal := self.refusal(now)) is not None:
-            raise refusal
-        try:
-            return self.key.sign(digest, padding.PKCS1v15(), _HASHES[hash_name])
-        except KeyStoreError as error:
-            raise SigningError(error.what, remedy=error.remedy) from error
 
 
 @dataclass(frozen=True)
@@ -121,17 +61,31 @@ class Identities:
         keys: The key stores.
         audit: Hears of every change.
         clock: For retrying.
+        demands: What a key must be before it signs.
+        in_memory: The identities whose keys are made here.
 
     Raises:
-        ScansealError: There is an identity, but it cannot be used. Acquisition comes first: what is wrong with the
-            identities of the other roles does not keep it from signing, and is only reported.
+        ScansealError: There is an identity, but it cannot be used. Acquisition comes first: a token that is away is
+            waited for, and what is wrong with the identities of the other roles does not keep it from signing, and is
+            only reported.
     """
 
-    def __init__(self, store: IdentityStore, keys: KeyStores, audit: AuditTrail, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0913 - what the keyholder knows about keys
+        self,
+        store: IdentityStore,
+        keys: KeyStores,
+        audit: AuditTrail,
+        clock: Clock,
+        *,
+        demands: Demands = _NO_DEMANDS,
+        in_memory: Mapping[IdentityName, MemoryIdentity] = _NONE_IN_MEMORY,
+    ) -> None:
         self._store = store
         self._keys = keys
         self._audit = audit
         self._clock = clock
+        self._demands = demands
+        self._in_memory = in_memory
         self._pointers: dict[IdentityName, str | None] = {}
         self._retry_at: dict[IdentityName, float] = {}
         self._views = dict.fromkeys(FOLLOWED, IdentityView())
@@ -140,13 +94,44 @@ class Identities:
                 self._pointers[name] = store.pointer(name)
                 self._views[name] = self._load(name)
             except ScansealError as error:
-                if name in (IdentityName.SIGNING, IdentityName.DEVICE):
+                if _stops_the_start(name, error):
                     raise
                 self._refuse(name, error)
+        self._tend_memory()
+
+    @property
+    def offers(self) -> int:
+        """How often a certificate request has been offered to the enroller."""
+        return sum(memory.offers for memory in self._in_memory.values())
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether an identity waits for the certificate of a key in memory and signs nothing until then."""
+        return any(self._views[name].active is None for name in self._in_memory)
 
     def view(self, name: IdentityName) -> IdentityView:
         """An identity as it is now; of one that is not followed, nothing."""
         return self._views.get(name, IdentityView())
+
+    def active_key(self, name: IdentityName) -> ActiveKey:
+        """The key of an identity that signs; no other ever takes its place.
+
+        Raises:
+            SigningError: There is none now.
+        """
+        view = self.view(name)
+        if view.active is not None:
+            return view.active
+        if view.refused is not None:
+            error = view.refused
+            raise (
+                signing_error(error)
+                if isinstance(error, KeyStoreError)
+                else SigningError(error.what, remedy=error.remedy)
+            )
+        if name in self._in_memory:
+            raise self._in_memory[name].why_not_ready()
+        raise not_enrolled(name)
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Take up new generations, if there are any; to be called at least once a second.
@@ -161,7 +146,8 @@ class Identities:
             self._refresh(name, at_once=at_once)
             refused = self._views[name].refused
             if refused is not before and isinstance(refused, PinRefused):
-                return  # the next identity may lie in the same token, which locks after a few wrong PINs
+                break  # the next identity may lie in the same token, which locks after a few wrong PINs
+        self._tend_memory()
 
     def chain(self, name: IdentityName) -> bytes | None:
         """The certificates of an identity in PEM, its own first; nothing where there is none."""
@@ -180,7 +166,7 @@ class Identities:
             self._refuse(name, error)
             return
         before, self._views[name] = self._views[name], view
-        if name in IDENTITY_OF.values() and _number(before) != _number(view):
+        if view.active is not None and _number(before) != _number(view):
             logger.info("Generation %s of the identity %s is in use.", _number(view), name)
             fields: dict[str, str | int] = {"identity": name, "key_generation": _number(view)}
             self._audit.record("identity-in-use", fields, durable=True)
@@ -189,7 +175,31 @@ class Identities:
         generation = self._store.current(name)
         if generation is None or name not in IDENTITY_OF.values():
             return IdentityView(generation)
-        return IdentityView(generation, ActiveKey.load(generation, self._keys))
+        before = self._views[name].active
+        memory = self._in_memory.get(name)
+        usage = memory.usage(generation.key_uri) if memory else ALWAYS
+        if usage is None or (memory is None and _is_in_memory(generation)):
+            # Of an earlier process, as after every restart. What signs now goes on.
+            if before is not None:
+                raise KeyNotFound(
+                    f"The key of generation {generation.number} of the identity {name} is not in this process.",
+                    remedy="Nothing: the agent asks for a certificate for the key that it has.",
+                )
+            return IdentityView(generation)
+        active = ActiveKey.load(generation, self._keys, usage)
+        return IdentityView(generation, self._demands.met_by(active, before, self._audit, self._clock))
+
+    def _tend_memory(self) -> None:
+        """Have the keys in memory made, offered and destroyed."""
+        for name, memory in self._in_memory.items():
+            view = self._views[name]
+            if view.active is not None and self._clock.now() >= view.active.usage.end:
+                # Whatever happens: nothing may sign with it any more, so nothing holds it any more.
+                view = self._views[name] = dataclasses.replace(view, active=None)
+            try:
+                memory.tend(view.active)
+            except ScansealError as error:
+                logger.error("The next key of the identity %s: %s", name, error)  # noqa: TRY400 - the message says it all
 
     def _check_usable(self, name: IdentityName, new: ActiveKey | None) -> None:
         """A certificate that is not valid yet must not replace one that is: clocks differ."""
@@ -198,22 +208,42 @@ class Identities:
             raise refusal
 
     def _retry_is_due(self, name: IdentityName) -> bool:
-        # A PIN that was refused is not tried again: tokens lock after a few wrong ones.
+        # A PIN that was refused is not tried again: tokens lock after a few wrong ones. A key that is not what is
+        # demanded stays so, and measuring it again would only keep the token from its work.
         refused = self._views[name].refused
         return (
             refused is not None
-            and not isinstance(refused, PinRefused)
+            and not isinstance(refused, PinRefused | KeyRefused)
             and self._clock.monotonic() > self._retry_at[name]
         )
 
     def _refuse(self, name: IdentityName, error: ScansealError) -> None:
         before = self._views[name]
         self._views[name] = dataclasses.replace(before, refused=error)
-        self._retry_at[name] = self._clock.monotonic() + RETRY_SECONDS
+        pause = TOKEN_RETRY_SECONDS if isinstance(error, KeyStoreUnavailable) else RETRY_SECONDS
+        self._retry_at[name] = self._clock.monotonic() + pause
         if str(before.refused) != str(error):
             logger.error("The new generation of the identity %s is not used: %s", name, error)
             fields: dict[str, str | int] = {"identity": name, "code": error.code, "detail": error.what}
             self._audit.record("identity-refused", fields, durable=True)
+
+
+def not_enrolled(name: IdentityName) -> NotEnrolled:
+    """What to raise where there is no certificate, or only one whose key was in the memory of an earlier process."""
+    # Without the option the device identity and the one for originals are enrolled: the first step in any case.
+    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
+    command = "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
+    return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=f"Run `{command}`; no restart is needed.")
+
+
+def _stops_the_start(name: IdentityName, error: ScansealError) -> bool:
+    if isinstance(error, KeyStoreUnavailable):
+        return False
+    return name in (IdentityName.SIGNING, IdentityName.DEVICE) or error.code == "hardware-required"
+
+
+def _is_in_memory(generation: Generation) -> bool:
+    return generation.key_uri.partition(":")[0] == StoreName.MEMORY
 
 
 def _number(view: IdentityView) -> int:

@@ -24,7 +24,7 @@ ALIVE = b"A"
 
 _VERSION = 1
 _REQUEST = struct.Struct("!BBBBBB64s64s")
-_SIGNATURE = struct.Struct("!IH")
+_SIGNATURE = struct.Struct("!IBH")
 _OK = b"\x00"
 _REFUSED = b"\x01"
 
@@ -70,11 +70,20 @@ class HashName(StrEnum):
     SHA512 = "sha512"
 
 
+class Protection(StrEnum):
+    """Where the key that signed really lives."""
+
+    HARDWARE = "hardware"
+    MEMORY = "memory"
+    SOFTWARE = "software"
+
+
 DIGEST_SIZES = {HashName.SHA256: 32, HashName.SHA384: 48, HashName.SHA512: 64}
 
 _ROLES = tuple(Role)
 _IDENTITIES = tuple(Identity)
 _HASHES = tuple(HashName)
+_PROTECTIONS = tuple(Protection)
 
 
 @dataclass(frozen=True)
@@ -150,11 +159,13 @@ class Signature:
         value: The signature, RSASSA-PKCS1-v1_5.
         certificate: DER of the certificate that verifies it.
         generation: Number of the generation of the identity that signed.
+        protection: Where its key lives.
     """
 
     value: bytes
     certificate: bytes
     generation: int
+    protection: Protection
 
 
 def encode_answer(payload: bytes) -> bytes:
@@ -164,7 +175,8 @@ def encode_answer(payload: bytes) -> bytes:
 
 def encode_signature(signature: Signature) -> bytes:
     """The reply to SIGN."""
-    head = _SIGNATURE.pack(signature.generation, len(signature.value))
+    protection = _PROTECTIONS.index(signature.protection)
+    head = _SIGNATURE.pack(signature.generation, protection, len(signature.value))
     return encode_answer(head + signature.value + signature.certificate)
 
 
@@ -192,6 +204,6 @@ def decode_signature(frame: bytes) -> Signature:
         SigningError: The keyholder refused.
     """
     payload = decode_answer(frame)
-    generation, size = _SIGNATURE.unpack_from(payload)
+    generation, protection, size = _SIGNATURE.unpack_from(payload)
     end = _SIGNATURE.size + size
-    return Signature(payload[_SIGNATURE.size : end], payload[end:], generation)
+    return Signature(payload[_SIGNATURE.size : end], payload[end:], generation, _PROTECTIONS[protection])

@@ -26,7 +26,7 @@ from agent.dicom.stored_signatures import DigitalSignature, der_value, unpadded
 from agent.dicom.transfer_syntax import MAC_NATIVE_SYNTAXES, TransferSyntax
 from agent.errors import DicomError
 from enroll import der
-from enroll.certificates import PARSE_ERRORS
+from enroll.certificates import PARSE_ERRORS, private_key_usage_period
 
 X509_CERTIFICATE = "X509_1993_SIG"  # PS3.15 C.1; the older term stands for the same encoding
 _CERTIFICATE_TYPES = frozenset((X509_CERTIFICATE, "X509_1993"))
@@ -139,7 +139,7 @@ def _loaded(stored: bytes) -> tuple[x509.Certificate, PublicKeyTypes]:
             names = certificate.subject, certificate.issuer
             for name in names:
                 name.rfc4514_string()
-            certificate.extensions  # noqa: B018 - the same
+            private_key_usage_period(certificate)  # and with it all extensions
             return certificate, certificate.public_key()
     except (*PARSE_ERRORS, Warning) as error:
         raise DicomError("Certificate of Signer (0400,0115) cannot be read.", code="certificate-malformed") from error

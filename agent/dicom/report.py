@@ -105,6 +105,24 @@ class Algorithms(Fact):
     grade: Grade = Grade.UNKNOWN
 
 
+@dataclass(frozen=True)
+class KeyUsagePeriod:
+    """When a key may sign, both ends included, while its certificate may be valid for much longer (RFC 3280 4.2.1.4).
+
+    Args:
+        not_before: From when on; None for no such limit.
+        not_after: Until when; None for no such limit.
+    """
+
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+    def __str__(self) -> str:
+        """For people, such as "from 2026-11-15 12:00 UTC until 2026-11-22 12:00 UTC"."""
+        limits = (("from", self.not_before), ("until", self.not_after))
+        return " ".join(f"{word} {limit:%Y-%m-%d %H:%M} UTC" for word, limit in limits if limit is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Time(Fact):
     """When it was signed.
@@ -113,11 +131,13 @@ class Time(Fact):
         claimed: Digital Signature DateTime (0400,0105); the signer's word.
         trusted: When it existed at the latest, by a certified time stamp (0400,0310) that verifies.
         authority_path: The certificate of the time stamp authority first, the anchor last; empty if nothing is proven.
+        key_usage_period: When the signer's key might sign, by its certificate; None where that says nothing of it.
     """
 
     claimed: datetime | None = None
     trusted: datetime | None = None
     authority_path: tuple[x509.Certificate, ...] = field(default=(), repr=False)
+    key_usage_period: KeyUsagePeriod | None = None
 
     @property
     def authority(self) -> str:

@@ -3,6 +3,10 @@
 Three times are kept apart. What the signer states is a claim. A certified time stamp proves that the signature existed
 by then. Now is when somebody asks. A path is judged at the proven time; without one it has to hold today, because a
 claimed time can be chosen to fit any certificate, and any stolen key.
+
+Where a key signs for days and its certificate is valid for years (PrivateKeyUsagePeriod, as for the document signers of
+ICAO 9303-12), the path is judged by the certificate and the time by the period. So an image verifies for years without
+a time stamp, on the word of the signer that the key was not used later; a time stamp from within the period proves it.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from cryptography import x509
 
-from agent.dicom.report import Chain, Finding, Outcome, Time
+from agent.dicom.report import Chain, Finding, KeyUsagePeriod, Outcome, Time
 from agent.dicom.stored_signatures import DigitalSignature
 from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError
-from enroll.certificates import name_text
+from enroll.certificates import name_text, private_key_usage_period
 from enroll.errors import CertificateRefused, ScansealError, TimeStampError
 from enroll.revocation import Revocation, RevocationStatus, revocation_of
 from enroll.trust import CLOCK_SKEW, verify_signer, weakness
@@ -83,6 +87,8 @@ class SignerChains:
         Returns:
             The time with what the certificate adds to it, and the path.
         """
+        period = private_key_usage_period(certificate)
+        time = replace(time, key_usage_period=None if period is None else KeyUsagePeriod(*period))
         findings = [*time.findings, *self._time_faults(certificate, time)]
         if not self._material.anchors:
             what = "No trust anchor was given, so that nobody vouches for the signer."
@@ -141,6 +147,10 @@ class SignerChains:
         if time.trusted is not None and claimed > time.trusted + CLOCK_SKEW:
             what = f"The signature states {_shown(claimed)}, but existed by {_shown(time.trusted)} already."
             yield Finding("time-contradicted", what)
+        made_by = claimed if time.trusted is None else min(claimed, time.trusted)
+        if time.key_usage_period is not None and not _may_sign(time.key_usage_period, made_by):
+            what = f"The signer's key was to be used {time.key_usage_period}, and not at {_shown(made_by)}."
+            yield Finding("time-outside-key-usage-period", what)
 
     def _with_revocation(self, path: _Path, time: Time) -> Chain:
         findings = []
@@ -160,6 +170,17 @@ class SignerChains:
 
 def _is_valid(certificate: x509.Certificate, at: datetime) -> bool:
     return certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc
+
+
+def _may_sign(period: KeyUsagePeriod, made_by: datetime) -> bool:
+    """Whether a key might sign what was made by then at the latest.
+
+    The CA wrote the begin by its own clock, which may be a little fast. The signer's clock alone keeps the end and
+    dates the signature, so that there nothing is forgiven.
+    """
+    made_by = made_by.replace(microsecond=0)  # the last second counts in full (RFC 3280 4.2.1.4, 4.1.2.5.2)
+    begun = period.not_before is None or period.not_before - made_by <= CLOCK_SKEW
+    return begun and (period.not_after is None or made_by <= period.not_after)
 
 
 def claimed_time(text: str) -> Time:

@@ -247,7 +247,7 @@ def _validity(signature: SignatureReport, existence: Existence) -> Iterator[Reas
     if _found(signature, "revocation-unknown"):
         yield Reason(Verdict.INDETERMINATE, "no current list says whether the certificate was revoked.")
     if time.outcome is Outcome.FAILED:
-        yield Reason(Verdict.INDETERMINATE, f"the signer's clock is suspect{codes_of(time)}.")
+        yield Reason(Verdict.INDETERMINATE, f"the stated time of signing is suspect{codes_of(time)}.")
 
 
 def _found(signature: SignatureReport, code: str) -> bool:

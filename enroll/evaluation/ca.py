@@ -3,16 +3,19 @@
     root.pem root.key       its certificate, which devices pin, and the key of it
     server.pem server.key   of the EST server: localhost, 127.0.0.1 and ::1
     password                of the first enrollment; the user name is "scanner"
+    issued/<serial>.json    what was issued: to whom, for how long, and where its key lives by its own account
 
 It issues two kinds of certificate, chosen by the extended key usage that is asked for: clientAuth for a device,
 documentSigning for what signs images. It adds the name of its hospital, as owners do, and copies nothing but the
-names of the device. Certificates begin five minutes before they are issued: a signature made in the second of its
-certificate's birth is "not yet valid" to verifiers whose clock differs by a little.
+names of the device.
+
+A signing key that is to be used for days only (PrivateKeyUsagePeriod, RFC 3280 4.2.1.4) gets a certificate that lives
+years, so that what it signed can be verified for years. The period is granted as far as it is at most 90 days long and
+begins at most an hour ago. What a request says of its key's protection is written down; nothing depends on it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -20,39 +23,34 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from enroll.certificates import PARSE_ERRORS, alternative_names, pem, read_certificates
+from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, private_key_usage_period
 from enroll.clock import Clock
-from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, HARDWARE_MODULE_NAME, RESERVED_UNITS
+from enroll.csr import (
+    DIGITAL_SIGNATURE,
+    DOCUMENT_SIGNING,
+    HARDWARE_MODULE_NAME,
+    RESERVED_UNITS,
+    stated_protection,
+)
 from enroll.errors import EnrollmentRefused
+from enroll.evaluation.authority import Authority, certificate_builder, create_authority
 from enroll.keystore.base import PublicKey
-from enroll.record import damaged
+from enroll.record import write_record
 from enroll.statefile import StateFiles
 
 BANNER = "scanseal evaluation CA - NOT FOR PRODUCTION"
 USERNAME = "scanner"
 OWNER = "Evaluation Hospital"
-BACKDATED = timedelta(minutes=5)
 DEFAULT_LIFETIME = timedelta(days=365)
+DEFAULT_LONG_LIFETIME = timedelta(days=5 * 365)
+LONGEST_USAGE = timedelta(days=90)
+EARLIEST_USAGE = timedelta(hours=1)  # before the moment of issue
 
-_ROOT_LIFETIME = timedelta(days=3650)
 _PROFILES = (ExtendedKeyUsageOID.CLIENT_AUTH, DOCUMENT_SIGNING)
 _DEVICE_ATTRIBUTES = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
-_CERTIFICATE_SIGNING = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 class EvaluationCa:
@@ -62,19 +60,29 @@ class EvaluationCa:
         directory: Where its files lie; `create_or_open` makes them.
         clock: Dates what it issues.
         lifetime: Of what it issues, counted from the moment of issue.
-        files: Reads the files.
+        long_lifetime: Of certificates that outlive their keys.
+        files: Reads and writes the files.
     """
 
-    def __init__(self, directory: Path, clock: Clock, lifetime: timedelta, files: StateFiles) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, lifetime: timedelta, long_lifetime: timedelta, files: StateFiles
+    ) -> None:
         self.directory = directory
-        self.certificate, *_ = read_certificates(self.anchor_file, files)
         self.password = files.read(self.password_file).strip()
-        self._key = _read_key(directory / "root.key", files)
+        self._root = Authority(directory / "root", files)
         self._clock = clock
         self._lifetime = lifetime
+        self._long_lifetime = long_lifetime
+        self._files = files
 
     @classmethod
-    def create_or_open(cls, directory: Path, clock: Clock, lifetime: timedelta = DEFAULT_LIFETIME) -> Self:
+    def create_or_open(
+        cls,
+        directory: Path,
+        clock: Clock,
+        lifetime: timedelta = DEFAULT_LIFETIME,
+        long_lifetime: timedelta = DEFAULT_LONG_LIFETIME,
+    ) -> Self:
         """The CA in `directory`; a new one where there is none. Its server certificate is always made anew.
 
         Raises:
@@ -83,9 +91,14 @@ class EvaluationCa:
         files = StateFiles()
         if not os.path.lexists(directory / "password"):
             _create(directory, clock.now(), files)
-        ca = cls(directory, clock, lifetime, files)
+        ca = cls(directory, clock, lifetime, long_lifetime, files)
         ca.make_server_certificate(files)
         return ca
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Its certificate."""
+        return self._root.certificate
 
     @property
     def anchor_file(self) -> Path:
@@ -102,70 +115,53 @@ class EvaluationCa:
 
         Raises:
             EnrollmentRefused: The request is not signed with its own key, or asks for what is never issued.
+            StateError: What was issued cannot be written down.
         """
+        now = self._clock.now()
         try:
             if not request.is_signature_valid:
                 raise _refused("The request is not signed with its key.")
             purpose, names, public_key = _purpose(request), _device_names(request), _public_key(request)
-            subject = _subject(request)
+            subject, protection = _subject(request), stated_protection(request) or "unstated"
+            period = _usage_period(request, purpose, now)
         except PARSE_ERRORS as error:
             raise _refused("The request cannot be read.") from error
-        now = self._clock.now()
-        builder = _builder(subject, self.certificate.subject, public_key, now - BACKDATED, now + self._lifetime)
+        lifetime = self._lifetime if period is None else self._long_lifetime
+        lifetime = min(lifetime, self.certificate.not_valid_after_utc - now)
+        builder = certificate_builder(subject, public_key, now, lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return self._sign(builder)
+        if period is not None:
+            builder = builder.add_extension(period, critical=False)
+        certificate = self._root.sign(builder)
+        self._write_down(certificate, protection)
+        return certificate
+
+    def _write_down(self, certificate: x509.Certificate, protection: str) -> None:
+        issued = self.directory / "issued"
+        self._files.make_directory(issued)
+        facts = {
+            "subject": name_text(certificate.subject),
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+            "protection": protection,
+        }
+        write_record(issued / f"{certificate.serial_number:x}.json", facts, self._files)
 
     def make_server_certificate(self, files: StateFiles) -> None:
         """A new key and certificate for the EST server on this machine."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        now = self._clock.now()
-        names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1"))]
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        builder = _builder(subject, self.certificate.subject, key.public_key(), now - BACKDATED, now + _ROOT_LIFETIME)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        files.write(self.directory / "server.key", _key_bytes(key))
-        files.write(self.directory / "server.pem", pem([self._sign(builder)]), 0o644)
-
-    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        return builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
+        self._root.make_server_certificate(self.directory, self._clock.now(), files)
 
 
 def _create(directory: Path, now: datetime, files: StateFiles) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, OWNER), x509.NameAttribute(NameOID.COMMON_NAME, BANNER)]
-    )
-    builder = _builder(name, name, key.public_key(), now - BACKDATED, now + _ROOT_LIFETIME)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_CERTIFICATE_SIGNING, critical=True)
+    names = ((NameOID.ORGANIZATION_NAME, OWNER), (NameOID.COMMON_NAME, BANNER))
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in names])
     files.make_directory(directory)
-    files.write(directory / "root.key", _key_bytes(key))
-    files.write(directory / "root.pem", pem([builder.sign(key, hashes.SHA256())]), 0o644)
+    create_authority(directory / "root", subject, 0, now=now, files=files)
     # The last file: a CA whose making was interrupted is made again.
     files.write(directory / "password", f"{secrets.token_urlsafe(18)}\n".encode("ascii"))
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PublicKey, begin: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin.astimezone(UTC))
-        .not_valid_after(end.astimezone(UTC))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
 
 
 def _purpose(request: x509.CertificateSigningRequest) -> ObjectIdentifier:
@@ -176,6 +172,23 @@ def _purpose(request: x509.CertificateSigningRequest) -> ObjectIdentifier:
     if len(asked) != 1 or asked[0] not in _PROFILES:
         raise _refused("Ask for one extended key usage: clientAuth or documentSigning.")
     return asked[0]
+
+
+def _usage_period(
+    request: x509.CertificateSigningRequest, purpose: ObjectIdentifier, now: datetime
+) -> x509.PrivateKeyUsagePeriod | None:
+    """What is granted of the period that is asked for; None where none is."""
+    asked = private_key_usage_period(request)
+    if asked is None:
+        return None
+    if purpose != DOCUMENT_SIGNING:
+        raise _refused("Only a key that signs documents gets a usage period.")
+    begin, end = asked
+    begin = max(begin or now, now - EARLIEST_USAGE).astimezone(UTC).replace(microsecond=0)
+    end = min(end or begin + LONGEST_USAGE, begin + LONGEST_USAGE)
+    if end <= now:
+        raise _refused("The usage period that is asked for is over.")
+    return x509.PrivateKeyUsagePeriod(begin, end)
 
 
 def _device_names(request: x509.CertificateSigningRequest) -> tuple[x509.GeneralName, ...]:
@@ -204,22 +217,6 @@ def _subject(request: x509.CertificateSigningRequest) -> x509.Name:
         raise _refused(f"The organizational unit can only be one of: {', '.join(sorted(RESERVED_UNITS))}.")
     owner = x509.NameAttribute(NameOID.ORGANIZATION_NAME, OWNER)
     return x509.Name([owner, *units, *(attribute for attributes in names for attribute in attributes)])
-
-
-def _read_key(path: Path, files: StateFiles) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(files.read(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise damaged(path) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise damaged(path)
-    return key
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _refused(what: str) -> EnrollmentRefused:

@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography import x509
 
 from enroll.csr import CertificateRequest
-from enroll.keystore.base import PrivateKey
+from enroll.keystore.base import PrivateKey, Protection, PublicKey
 
 LONGEST_WAIT = timedelta(days=1)  # whatever a server says: a request is repeated at least this often
 
@@ -53,11 +53,35 @@ class Enrollment:
         key: The new key; never leaves its store.
         request: What is asked for.
         renews: The certificate being renewed, where there is one.
+        protection: Where the key lives; without better knowledge the least.
     """
 
     key: PrivateKey = field(repr=False)
     request: CertificateRequest
     renews: x509.Certificate | None = None
+    protection: Protection = Protection.SOFTWARE
+
+    @property
+    def public_key(self) -> PublicKey:
+        """What is to be certified."""
+        return self.key.public_key()
+
+
+@dataclass(frozen=True)
+class OfferedEnrollment:
+    """One request for a key that is out of reach: whoever holds it has signed the request, which is sent as it is.
+
+    Args:
+        signed: The request (PKCS#10).
+        request: What it asks for.
+        public_key: What is to be certified.
+        protection: Where the key lives.
+    """
+
+    signed: x509.CertificateSigningRequest
+    request: CertificateRequest
+    public_key: PublicKey
+    protection: Protection
 
 
 class Flow(Protocol):
@@ -65,7 +89,7 @@ class Flow(Protocol):
 
     name: str
 
-    def enroll(self, enrollment: Enrollment) -> Issued | Pending | Refused:
+    def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Ask once.
 
         Raises:

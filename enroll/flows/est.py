@@ -48,7 +48,7 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.flows.base import LONGEST_WAIT, Enrollment, Issued, Pending, Refused
+from enroll.flows.base import LONGEST_WAIT, Enrollment, Issued, OfferedEnrollment, Pending, Refused
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -131,7 +131,7 @@ class EstFlow:
         authentication: Credentials | x509.Certificate
         try:
             device = _device_identity(identities, anchors, clock.now())
-            client = ClientIdentity(identities.chain_file(device), stores.tls_key_file(device.key_uri))
+            client = ClientIdentity(identities.chain_file(device), stores.tls_key(device.key_uri))
             authentication = device.certificate
         except StateUnreadable:
             raise  # it may be the best of all identities, seen by the wrong user
@@ -161,17 +161,14 @@ class EstFlow:
             raise _unusable(answer)
         return _certificates(answer)
 
-    def enroll(self, enrollment: Enrollment) -> Issued | Pending | Refused:
+    def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Ask once for a certificate (RFC 7030 4.2); see `Flow`.
 
         Raises:
             ServerUnreachable: No answer, or the server cannot answer now.
             ProtocolViolation: The answer is none that EST allows.
         """
-        # Re-enrollment is for the holder of the certificate itself, so it is tied to the connection's certificate.
-        renews = enrollment.renews if enrollment.renews == self._authentication else None
-        request = csr.build(enrollment.key, enrollment.request, renews)
-        operation = "simpleenroll" if renews is None else "simplereenroll"
+        request, operation = self._request(enrollment)
         headers = {
             "Accept": "application/pkcs7-mime",
             "Content-Type": "application/pkcs10",
@@ -181,6 +178,18 @@ class EstFlow:
             headers["Authorization"] = self._authentication.header()
         body = base64.encodebytes(request.public_bytes(serialization.Encoding.DER))
         return self._read(self._session.post(f"{self._base}/{operation}", headers, body))
+
+    def _request(self, asked: Enrollment | OfferedEnrollment) -> tuple[x509.CertificateSigningRequest, str]:
+        """What to send, and where.
+
+        Re-enrollment is for the holder of the certificate itself, so it is tied to the connection's certificate; with
+        an offered key that is always another identity's.
+        """
+        if isinstance(asked, OfferedEnrollment):
+            return asked.signed, "simpleenroll"
+        renews = asked.renews if asked.renews == self._authentication else None
+        request = csr.build(asked.key, asked.request, renews, protection=asked.protection)
+        return request, "simpleenroll" if renews is None else "simplereenroll"
 
     def _read(self, answer: Answer) -> Issued | Pending | Refused:
         """RFC 7030 4.2.3."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
 from enroll.errors import KeyStoreUnavailable, UnsupportedKey
-from enroll.keystore.base import HmacKey, KeyStore, PrivateKey, Protection, TlsKey, TlsKeyFiles
+from enroll.keystore.base import HmacKey, KeyStore, PrivateKey, Protection, StoredKey, TlsKey, TlsKeyFiles
 from enroll.keystore.memory import MemoryKeyStore
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.keystore.tokenuri import TokenUri
@@ -45,7 +45,7 @@ def open_store(
             directory = settings.software.directory or state_directory / "keys"
             return SoftwareKeyStore(directory, settings.software.passphrase_file, files)
         case StoreName.PKCS11:
-            return _open_token(_settings_of_token(settings.pkcs11, token), files)
+            return _open_token(token_settings(settings.pkcs11, token), files)
         case StoreName.TPM:
             return _open_tpm(settings, state_directory, files)
         case StoreName.MEMORY:
@@ -74,7 +74,16 @@ def _open_tpm(settings: KeyStoreSettings, state_directory: Path, files: StateFil
     return TpmKeyStore(settings.tpm, settings.tpm.directory or state_directory / "tpm", files)
 
 
-def _settings_of_token(settings: Pkcs11StoreSettings, label: str) -> Pkcs11StoreSettings:
+def token_settings(settings: Pkcs11StoreSettings, label: str) -> Pkcs11StoreSettings:
+    """The settings of one of several tokens.
+
+    Args:
+        settings: `[keystore.pkcs11]`.
+        label: Of the token; empty for the one that is named there.
+
+    Raises:
+        KeyStoreUnavailable: No such token is configured.
+    """
     if label in ("", settings.token):
         return settings
     if label not in settings.tokens:
@@ -133,19 +142,21 @@ class KeyStores:
         """Remove the key for good; nothing happens where there is none."""
         self._store_of(uri).destroy(uri)
 
-    def tls_key_file(self, uri: str) -> TlsKey:
+    def tls_key(self, uri: str) -> TlsKey:
         """The key that `uri` names, for a TLS client.
 
+        It is loaded, and so is whatever would refuse it: OpenSSL would not say what is wrong, and might ask.
+
         Raises:
-            UnsupportedKey: Keys of this store cannot authenticate a TLS client.
+            KeyNotFound: No such key.
+            KeyStoreError: The store cannot be used.
         """
         store = self._store_of(uri)
-        if not isinstance(store, TlsKeyFiles):
-            raise UnsupportedKey(
-                f"A key of the store {store.scheme} cannot authenticate a TLS connection.",
-                remedy='Set key_store = "software" for the identity that authenticates.',
-            )
-        return store.tls_key_file(uri)
+        if isinstance(store, TlsKeyFiles):
+            return store.tls_key_file(uri)
+        in_token = store.scheme == StoreName.PKCS11
+        token = token_settings(self._settings.pkcs11, TokenUri.parse(uri).token) if in_token else None
+        return StoredKey(uri, store.load(uri), token)
 
     def list(self) -> tuple[str, ...]:
         """The URIs of our keys in every store that has its secret configured, and in memory."""

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
+from enroll.config import Pkcs11StoreSettings
 from enroll.errors import KeyStoreError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -102,7 +103,7 @@ class KeyStore(Protocol):
 
 
 @dataclass(frozen=True)
-class TlsKey:
+class KeyFile:
     """A key as `ssl.SSLContext.load_cert_chain` wants it.
 
     Args:
@@ -114,11 +115,29 @@ class TlsKey:
     passphrase: Callable[[], bytes] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class StoredKey:
+    """A key that stays in its store, for TLS.
+
+    Args:
+        uri: Its name.
+        key: The key itself.
+        token: The settings of its token, where it is in one.
+    """
+
+    uri: str
+    key: PrivateKey
+    token: Pkcs11StoreSettings | None = None
+
+
+TlsKey: TypeAlias = KeyFile | StoredKey
+
+
 @runtime_checkable
 class TlsKeyFiles(Protocol):
-    """What a store offers whose keys can authenticate a TLS client."""
+    """What a store offers whose keys are files that TLS can read."""
 
-    def tls_key_file(self, uri: str) -> TlsKey:
+    def tls_key_file(self, uri: str) -> KeyFile:
         """The key that `uri` names, for TLS.
 
         Raises:

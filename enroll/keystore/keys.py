@@ -4,6 +4,9 @@ Whatever takes a `cryptography` private key works with these: requests, certific
 over the bytes to be signed; the key object hashes them, checks what is asked for, and lets its store do the private
 operation on the digest. Signing channel and TLS hand over a digest (`Prehashed`).
 
+Every RSA signature is verified before it is handed out: a fault while a store computes with the primes gives away the
+key to whoever sees the result. Verifying costs a few percent of signing.
+
 SHA-1 and MD5 are not refused by a rule that could be relaxed: there is no way to ask for them.
 """
 
@@ -13,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeAlias
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import (
@@ -25,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import (
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
-from enroll.errors import KeyStoreError, UnsupportedKey
+from enroll.errors import KeyMismatch, KeyStoreError, UnsupportedKey
 from enroll.keystore.base import PrivateKey, PublicKey
 
 RSA_BITS: Mapping[KeyAlgorithm, int] = {
@@ -162,10 +166,19 @@ class StoredRsaKey(_Stored, rsa.RSAPrivateKey):
 
         Raises:
             UnsupportedKey: Another padding or hash.
+            KeyMismatch: The store made a wrong signature.
             KeyStoreError: The store cannot sign, or the digest has not the length of its algorithm.
         """
         digest, hashed_with = _digest(data, algorithm)
-        return self._signer(digest, self._scheme(padding, hashed_with))
+        signature = self._signer(digest, self._scheme(padding, hashed_with))
+        try:
+            self._public_key.verify(signature, digest, padding, Prehashed(hashed_with))
+        except InvalidSignature as error:
+            raise KeyMismatch(
+                "The key store made a wrong signature, which was not handed out.",
+                remedy="Test the token: one that computes wrongly gives its key away. Then enroll again.",
+            ) from error
+        return signature
 
     def decrypt(self, *_arguments: object, **_named: object) -> NoReturn:
         """Refused: keys here sign and nothing else."""

@@ -1,25 +1,34 @@
-"""Keys in encrypted files: `<directory>/<name>.pem`, PKCS#8 (RFC 5958), mode 0600, named `software:<name>`.
+"""Keys and secrets in encrypted files: `<directory>/<name>.pem`, PKCS#8 (RFC 5958), mode 0600, `software:<name>`.
 
 This protects against a stolen backup or disk, not against root of the running machine. OpenSSL derives the file key
 from the passphrase with 2048 rounds of PBKDF2 only, so the strength is that of the passphrase: make it by
 `openssl rand -base64 32`.
 
 The key is loaded into this process: what `load` returns is an ordinary `cryptography` key, and it can be exported.
+
+A secret for message authentication is written as the private half of an X25519 or X448 key, which is 32 or 56 random
+bytes (RFC 7748 5) and nothing else. PKCS#8 has no form for a plain secret, and encrypting files in a way of our own
+would be worse than borrowing one. No such key is ever used for key agreement here.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator
+import hmac
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from enroll import der
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import (
     KeyDamaged,
     KeyNotFound,
@@ -30,12 +39,25 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.keystore.base import KEY_NAME, PrivateKey, Protection, TlsKey, check_key_name
-from enroll.keystore.keys import CURVES, RSA_BITS, RSA_EXPONENT, check_supported
+from enroll.keystore.base import KEY_NAME, KeyFile, PrivateKey, Protection, check_key_name
+from enroll.keystore.keys import CURVES, HMAC_HASHES, RSA_BITS, RSA_EXPONENT, check_supported
 from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
 
 KEY_FILE_LIMIT = 16 * 1024  # bytes; RSA-4096 takes 3.4 KiB
+_AnyContainer: TypeAlias = x25519.X25519PrivateKey | x448.X448PrivateKey
+
+
+@dataclass(frozen=True)
+class _Container:
+    kind: type[_AnyContainer]
+    size: int  # bytes
+
+
+_CONTAINERS: Mapping[HmacAlgorithm, _Container] = {
+    HmacAlgorithm.SHA256: _Container(x25519.X25519PrivateKey, 32),
+    HmacAlgorithm.SHA384: _Container(x448.X448PrivateKey, 56),
+}
 _BEGIN, _END = b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"-----END ENCRYPTED PRIVATE KEY-----"
 
 
@@ -59,49 +81,40 @@ class SoftwareKeyStore:
 
     def generate(self, name: str, algorithm: KeyAlgorithm) -> str:
         """Make a key; see `KeyStore.generate`."""
-        check_key_name(name)
-        path = self._path(name)
-        with _key_store_errors():
-            taken = self._files.exists(path)
-        if taken:
-            raise KeyStoreError(f"There is a key {name} already.", remedy="Choose another name, or destroy that key.")
-        passphrase = self._passphrase()
+        passphrase = self._passphrase_for_new(name)
         key: PrivateKey
         if algorithm in RSA_BITS:
             key = rsa.generate_private_key(RSA_EXPONENT, RSA_BITS[algorithm])
         else:
             key = ec.generate_private_key(CURVES[algorithm])
-        data = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(passphrase),
-        )
-        with _key_store_errors():
-            self._files.make_directory(self._directory)
-            self._files.write(path, data)
-        return f"{self.scheme}:{name}"
+        return self._write(name, key, passphrase)
 
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
         path = self._existing(uri)
-        with _key_store_errors(KeyDamaged):
-            data = self._files.read(path, KEY_FILE_LIMIT)
-        if not _is_whole(data):
-            raise KeyDamaged(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
-        try:
-            key = serialization.load_pem_private_key(data, self._passphrase())
-        except (ValueError, UnsupportedAlgorithm) as error:
-            # A wrong passphrase decrypts to noise, which looks like a damaged key.
-            raise PinRefused(
-                f"The passphrase does not open {path}.",
-                remedy="Put the passphrase that this key was made with into passphrase_file. If it is lost, remove "
-                f"all key files in {self._directory}, because they have the same passphrase; then set [est] username "
-                "and password_file, which are needed again, and enroll again.",
-            ) from error
+        key = self._read(path)
+        if isinstance(key, _AnyContainer):
+            raise KeyNotFound(f"{path} holds a secret, and no key.", remedy="Enroll again.")
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             raise UnsupportedKey(f"{path} holds neither an RSA nor an elliptic curve key.", remedy="Enroll again.")
         check_supported(key.public_key())
         return key
+
+    def generate_secret(self, name: str, algorithm: HmacAlgorithm) -> str:
+        """Make a secret; see `KeyStore.generate_secret`."""
+        passphrase = self._passphrase_for_new(name)
+        container = _CONTAINERS[algorithm]
+        secret = secrets.token_bytes(container.size)
+        return self._write(name, container.kind.from_private_bytes(secret), passphrase)
+
+    def load_secret(self, uri: str) -> SoftwareHmacKey:
+        """The secret that `uri` names; see `KeyStore.load_secret`."""
+        path = self._existing(uri)
+        key = self._read(path)
+        for algorithm, container in _CONTAINERS.items():
+            if isinstance(key, container.kind):
+                return SoftwareHmacKey(key.private_bytes_raw(), algorithm)
+        raise KeyNotFound(f"{path} holds a key, and no secret.", remedy="Name the file of a secret.")
 
     def protection(self, uri: str) -> Protection:
         """Always software."""
@@ -109,7 +122,7 @@ class SoftwareKeyStore:
         return Protection.SOFTWARE
 
     def list(self) -> tuple[str, ...]:
-        """The URIs of all keys, sorted."""
+        """The URIs of all keys and secrets, sorted."""
         with _key_store_errors():
             files = self._files.names(self._directory)
         names = sorted(file.removesuffix(".pem") for file in files if file.endswith(".pem"))
@@ -120,10 +133,10 @@ class SoftwareKeyStore:
         with _key_store_errors():
             self._files.remove(self._path(_name(uri)))
 
-    def tls_key_file(self, uri: str) -> TlsKey:
+    def tls_key_file(self, uri: str) -> KeyFile:
         """The key that `uri` names, for TLS; see `TlsKeyFiles`."""
         self.load(uri)  # says what is wrong with it, which OpenSSL's TLS does not
-        return TlsKey(self._existing(uri), self._passphrase)
+        return KeyFile(self._existing(uri), self._passphrase)
 
     def check(self) -> None:
         """Whether there is a passphrase; see `KeyStore.check`."""
@@ -131,6 +144,41 @@ class SoftwareKeyStore:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _passphrase_for_new(self, name: str) -> bytes:
+        check_key_name(name)
+        with _key_store_errors():
+            taken = self._files.exists(self._path(name))
+        if taken:
+            raise KeyStoreError(f"There is a key {name} already.", remedy="Choose another name, or destroy that key.")
+        return self._passphrase()
+
+    def _write(self, name: str, key: PrivateKey | _AnyContainer, passphrase: bytes) -> str:
+        data = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(passphrase),
+        )
+        with _key_store_errors():
+            self._files.make_directory(self._directory)
+            self._files.write(self._path(name), data)
+        return f"{self.scheme}:{name}"
+
+    def _read(self, path: Path) -> PrivateKeyTypes:
+        with _key_store_errors(KeyDamaged):
+            data = self._files.read(path, KEY_FILE_LIMIT)
+        if not _is_whole(data):
+            raise KeyDamaged(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
+        try:
+            return serialization.load_pem_private_key(data, self._passphrase())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            # A wrong passphrase decrypts to noise, which looks like a damaged key.
+            raise PinRefused(
+                f"The passphrase does not open {path}.",
+                remedy="Put the passphrase that this key was made with into passphrase_file. If it is lost, remove "
+                f"all key files in {self._directory}, because they have the same passphrase; then set [est] username "
+                "and password_file, which are needed again, and enroll again.",
+            ) from error
 
     def _passphrase(self) -> bytes:
         return read_secret(self._passphrase_file, "[keystore.software] passphrase_file", self._files)
@@ -149,6 +197,29 @@ class SoftwareKeyStore:
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.pem"
+
+
+class SoftwareHmacKey:
+    """A secret from a file, in this process.
+
+    Args:
+        secret: Its bytes.
+        algorithm: What it is for.
+    """
+
+    def __init__(self, secret: bytes, algorithm: HmacAlgorithm) -> None:
+        self._secret = secret
+        self._algorithm = algorithm
+
+    def __repr__(self) -> str:
+        return f"SoftwareHmacKey({self._algorithm})"
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedKey("This secret does not leave its store.", remedy="Use it where it is.")
+
+    def sign(self, data: bytes) -> bytes:
+        """The HMAC over `data`; see `HmacKey`."""
+        return hmac.digest(self._secret, data, HMAC_HASHES[self._algorithm].name)
 
 
 @contextlib.contextmanager

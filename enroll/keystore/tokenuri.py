@@ -1,4 +1,6 @@
-"""The URI of a key in a token (RFC 7512): `pkcs11:token=scanseal;object=scanseal-device;id=%01%02;type=private`.
+"""The URI of a key or a secret in a token (RFC 7512).
+
+    pkcs11:token=scanseal;object=scanseal-device;id=%01%02;type=private
 
 Read strictly: only the attributes that say which key is meant. A query part would hold a PIN or the path of a library,
 and neither belongs into a file that names a key; so messages never repeat the URI.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import quote, unquote_to_bytes
 
 from enroll.errors import KeyNotFound
@@ -21,19 +24,28 @@ _ATTRIBUTE = re.compile(r"([a-z]+)=((?:[A-Za-z0-9._~:\[\]@!$'()*+,=-]|%[0-9A-Fa-
 _KNOWN = {"token", "object", "id", "type"}
 
 
+class ObjectType(StrEnum):
+    """The types of RFC 7512 2.3 that are in use."""
+
+    PRIVATE = "private"
+    SECRET_KEY = "secret-key"  # noqa: S105 - a type, no secret
+
+
 @dataclass(frozen=True)
 class TokenUri:
-    """Which key of which token.
+    """Which key or secret of which token.
 
     Args:
         token: CKA_LABEL of the token.
         label: CKA_LABEL of the key, where it is known.
         identifier: CKA_ID of the key, where it is known.
+        type: Whether it is a private key or a secret.
     """
 
     token: str
     label: str | None
     identifier: bytes | None
+    type: ObjectType = ObjectType.PRIVATE
 
     @classmethod
     def parse(cls, uri: str) -> TokenUri:
@@ -53,12 +65,13 @@ class TokenUri:
             values[attribute[1]] = unquote_to_bytes(attribute[2])
         if len(values.get("token", b"")) not in range(1, TOKEN_LABEL_LIMIT + 1):
             raise _refused(f"token is a label of 1 to {TOKEN_LABEL_LIMIT} bytes")
-        if values.get("type", b"private") != b"private":
-            raise _refused("type is private")
+        type_ = _text(values.get("type", b"private"))
+        if type_ not in list(ObjectType):
+            raise _refused(f"type is {' or '.join(ObjectType)}")
         label = values.get("object")
         if label is None and "id" not in values:
             raise _refused("it has object or id")
-        return cls(_text(values["token"]), None if label is None else _text(label), values.get("id"))
+        return cls(_text(values["token"]), None if label is None else _text(label), values.get("id"), ObjectType(type_))
 
     def __str__(self) -> str:
         parts = [f"token={quote(self.token, safe='')}"]
@@ -66,7 +79,7 @@ class TokenUri:
             parts.append(f"object={quote(self.label, safe='')}")
         if self.identifier is not None:
             parts.append("id=" + "".join(f"%{byte:02X}" for byte in self.identifier))
-        return f"{SCHEME}:{';'.join(parts)};type=private"
+        return f"{SCHEME}:{';'.join(parts)};type={self.type}"
 
 
 def _text(value: bytes) -> str:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.support.key_stores import Backend, software, token
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
+from tests.support.key_stores import TRAITS, Backend, Traits, memory, software, token, tpm, tpm_as_token
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
+from tests.support.swtpm import ResourceManager, resource_manager, running_swtpm
+from tests.support.tpm2_pkcs11 import token_in_tpm
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The contract is checked on every store, with every kind of key and secret that the store makes."""
+    store = next((name for name in ("backend", "lasting") if name in metafunc.fixturenames), None)
+    if store is None:
+        return
+    of_a_store: dict[str, Callable[[Traits], Sequence[KeyAlgorithm | HmacAlgorithm]]] = {
+        "algorithm": lambda traits: traits.algorithms,
+        "rsa_algorithm": lambda traits: [one for one in traits.algorithms if one.startswith("rsa")],
+        "hmac_algorithm": lambda traits: traits.hmacs,
+    }
+    kinds = [name for name in of_a_store if name in metafunc.fixturenames]
+    cases = [
+        (name, *case)
+        for name, traits in TRAITS.items()
+        if traits.survives or store == "backend"
+        for case in itertools.product(*(of_a_store[kind](traits) for kind in kinds))
+    ]
+    metafunc.parametrize([store, *kinds], cases, indirect=[store], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -20,34 +44,88 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
 
 
 @pytest.fixture(scope="session")
+def in_files(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    return software(tmp_path_factory.mktemp("software"))
+
+
+@pytest.fixture(scope="session")
+def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    return memory(tmp_path_factory.mktemp("memory"))
+
+
+@pytest.fixture(scope="session")
 def through_proxy(softhsm: SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    backend = token(softhsm, softhsm.proxy, "through-proxy", tmp_path_factory.mktemp("proxy"))
+    directory = tmp_path_factory.mktemp("proxy")
+    backend = token(softhsm, "through_proxy", softhsm.proxy, "through-proxy", directory)
     yield backend
     backend.store.close()
 
 
 @pytest.fixture(scope="session")
 def direct(softhsm: SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    backend = token(softhsm, softhsm.copy("direct"), "direct", tmp_path_factory.mktemp("direct"))
+    directory = tmp_path_factory.mktemp("direct")
+    backend = token(softhsm, "direct", softhsm.copy("direct"), "direct", directory)
     yield backend
     backend.store.close()
 
 
-@pytest.fixture(scope="session", params=["through_proxy", "direct"])
+@pytest.fixture(scope="session")
+def one_tpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResourceManager]:
+    """A TPM as it is on a device: behind a resource manager, so that several connections share it."""
+    with (
+        running_swtpm(tmp_path_factory.mktemp("swtpm")) as swtpm,
+        resource_manager(swtpm, tmp_path_factory.mktemp("bus")) as manager,
+    ):
+        yield manager
+
+
+@pytest.fixture(scope="session")
+def tpm2_pkcs11(one_tpm: ResourceManager, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    directory = tmp_path_factory.mktemp("tpm2-pkcs11")
+    with token_in_tpm(directory / "token", one_tpm.tcti, one_tpm.environment) as in_tpm:
+        backend = tpm_as_token(in_tpm, directory)
+        yield backend
+        backend.store.close()
+
+
+@pytest.fixture(autouse=True)
+def room_in_the_tpm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """tpm2-pkcs11 keeps every key that it makes or uses in the TPM until the logout, and there is room for a dozen."""
+    yield
+    used = getattr(request.node, "callspec", None)
+    if used is not None and "tpm2_pkcs11" in used.params.values():
+        backend: Backend = request.getfixturevalue("tpm2_pkcs11")
+        backend.store.close()
+        backend.store = backend.make(backend.right)
+
+
+@pytest.fixture(scope="session")
+def in_tpm(one_tpm: ResourceManager, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in one_tpm.environment.items():
+            patch.setenv(name, value)
+        backend = tpm(tmp_path_factory.mktemp("tpm"), one_tpm.tcti)
+        yield backend
+        backend.store.close()
+
+
+@pytest.fixture(scope="session", params=["through_proxy", "direct", "tpm2_pkcs11"])
 def in_token(request: pytest.FixtureRequest) -> Backend:
-    """The stores whose keys never leave them."""
+    """The PKCS#11 tokens."""
     backend: Backend = request.getfixturevalue(request.param)
     return backend
 
 
 @pytest.fixture(scope="session")
-def in_files(tmp_path_factory: pytest.TempPathFactory) -> Backend:
-    return software(tmp_path_factory.mktemp("software"))
-
-
-@pytest.fixture(scope="session", params=["in_files", "through_proxy", "direct"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Every store."""
+    """Every store; see `pytest_generate_tests`."""
+    chosen: Backend = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def lasting(request: pytest.FixtureRequest) -> Backend:
+    """The stores whose keys outlive the process that made them, and are guarded by a PIN or a passphrase."""
     chosen: Backend = request.getfixturevalue(request.param)
     return chosen
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName, TokenSettings
 from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, UnsupportedKey
+from enroll.keystore import KeyStores
 from enroll.keystore.base import KeyStore, PrivateKey, Protection
 from enroll.keystore.tokenuri import TokenUri
+from enroll.statefile import StateFiles
 from tests.support.key_stores import WRONG_SECRET, Backend, secret_file
 from tests.support.softhsm import PIN, SoftHsm
 
@@ -24,6 +30,7 @@ pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip ins
 from pkcs11.util.rsa import decode_rsa_private_key  # noqa: E402 - an optional extra
 
 from enroll.keystore.pkcs11 import connection as connection_module  # noqa: E402 - needs it
+from enroll.keystore.pkcs11 import library, objects  # noqa: E402 - needs it
 
 ROOT = Path(__file__).parents[2]
 ECDSA = ec.ECDSA(hashes.SHA256())
@@ -31,7 +38,8 @@ EITHER_KIND = pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAl
 
 
 def sign(key: PrivateKey) -> bytes:
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(b"message", padding.PKCS1v15(), hashes.SHA256())
     return key.sign(b"message", ECDSA)
 
 
@@ -49,7 +57,7 @@ class TestTheKeyStays:
     def test_the_token_refuses_to_show_it(self, in_token: Backend, algorithm: KeyAlgorithm) -> None:
         uri = TokenUri.parse(in_token.uri(algorithm))
         with in_token.store._token() as connection, connection.signing() as session:  # type: ignore[attr-defined]
-            key = session.private_key(uri)
+            key = objects.find(session.handle, uri)
             secret = pkcs11.Attribute.VALUE if algorithm is KeyAlgorithm.P_256 else pkcs11.Attribute.PRIVATE_EXPONENT
 
             assert key[pkcs11.Attribute.SENSITIVE]
@@ -94,9 +102,22 @@ class TestProtection:
     def test_a_slot_that_is_not_hardware_makes_no_hardware_key(self, in_token: Backend) -> None:
         assert in_token.store.protection(in_token.uri(KeyAlgorithm.P_256)) is Protection.SOFTWARE
 
+    def test_a_simulated_tpm_calls_its_slot_hardware_and_is_not_believed(
+        self, tpm2_pkcs11: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri = tpm2_pkcs11.uri(KeyAlgorithm.RSA_2048)
+        assert tpm2_pkcs11.store.protection(uri) is Protection.SOFTWARE
+
+        monkeypatch.setattr(connection_module, "is_simulated", lambda _: False)
+        believing = tpm2_pkcs11.make(tpm2_pkcs11.right)
+
+        assert believing.protection(uri) is Protection.HARDWARE
+        believing.close()
+
     def test_in_a_hardware_slot_it_counts_where_the_key_was_made(self, spare: tuple[KeyStore, Path]) -> None:
         store, _ = spare
         made_here = store.generate("made-here", KeyAlgorithm.RSA_2048)
+        made_here_as_well = store.generate_secret("made-here-as-well", HmacAlgorithm.SHA256)
         imported = rsa.generate_private_key(65537, 2048).private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
         )
@@ -107,6 +128,7 @@ class TestProtection:
             connection.is_hardware = True
 
         assert store.protection(made_here) is Protection.HARDWARE
+        assert store.protection(made_here_as_well) is Protection.HARDWARE
         assert store.protection("pkcs11:token=spare;object=scanseal-imported") is Protection.SOFTWARE
         for uri in store.list():
             store.destroy(uri)
@@ -144,24 +166,21 @@ class TestTheToken:
         assert sign(key)
         store.destroy(uri)
 
-    def test_a_removed_token_is_named_and_found_again(self, spare: tuple[KeyStore, Path], softhsm: SoftHsm) -> None:
-        store, module = spare
-        uri = store.generate("removed", KeyAlgorithm.P_256)
-        key = store.load(uri)
-        tokens = softhsm.directory / "tokens"
+    def test_the_uri_chooses_among_several(self, softhsm: SoftHsm, tmp_path: Path) -> None:
+        tokens = {"direct": TokenSettings(softhsm.pin_file)}
+        settings = Pkcs11StoreSettings(softhsm.copy("several"), "spare", softhsm.pin_file, tokens=tokens)
+        stores = KeyStores(KeyStoreSettings(pkcs11=settings), tmp_path, StateFiles())
+        uris = [stores.generate(StoreName.PKCS11, "one-of-two", KeyAlgorithm.P_256, token) for token in ("", "direct")]
 
-        tokens.rename(softhsm.directory / "elsewhere")
-        tokens.mkdir()
-        pkcs11.lib(str(module)).reinitialize()
-        for _ in range(2):
-            with pytest.raises(KeyStoreUnavailable, match="spare"):
-                sign(key)
+        keys = [stores.load(uri) for uri in uris]
 
-        tokens.rmdir()
-        (softhsm.directory / "elsewhere").rename(tokens)
-        pkcs11.lib(str(module)).reinitialize()
-        assert sign(key)
-        store.destroy(uri)
+        assert [TokenUri.parse(uri).token for uri in uris] == ["spare", "direct"]
+        assert keys[0].public_key() != keys[1].public_key()
+        assert all(sign(key) for key in keys)
+        assert set(uris) <= set(stores.list())
+        for uri in uris:
+            stores.destroy(uri)
+        stores.close()
 
     def test_two_stores_of_a_process_share_the_login(self, spare: tuple[KeyStore, Path], softhsm: SoftHsm) -> None:
         first, module = spare
@@ -181,7 +200,7 @@ class TestTheToken:
         self, through_proxy: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         key = through_proxy.key(KeyAlgorithm.P_256)
-        monkeypatch.setattr(connection_module, "SESSION_WAIT", 0.05)
+        monkeypatch.setattr(library, "PATIENCE", 0.05)
 
         with (
             through_proxy.store._token() as connection,  # type: ignore[attr-defined]
@@ -191,6 +210,45 @@ class TestTheToken:
         ):
             sign(key)
         assert "sessions" in caught.value.remedy
+        assert sign(key)
+
+    def test_a_library_without_locks_is_not_waited_for_without_end(
+        self, direct: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = direct.key(KeyAlgorithm.P_256)
+        monkeypatch.setattr(library, "PATIENCE", 0.05)
+
+        with ThreadPoolExecutor(1) as other, direct.store._token():  # type: ignore[attr-defined]
+            error = other.submit(sign, key).exception(timeout=5)
+        assert isinstance(error, KeyStoreUnavailable)
+        assert "busy" in error.what
+        assert sign(key)
+
+    @pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.P_256])
+    def test_whoever_waits_for_longest_signs_next(self, through_proxy: Backend, algorithm: KeyAlgorithm) -> None:
+        """Otherwise two of eight threads sign all the time, and the others never."""
+        key, end = through_proxy.key(algorithm), time.monotonic() + 1
+
+        def count(_: int) -> int:
+            return sum(
+                1 for _ in itertools.takewhile(lambda _: time.monotonic() < end, map(sign, itertools.repeat(key)))
+            )
+
+        with ThreadPoolExecutor(8) as threads:
+            counts = list(threads.map(count, range(8)))
+
+        assert min(counts) > max(counts) / 4
+
+    def test_those_who_wait_hear_of_the_loss_at_once(self, through_proxy: Backend) -> None:
+        key = through_proxy.key(KeyAlgorithm.P_256)
+        with ThreadPoolExecutor(6) as threads, through_proxy.store._token() as connection:  # type: ignore[attr-defined]
+            with connection.signing(), connection.signing():
+                waiting = [threads.submit(sign, key) for _ in range(6)]
+                time.sleep(0.1)
+                connection.close()
+            errors = [one.exception(timeout=1) for one in waiting]
+
+        assert {type(error) for error in errors} == {KeyStoreUnavailable}
         assert sign(key)
 
     def test_a_closed_store_stays_closed(self, softhsm: SoftHsm) -> None:
@@ -311,4 +369,4 @@ class TestThreads:
 
         run = subprocess.run([*program, *uris], cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
 
-        assert (run.returncode, run.stdout, run.stderr) == (0, "800\n800\n", "")
+        assert (run.returncode, run.stdout) == (0, "800\n800\n"), run.stderr

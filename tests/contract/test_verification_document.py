@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agent.cli.main import run
 from agent.policy.verdicts import Verdict
 from tests.support.certificates import Authority, rsa_key
 from tests.support.dicom_samples import ct_slice, small_instance
+from tests.support.key_usage_period import period_value, with_period
 from tests.support.product_signing import sign
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/verification.schema.json").read_text())
@@ -74,6 +76,27 @@ def test_every_kind_of_result_fits_the_schema(folder: Path, capsys: pytest.Captu
         "text.dcm": Verdict.INDETERMINATE,
     }
     assert document["summary"] == dict.fromkeys(verdicts.values(), 1)
+
+
+def test_when_the_key_might_sign_is_there_as_far_as_the_certificate_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RFC 3280 4.2.1.4: either limit may be missing, and mostly both are."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    authority = Authority(tmp_path, datetime.now(UTC))
+    plain = authority.issue("signer", rsa_key(2048))
+    limited = with_period(plain.certificate, authority.key, period_value(not_after=end))
+    files = [tmp_path / "plain.dcm", tmp_path / "limited.dcm"]
+    for file, signer in zip(files, (plain, replace(plain, certificate=limited)), strict=True):
+        file.write_bytes(sign(ct_slice(16, 16), signer))
+
+    document = printed(capsys, "--anchor", authority.certificate_file, "--profile", "creator-rsa", *files)
+
+    Draft202012Validator(SCHEMA, format_checker=FormatChecker()).validate(document)
+    times = [file["signatures"][0]["time"] for file in document["files"]]
+    assert [time["outcome"] for time in times] == ["passed", "passed"]
+    limits = {"not_before": None, "not_after": end.isoformat()}
+    assert [time["key_usage_period"] for time in times] == [None, limits]
 
 
 def test_every_verdict_is_in_the_schema() -> None:

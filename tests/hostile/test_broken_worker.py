@@ -16,6 +16,7 @@ from agent.daemon.channels import SigningChannels
 from agent.daemon.peer import Caller
 from agent.daemon.service import SigningService
 from agent.daemon.signer import Identities
+from agent.daemon.tally import SigningTally
 from agent.daemon.wire import (
     REPLY_LIMIT,
     REQUEST_SIZE,
@@ -64,7 +65,8 @@ def keyholder(tmp_path: Path) -> Iterator[Keyholder]:
         scanner.audit_file.parent.mkdir()
         audit = AuditTrail(scanner.audit_file, clock)
         identities = Identities(scanner.identities, scanner.keys, audit, clock)
-        channels = SigningChannels(SigningService(identities, audit, clock, dict).reply, audit, threads=2)
+        tally = SigningTally(audit, clock, clock.monotonic())
+        channels = SigningChannels(SigningService(identities, audit, clock, tally, dict).reply, audit, threads=2)
         keyholder = Keyholder(channels, scanner)
         yield keyholder
         channels.close()

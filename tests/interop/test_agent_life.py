@@ -83,6 +83,30 @@ def test_without_an_identity_the_agent_answers_and_says_so(scanner: Scanner) -> 
         assert b"BEGIN CERTIFICATE" in client.certificates("device")
 
 
+def test_what_is_not_signed_is_counted(scanner: Scanner) -> None:
+    """Acquisition goes on without signatures. A caller without the role has lost nothing."""
+    with running_agent(scanner) as agent, SigningClient(agent.socket) as client:
+        for _ in range(2):
+            with pytest.raises(AgentRefused):
+                client.splice_instance(small_instance(), role="acquisition", profile="creator-rsa")
+            with pytest.raises(AgentRefused):
+                client.sign_digest(bytes(32), algorithm="sha256", role="acquisition")
+            with pytest.raises(AgentRefused, match="may not use the role"):
+                client.sign_digest(bytes(32), algorithm="sha256", role="synthesis")
+        before = client.status()
+        scanner.enroll()
+        wait_until(lambda: client.status()["state"] == "ready", 5)
+        sign(agent.socket)
+        after = client.status()
+
+    assert before["unsigned"] == {"since_start": 4, "since_last_signature": 4}
+    assert after["unsigned"] == {"since_start": 4, "since_last_signature": 0}
+    assert before["first_signature_seconds"] is None
+    assert after["first_signature_seconds"] > 0
+    assert sum(line["count"] for line in scanner.audit("images-unsigned")) == 4
+    assert {line["code"] for line in scanner.audit("images-unsigned")} == {"not-enrolled"}
+
+
 def test_an_expired_certificate_signs_nothing(scanner: Scanner) -> None:
     scanner.authority.not_before, scanner.authority.not_after = (
         scanner.authority.not_before.replace(year=2020),

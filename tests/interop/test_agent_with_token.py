@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -14,10 +15,11 @@ import pytest
 from agent.cli import exits
 from agent.cli.main import run
 from agent.client import SigningClient
+from agent.errors import AgentRefused
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings
 from enroll.identity import IdentityName
 from enroll.keystore import KeyStores
-from tests.support.agent_process import Agent, Scanner, new_scanner, running_agent
+from tests.support.agent_process import START_SECONDS, Agent, Scanner, new_scanner, running_agent, start, wait_until
 from tests.support.dicom_samples import ct_slice
 from tests.support.hospital import Hospital
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
@@ -107,3 +109,75 @@ def test_a_token_in_software_is_not_called_hardware(
     signing = scanner.identities.current(IdentityName.SIGNING)
     assert signing is not None
     assert signing.key_uri.startswith("pkcs11:")
+
+
+# --- what the token has to be
+
+
+def failed_start(scanner: Scanner, tables: dict[str, dict[str, Any]]) -> str:
+    """What an agent that cannot start says in the end."""
+    log = scanner.directory / "failed.log"
+    process = start(scanner.configure(**tables), log)
+    assert process.wait(START_SECONDS) == 1
+    return log.read_text("utf-8").splitlines()[-1]
+
+
+def test_the_rate_of_the_token_is_measured_at_the_start(scanner: Scanner, tables: dict[str, dict[str, Any]]) -> None:
+    signing = {"images_per_second": 5}
+    with running_agent(scanner, **tables, signing=signing) as agent, SigningClient(agent.socket) as client:
+        measured = client.status()["identities"]["signing"]["signatures_per_second"]
+
+    assert measured >= signing["images_per_second"]
+    (line,) = scanner.audit("self-benchmark")
+    assert line["signatures_per_second"] == pytest.approx(measured, abs=1)
+
+
+def test_a_token_that_is_too_slow_stops_the_start(scanner: Scanner, tables: dict[str, dict[str, Any]]) -> None:
+    """Never a fallback to another store: the operator decides."""
+    said = failed_start(scanner, {**tables, "signing": {"images_per_second": 100_000}})
+
+    assert said.startswith("key-too-slow: ")
+    assert "100000 images" in said
+    assert 'key_store = "memory"' in said
+
+
+def test_a_token_in_software_is_no_hardware(scanner: Scanner, tables: dict[str, dict[str, Any]]) -> None:
+    said = failed_start(scanner, {**tables, "signing": {"require_hardware": True}})
+
+    assert said.startswith("hardware-required: ")
+
+
+def test_every_signature_says_where_its_key_lives(agent: Agent, scanner: Scanner) -> None:
+    with SigningClient(agent.socket) as client:
+        digest = client.sign_digest(bytes(32), algorithm="sha256", role="acquisition")
+        splice = client.splice_instance(ct_slice(16, 16), role="acquisition")
+
+    assert (digest.protection, splice.protection) == ("software", "software")
+    assert [line["protection"] for line in scanner.audit("signature")] == ["software", "software"]
+
+
+def test_a_token_that_is_away_at_the_start_is_waited_for(
+    scanner: Scanner, softhsm: SoftHsm, tables: dict[str, dict[str, Any]]
+) -> None:
+    """Images get a clear error at once, and signing resumes within 5 s after the token is back."""
+    tokens = softhsm.directory / "tokens"
+    away = tokens.rename(softhsm.directory / "away")
+    tokens.mkdir()
+    try:
+        with running_agent(scanner, **tables) as agent, SigningClient(agent.socket) as client:
+            begun = time.monotonic()
+            with pytest.raises(AgentRefused) as refused:
+                client.splice_instance(ct_slice(16, 16), role="acquisition")
+            assert time.monotonic() - begun < 1
+            assert (refused.value.status, refused.value.code) == (503, "key-store-unavailable")
+            assert client.status()["roles"]["acquisition"] == "key-store-unavailable"
+
+            tokens.rmdir()
+            away.rename(tokens)
+            wait_until(lambda: client.status()["state"] == "ready", 5)
+            assert client.splice_instance(ct_slice(16, 16), role="acquisition").key_generation == 1
+            assert client.status()["unsigned"] == {"since_start": 1, "since_last_signature": 0}
+    finally:
+        if away.exists():
+            tokens.rmdir()
+            away.rename(tokens)

@@ -6,7 +6,7 @@ import base64
 import re
 import ssl
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,9 +22,10 @@ from enroll.errors import CertificateRefused, PinRefused
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.identity import IdentityName
+from enroll.keystore.base import Protection
 from enroll.tls import ClientIdentity, client_context
 from enroll.trust import check_issued
-from tests.support.enrolling import Scanner, settings
+from tests.support.enrolling import Keyholder, Scanner, settings, with_memory_key
 from tests.support.openssl import curl, needs_curl, needs_openssl, openssl
 from tests.support.pki import REQUEST, new_key
 
@@ -125,6 +126,39 @@ def test_openssl_agrees_with_the_signing_certificate(scanner: Scanner, ca: Evalu
     assert "othername: 1.3.6.1.5.5.7.8.4" in text
     assert "Subject Key Identifier" in text
     assert "Authority Key Identifier" in text
+
+
+def test_a_key_in_memory_is_certified_for_years_and_used_for_days(ca: EvaluationCa, scanner: Scanner) -> None:
+    """RFC 3280 4.2.1.4; the request was signed by somebody else and is sent with the device's certificate."""
+    scanner = Scanner(with_memory_key(scanner.settings), scanner.anchors, scanner.clock)
+    scanner.enroll(IdentityName.DEVICE)
+    keyholder = Keyholder(scanner)
+    keyholder.offer()
+
+    generation = scanner.enroll(IdentityName.SIGNING)
+
+    assert keyholder.matching_pair() == generation
+    certificate = scanner.identities.chain_file(generation)
+    text = openssl("x509", "-in", certificate, "-noout", "-text")
+    lines = re.search(r"Private Key Usage Period: *\n\s+Not Before: (.+), Not After: (.+)\n", text)
+    assert lines is not None
+    begin, end = (datetime.strptime(f"{moment} +0000", "%b %d %H:%M:%S %Y GMT %z") for moment in lines.groups())
+    assert timedelta(days=7) <= end - begin <= timedelta(days=7, hours=1)
+    in_four_years = str(int((scanner.clock.now() + timedelta(days=4 * 365)).timestamp()))
+    assert "OK" in openssl("verify", "-x509_strict", "-attime", in_four_years, "-CAfile", ca.anchor_file, certificate)
+
+
+@pytest.mark.parametrize("protection", list(Protection))
+def test_openssl_reads_where_the_key_lives(protection: Protection) -> None:
+    """RFC 2985 5.4.1: an attribute, its value a UTF8String."""
+    request = build(new_key(), REQUEST, protection=protection).public_bytes(serialization.Encoding.DER)
+
+    text = openssl("req", "-inform", "DER", "-verify", "-noout", "-text", stdin=request)
+
+    assert "verify OK" in text
+    assert re.search(rf"unstructuredName +:key protection: {protection}\n", text)
+    assert "Requested Extensions" in text
+    assert any(f"UTF8STRING        :key protection: {protection}" in line for line in _parsed(request))
 
 
 def test_the_device_certificate_is_one_for_tls_clients(scanner: Scanner, ca: EvaluationCa) -> None:

@@ -17,7 +17,13 @@ from enroll.statefile import StateFiles
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "installing.md").read_text("utf-8")
-UNITS = ("scanseal.service", "scanseal.socket", "scanseal-renew.service", "scanseal-renew.timer")
+UNITS = (
+    "scanseal.service",
+    "scanseal.socket",
+    "scanseal-enroll.path",
+    "scanseal-renew.service",
+    "scanseal-renew.timer",
+)
 
 # What needs a real machine only says that it was called; what knows another root is given it.
 PRELUDE = """

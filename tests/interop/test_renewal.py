@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,16 @@ import pytest
 
 from agent.cli import exits
 from agent.cli.main import run
+from agent.cli.options import configuration
 from agent.client import SigningClient
 from agent.errors import AgentError
+from enroll.clock import SystemClock
 from enroll.identity import IdentityName
+from enroll.offer import FILE_NAME
 from tests.support.agent_process import Scanner, new_scanner, running_agent, wait_until
 from tests.support.dicom_samples import ct_slice
+from tests.support.enrolling import Keyholder
+from tests.support.enrolling import Scanner as Enroller
 from tests.support.hospital import Hospital
 
 SIGNING = IdentityName.SIGNING
@@ -76,7 +82,7 @@ def test_while_the_ca_is_away_the_old_certificate_goes_on_signing(
 ) -> None:
     before = scanner.identities.current(SIGNING)
     with (
-        running_agent(scanner, **hospital.tables(), **QUICK) as agent,
+        running_agent(scanner, with_renewal=False, **hospital.tables(), **QUICK) as agent,
         images_being_signed(agent.socket) as generations,
     ):
         assert renew(scanner) == exits.UNAVAILABLE
@@ -106,7 +112,7 @@ def test_a_request_that_never_left_is_not_said_to_be_with_the_ca(
 
 def test_a_renewal_while_images_are_signed_fails_no_request(scanner: Scanner, hospital: Hospital) -> None:
     with (
-        running_agent(scanner, **hospital.tables(), **QUICK) as agent,
+        running_agent(scanner, with_renewal=False, **hospital.tables(), **QUICK) as agent,
         images_being_signed(agent.socket) as generations,
     ):
         assert renew(scanner) == exits.UNAVAILABLE
@@ -122,3 +128,105 @@ def test_a_renewal_while_images_are_signed_fails_no_request(scanner: Scanner, ho
         renewed = scanner.identities.current(identity)
         assert renewed is not None
         assert renewed.number == 2
+
+
+# --- a key that the agent makes in its memory
+
+
+@pytest.fixture
+def keyholder(scanner: Scanner, hospital: Hospital) -> Keyholder:
+    """Of a scanner that was changed to such keys; its agent offers nothing yet."""
+    signing = {"identity.signing": {"key_store": "memory", "key_algorithm": "rsa-2048"}}
+    settings = configuration(scanner.configure(**hospital.tables(), **signing)).enroll
+    return Keyholder(Enroller(settings, (hospital.ca.certificate,), SystemClock()))
+
+
+def signing_line(text: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith("signing: ")]
+    return line
+
+
+def command(scanner: Scanner, *words: str) -> int:
+    return run([*words, "--config", str(scanner.directory / "scanseal.toml")])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["renew"], "signing: the agent asks for the next key by itself"),
+        (["renew", "--dry-run"], "signing: the agent asks for the next key by itself"),
+        (
+            ["enroll", "est", "--identity", "signing"],
+            "signing: the agent has not asked for a certificate. Start the agent; it asks by itself.",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("keyholder")
+def test_while_the_agent_asks_for_nothing_nothing_is_wrong_and_nobody_is_asked(
+    scanner: Scanner, words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CA is away all the time."""
+    assert command(scanner, *words) == exits.OK
+
+    assert signing_line(capsys.readouterr().out) == line
+
+
+@pytest.mark.usefixtures("keyholder")
+def test_force_does_not_apply_to_a_key_of_the_agent_and_says_so(
+    scanner: Scanner, hospital: Hospital, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with hospital.answers():
+        assert command(scanner, "renew", "--force") == exits.OK
+
+    assert signing_line(capsys.readouterr().out).endswith("by itself; --force does not apply")
+
+
+def test_what_the_agent_offers_is_due_and_is_sent_when_the_ca_is_back(
+    scanner: Scanner, hospital: Hospital, keyholder: Keyholder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyholder.offer()
+    before = scanner.identities.current(SIGNING)
+
+    assert command(scanner, "renew", "--dry-run") == exits.OK
+    assert signing_line(capsys.readouterr().out) == "signing: the agent has asked for a certificate"
+    assert command(scanner, "renew") == exits.UNAVAILABLE
+    assert "not renewed" in signing_line(capsys.readouterr().out)
+    assert scanner.identities.current(SIGNING) == before
+
+    with hospital.answers():
+        assert command(scanner, "renew", "--json") == exits.OK
+    record = next(r for r in json.loads(capsys.readouterr().out)["identities"] if r["identity"] == "signing")
+    assert (record["state"], record["generation"], record["protection"]) == ("issued", 2, "memory")
+    assert keyholder.matching_pair() == scanner.identities.current(SIGNING)
+
+    assert command(scanner, "renew", "--json") == exits.OK
+    record = next(r for r in json.loads(capsys.readouterr().out)["identities"] if r["identity"] == "signing")
+    assert record == {"identity": "signing", "state": "not-asked"}
+
+
+def test_an_offer_that_is_not_ours_fails_this_identity_alone(
+    scanner: Scanner, keyholder: Keyholder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyholder.offer()
+    (keyholder.pending / FILE_NAME).write_bytes(b"{")
+
+    assert command(scanner, "renew") == exits.CONFIGURATION
+
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("device: due on") for line in lines)
+    assert any(line.startswith("signing: not renewed.") and FILE_NAME in line for line in lines)
+
+
+def test_what_is_shown_of_a_generation_needs_no_key(
+    scanner: Scanner, hospital: Hospital, keyholder: Keyholder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keyholder.offer()
+    with hospital.answers():
+        assert command(scanner, "renew") == exits.OK
+    capsys.readouterr()
+
+    keyholder.keys.close()  # the agent has ended
+    command(scanner, "status", "--json")
+
+    identities = json.loads(capsys.readouterr().out)["identities"]
+    assert identities["signing"]["protection"] == "memory"

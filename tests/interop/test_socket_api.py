@@ -423,7 +423,15 @@ def assert_fits(value: object, schema: dict[str, object]) -> None:
     if choices := schema.get("anyOf"):
         assert isinstance(choices, list)
         return assert_fits(value, choices[1 if value is None else 0])
-    kinds: dict[object, type] = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None)}
+    kinds: dict[object, type] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": float,
+        "boolean": bool,
+        "null": type(None),
+    }
     assert isinstance(value, kinds[schema["type"]])
     if isinstance(value, dict):
         properties = schema["properties"]

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from agent.cli import exits
+from agent.daemon.renewal import LONGEST_RUN
+from agent.daemon.signer import IDENTITY_OF
+from enroll.offer import FILE_NAME
 from tests.support.other_user import run_as
 
 UNITS = Path(__file__).parents[2] / "systemd"
-UNIT_FILES = sorted(path.name for kind in ("service", "socket", "timer") for path in UNITS.glob(f"*.{kind}"))
+UNIT_FILES = sorted(path.name for kind in ("path", "service", "socket", "timer") for path in UNITS.glob(f"*.{kind}"))
 
 
 def tool(name: str) -> str:
@@ -84,6 +87,30 @@ def test_a_first_request_that_waits_for_the_ca_is_gone_on_with() -> None:
 def test_a_ca_that_has_not_decided_is_no_failure_of_the_timer() -> None:
     assert set_to("scanseal-renew.service", "SuccessExitStatus") == [str(exits.TRY_LATER)]
     assert set_to("scanseal.service", "RestartPreventExitStatus") == [str(exits.CONFIGURATION)]
+
+
+def test_an_offer_of_a_key_in_memory_starts_the_enroller() -> None:
+    """systemd.path(5): PathChanged= notices a file that is put into place by a rename, and one that is replaced."""
+    watched = {f"/var/lib/scanseal/identities/{name}/pending/{FILE_NAME}" for name in IDENTITY_OF.values()}
+
+    assert set(set_to("scanseal-enroll.path", "PathChanged")) == watched
+    assert set_to("scanseal-enroll.path", "Unit") == ["scanseal-renew.service"]
+    assert set_to("scanseal.service", "Wants") == ["scanseal-enroll.path"]
+
+
+def test_a_loop_of_starts_does_not_flood_the_ca() -> None:
+    """systemd.unit(5), StartLimitBurst=: an agent that cannot stay makes a key, and an offer, at every start."""
+    assert set_to("scanseal-renew.service", "StartLimitIntervalSec") == ["10min"]
+    assert set_to("scanseal-renew.service", "StartLimitBurst") == ["20"]
+
+
+def test_the_enroller_is_stopped_after_the_same_time_with_and_without_systemd() -> None:
+    assert set_to("scanseal-renew.service", "TimeoutStartSec") == [f"{LONGEST_RUN / 60:.0f}min"]
+
+
+def test_the_keyholder_may_lock_all_its_memory() -> None:
+    """mlockall(2): with a limit, memory would fail later; reserved stacks count as well."""
+    assert set_to("scanseal.service", "LimitMEMLOCK") == ["infinity"]
 
 
 def test_callers_reach_the_socket_but_not_the_state(tmp_path: Path) -> None:

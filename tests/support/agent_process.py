@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from agent.daemon.renewal import renewal_command
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import KeyStoreSettings, SoftwareStoreSettings, StoreName
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -44,7 +45,7 @@ from enroll.errors import ScansealError
 from enroll.statefile import StateFiles
 files = StateFiles()
 try:
-    sys.exit(daemon.run(config.load(Path(sys.argv[1]), files), SystemClock(), files))
+    sys.exit(daemon.run(config.load(Path(sys.argv[1]), files), SystemClock(), files, sys.argv[2:]))
 except ScansealError as error:
     sys.exit(f"{error.code}: {error}")
 """
@@ -163,11 +164,14 @@ def new_scanner(directory: Path) -> Iterator[Scanner]:
         yield Scanner(directory, Path(short) / "sign.sock")
 
 
-def start(configuration: Path, log: Path, *, environment: Iterable[tuple[str, str]] = ()) -> subprocess.Popen[bytes]:
+def start(
+    configuration: Path, log: Path, *, environment: Iterable[tuple[str, str]] = (), with_renewal: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a keyholder; nothing is awaited."""
+    renewal = renewal_command(configuration) if with_renewal else ()
     with log.open("ab") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(configuration)],
+            [sys.executable, "-c", _PROGRAM, str(configuration), *renewal],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stderr=stderr,
@@ -179,7 +183,20 @@ def start(configuration: Path, log: Path, *, environment: Iterable[tuple[str, st
 def running_agent(scanner: Scanner, **tables: dict[str, Any]) -> Iterator[Agent]:
     """An agent that answers at the scanner's socket; it is stopped in the end."""
     log = scanner.directory / "agent.log"
-    process = start(scanner.configure(**tables), log)
+    with _serving(scanner, start(scanner.configure(**tables), log), log) as agent:
+        yield agent
+
+
+@contextmanager
+def running_agent_with_renewal(scanner: Scanner, **tables: dict[str, Any]) -> Iterator[Agent]:
+    """The same, and it starts the enroller."""
+    log = scanner.directory / "agent.log"
+    with _serving(scanner, start(scanner.configure(**tables), log, with_renewal=True), log) as agent:
+        yield agent
+
+
+@contextmanager
+def _serving(scanner: Scanner, process: subprocess.Popen[bytes], log: Path) -> Iterator[Agent]:
     agent = Agent(process, scanner.socket, log)
     try:
         await_answer(agent)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,17 @@ from enroll.config import (
     KeyStoreSettings,
     SigningIdentitySettings,
     SoftwareStoreSettings,
+    StoreName,
 )
-from enroll.flows.base import Enrollment, Flow, Issued, Pending, Refused
+from enroll.csr import CertificateRequest, Usage, build
+from enroll.flows.base import Enrollment, Flow, Issued, OfferedEnrollment, Pending, Refused
 from enroll.flows.est import EstFlow
 from enroll.identity import Generation, IdentityName, IdentityStore
-from enroll.issue import issue
+from enroll.issue import NotAsked, issue
 from enroll.keystore import KeyStores
+from enroll.keystore.base import Protection
+from enroll.keystore.memory import MemoryKeyStore
+from enroll.offer import Offer, write_offer
 from enroll.statefile import StateFiles
 from tests.support.clocks import SteppedClock
 from tests.support.pki import DEVICE, Content, HospitalCa
@@ -46,6 +53,12 @@ def settings(folder: Path, est: EstSettings | None = None) -> EnrollSettings:
     )
 
 
+def with_memory_key(settings: EnrollSettings) -> EnrollSettings:
+    """The same scanner, whose agent makes the key that signs."""
+    signing = replace(settings.identity.signing, key_store=StoreName.MEMORY)
+    return replace(settings, identity=replace(settings.identity, signing=signing))
+
+
 @dataclass
 class CaFlow:
     """A flow without a network: `answer` decides, or the CA issues what is asked for."""
@@ -53,15 +66,15 @@ class CaFlow:
     ca: HospitalCa
     clock: Clock
     name: str = "est"
-    answer: Callable[[Enrollment], Issued | Pending | Refused] | None = None
-    asked: list[Enrollment] = field(default_factory=list)
+    answer: Callable[[Enrollment | OfferedEnrollment], Issued | Pending | Refused] | None = None
+    asked: list[Enrollment | OfferedEnrollment] = field(default_factory=list)
 
-    def enroll(self, enrollment: Enrollment) -> Issued | Pending | Refused:
+    def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         self.asked.append(enrollment)
         if self.answer:
             return self.answer(enrollment)
         content = Content.asked(enrollment.request, self.clock.now())
-        return Issued((self.ca.issue(enrollment.key.public_key(), content),))
+        return Issued((self.ca.issue(enrollment.public_key, content),))
 
     def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
         return (self.ca.certificate,)
@@ -84,7 +97,7 @@ class Scanner:
         self.stores = KeyStores(settings.keystore, settings.state_directory, self.files)
         self.identities = IdentityStore(settings.state_directory, self.files)
 
-    def issue(self, flow: Flow, identity: IdentityName = IdentityName.SIGNING) -> Generation | Pending:
+    def issue(self, flow: Flow, identity: IdentityName = IdentityName.SIGNING) -> Generation | Pending | NotAsked:
         return issue(
             identity,
             self.settings,
@@ -123,3 +136,34 @@ class Scanner:
     def restarted(self, **changes: Any) -> Scanner:
         """The process after a restart, with other settings where a test wants them."""
         return Scanner(replace(self.settings, **changes), self.anchors, self.clock)
+
+
+class Keyholder:
+    """The agent's side of keys in memory: makes them, and offers requests for them."""
+
+    def __init__(self, scanner: Scanner) -> None:
+        self.scanner = scanner
+        self.keys = MemoryKeyStore()
+        self.pending = scanner.identities.directory(IdentityName.SIGNING) / "pending"
+
+    def offer(self) -> Offer:
+        """A new key, offered as the agent offers it."""
+        wanted = self.scanner.settings.identity.signing
+        now = self.scanner.clock.now()
+        uri = self.keys.generate(f"signing-{secrets.token_hex(8)}", wanted.key_algorithm)
+        request = build(
+            self.keys.load(uri),
+            CertificateRequest.for_device(self.scanner.settings.device, Usage.SIGNING),
+            usage_period=(now - timedelta(minutes=5), now + timedelta(days=wanted.key_lifetime)),
+            protection=Protection.MEMORY,
+        )
+        offer = Offer(uri, request)
+        write_offer(offer, self.pending, StateFiles())
+        return offer
+
+    def matching_pair(self) -> Generation | None:
+        """What is in use, after the key that is held and the certificate have proved to belong together."""
+        current = self.scanner.identities.current(IdentityName.SIGNING)
+        if current is not None:
+            check_pair(self.keys.load(current.key_uri), current.certificate)
+        return current

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,22 @@ class SoftHsm:
     library: Path
     pin_file: Path
 
+    @property
+    def tokens(self) -> Path:
+        """The tokens themselves; away while the directory has another name."""
+        return self.directory / "tokens"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the libraries read when they are initialised."""
+        return {
+            "SOFTHSM2_CONF": str(self.directory / "softhsm2.conf"),
+            "XDG_CONFIG_HOME": str(self.directory),
+            # Keeps tpm2-pkcs11, where it is installed and root's p11-kit loads it, out of $HOME and from talking.
+            "TPM2_PKCS11_STORE": str(self.directory),
+            "TSS2_LOG": "all+none",
+        }
+
     def copy(self, name: str) -> Path:
         """A copy of the library: apart from all others it can be initialised, and broken, in the same process."""
         path = self.directory / f"{name}.so"
@@ -63,41 +80,47 @@ def softhsm_of_this_process(base: Path) -> SoftHsm:
     Args:
         base: pytest's temporary directory for this process.
     """
+    hsm = new_softhsm(base / "softhsm", TOKENS)
+    os.environ.update(hsm.environment)
+    return hsm
+
+
+def new_softhsm(directory: Path, tokens: Sequence[str]) -> SoftHsm:
+    """Tokens of one test's own, for a copy of the library that is initialised in their environment.
+
+    Args:
+        directory: For them alone; it is made.
+        tokens: Their labels.
+    """
     pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
     if shutil.which("softhsm2-util") is None:
         pytest.skip("no softhsm2-util on the PATH: apt-get install softhsm2")
-    directory = base / "softhsm"
-    directory.mkdir()
     hsm = SoftHsm(
         directory=directory,
         proxy=_library("p11-kit-proxy.so", "p11-kit-modules"),
         library=_library("softhsm/libsofthsm2.so", "softhsm2"),
         pin_file=directory / "pin",
     )
-    hsm.pin_file.write_text(f"{PIN}\n", "utf-8")
-    hsm.pin_file.chmod(0o600)
     _configure(hsm)
     pins = ["--pin", PIN, "--so-pin", SECURITY_OFFICER_PIN]
-    for token in TOKENS:
+    for token in tokens:
         command = ["softhsm2-util", "--init-token", "--free", "--label", token, *pins]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, env={**os.environ, **hsm.environment}, check=True, capture_output=True)
     return hsm
 
 
 def _configure(hsm: SoftHsm) -> None:
-    tokens, modules = hsm.directory / "tokens", hsm.directory / "pkcs11" / "modules"
-    tokens.mkdir()
+    modules = hsm.directory / "pkcs11" / "modules"
+    hsm.tokens.mkdir(parents=True)
     modules.mkdir(parents=True)
-    configuration = hsm.directory / "softhsm2.conf"
-    configuration.write_text(
-        f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n", "utf-8"
+    hsm.pin_file.write_text(f"{PIN}\n", "utf-8")
+    hsm.pin_file.chmod(0o600)
+    (hsm.directory / "softhsm2.conf").write_text(
+        f"directories.tokendir = {hsm.tokens}\nobjectstore.backend = file\nlog.level = ERROR\n", "utf-8"
     )
     # Only SoftHSM is loaded. Root's p11-kit ignores this and loads every module of the machine; SoftHSM is one of them.
     (hsm.directory / "pkcs11" / "pkcs11.conf").write_text("user-config: only\n", "utf-8")
     (modules / "softhsm2.module").write_text(f"module: {hsm.library}\n", "utf-8")
-    os.environ["SOFTHSM2_CONF"] = str(configuration)
-    os.environ["XDG_CONFIG_HOME"] = str(hsm.directory)
-    os.environ["TPM2_PKCS11_STORE"] = str(hsm.directory)  # keeps that module, where it is installed, out of $HOME
 
 
 def _library(name: str, package: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cryptography import x509
@@ -11,12 +12,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enroll import der
-from enroll.certificates import alternative_names, decode_base64
-from enroll.csr import DOCUMENT_SIGNING, CertificateRequest, Usage, build, hardware_module_name
-from enroll.keystore.base import PrivateKey
-from tests.support.pki import DEVICE, REQUEST, HospitalCa, name, new_key
+from enroll.certificates import alternative_names, decode_base64, private_key_usage_period
+from enroll.csr import (
+    DOCUMENT_SIGNING,
+    UNSTRUCTURED_NAME,
+    CertificateRequest,
+    Usage,
+    build,
+    hardware_module_name,
+    stated_protection,
+)
+from enroll.keystore.base import PrivateKey, Protection
+from tests.support.key_usage_period import period_value, with_period
+from tests.support.pki import DEVICE, NOW, REQUEST, HospitalCa, name, new_key
 
 CA = HospitalCa()
+KEY = new_key()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +86,110 @@ def test_a_renewal_repeats_the_names_to_the_letter() -> None:
 
     assert request.subject == subject
     assert alternative_names(request) == alternative_names(old)
+
+
+# --- where the key lives, and how long it is used
+
+
+@pytest.mark.parametrize("protection", list(Protection))
+def test_a_request_says_where_its_key_lives(protection: Protection) -> None:
+    """An attribute (RFC 2986 4.1), not an extension: a CA that refuses unknown extensions still issues."""
+    request = build(KEY, REQUEST, protection=protection)
+
+    assert stated_protection(request) is protection
+    assert {extension.oid for extension in request.extensions} == {
+        extension.oid for extension in build(KEY, REQUEST).extensions
+    }
+
+
+def test_without_better_knowledge_it_says_the_least() -> None:
+    assert stated_protection(build(KEY, REQUEST)) is Protection.SOFTWARE
+
+
+def stating(*values: bytes) -> x509.CertificateSigningRequest:
+    builder = x509.CertificateSigningRequestBuilder(REQUEST.subject)
+    for value in values:
+        builder = builder.add_attribute(UNSTRUCTURED_NAME, value)
+    return builder.sign(KEY, hashes.SHA256())
+
+
+def test_the_requests_of_others_say_nothing_of_it() -> None:
+    assert stated_protection(stating()) is None
+    assert stated_protection(stating(b"ct-4711.radiology.example")) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"Hardware", b"hardware\n", "hardw\u00e4re".encode(), b"\xff"])
+def test_another_word_for_it_is_refused(value: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        stated_protection(stating(b"key protection: " + value))
+
+
+def test_a_usage_period_is_asked_for_only_where_there_is_one() -> None:
+    """RFC 3280 4.2.1.4."""
+    asked = (NOW, NOW + timedelta(days=7))
+    request = build(KEY, REQUEST, usage_period=asked)
+
+    assert private_key_usage_period(request) == asked
+    assert not request.extensions.get_extension_for_class(x509.PrivateKeyUsagePeriod).critical
+    assert private_key_usage_period(build(KEY, REQUEST)) is None
+
+
+def test_a_usage_period_is_written_in_utc() -> None:
+    """RFC 5280 4.1.2.5.2: GeneralizedTime is expressed in Greenwich Mean Time."""
+    summer = timezone(timedelta(hours=2))
+    asked = (datetime(2026, 7, 1, 1, 0, tzinfo=summer), datetime(2026, 7, 8, 1, 0, tzinfo=summer))
+
+    request = build(KEY, REQUEST, usage_period=asked)
+
+    assert private_key_usage_period(request) == asked
+    extension = request.extensions.get_extension_for_class(x509.PrivateKeyUsagePeriod).value
+    assert b"20260630230000Z" in extension.public_bytes()
+
+
+def certificate_with(value: bytes) -> x509.Certificate:
+    return with_period(CA.issue(KEY.public_key()), CA.key, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "period"),
+    [
+        (period_value(NOW, NOW + timedelta(days=7)), (NOW, NOW + timedelta(days=7))),
+        (period_value(NOW), (NOW, None)),
+        (period_value(None, NOW), (None, NOW)),
+        (period_value(NOW, NOW), (NOW, NOW)),
+        (period_value(None, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)), (None, datetime.max.replace(tzinfo=UTC))),
+    ],
+)
+def test_a_granted_usage_period_is_read(value: bytes, period: tuple[datetime | None, datetime | None]) -> None:
+    """RFC 3280 4.2.1.4: either end may be missing."""
+    read = private_key_usage_period(certificate_with(value))
+
+    assert read == tuple(moment and moment.replace(microsecond=0) for moment in period)
+
+
+NOT_BEFORE = period_value(NOW)[2:]
+NOT_AFTER = period_value(None, NOW + timedelta(days=7))[2:]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x30\x00", id="no end at all"),
+        pytest.param(der.encode(der.SEQUENCE, NOT_AFTER + NOT_BEFORE), id="in the wrong order"),
+        pytest.param(der.encode(der.SEQUENCE, NOT_BEFORE + NOT_BEFORE), id="the same end twice"),
+        pytest.param(period_value(NOW + timedelta(seconds=1), NOW), id="ends before it begins"),
+        pytest.param(period_value(NOW) + b"\x00", id="something behind it"),
+        pytest.param(b"\x30\x13\x80\x1120261122120000.5Z", id="fractions of a second"),
+        pytest.param(b"\x30\x15\x80\x1320261122120000+0100", id="a zone"),
+        pytest.param(b"\x30\x11\x80\x0f20260230000000Z", id="30 February"),
+        pytest.param(b"\x30\x0f\x80\x0d261122120000Z", id="UTCTime"),
+    ],
+)
+def test_a_usage_period_is_read_strictly(value: bytes) -> None:
+    """RFC 3280 4.2.1.4, RFC 5280 4.1.2.5.2."""
+    with pytest.raises(ValueError, match=r"."):
+        private_key_usage_period(certificate_with(value))
 
 
 @pytest.mark.parametrize(

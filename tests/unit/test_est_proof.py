@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from enroll.config import EstSettings
 from enroll.errors import (
@@ -107,11 +109,12 @@ def key_lost(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
     return scanner
 
 
-def key_in_a_token(scanner: Scanner, monkeypatch: pytest.MonkeyPatch) -> Scanner:
-    def refuse(_: str) -> None:
-        raise UnsupportedKey("A key of this store cannot authenticate a TLS connection.", remedy="Use another store.")
-
-    monkeypatch.setattr(scanner.stores, "tls_key_file", refuse)
+def key_of_another_kind(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
+    encryption = serialization.BestAvailableEncryption(b"a passphrase")
+    key = ed25519.Ed25519PrivateKey.generate()
+    data = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    for path in (scanner.settings.state_directory / "keys").iterdir():
+        path.write_bytes(data)
     return scanner
 
 
@@ -122,7 +125,7 @@ def key_in_a_token(scanner: Scanner, monkeypatch: pytest.MonkeyPatch) -> Scanner
         (of_another_ca, CertificateRefused),
         (damaged, StateError),
         (key_lost, KeyNotFound),
-        (key_in_a_token, UnsupportedKey),
+        (key_of_another_kind, UnsupportedKey),
     ],
 )
 def test_only_the_device_identity_falls_back_to_the_password(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from enroll.certificates import alternative_names, pem
+from enroll.certificates import alternative_names, pem, private_key_usage_period
 from enroll.clock import SystemClock
 from enroll.csr import CertificateRequest, Usage, build
 from enroll.errors import EnrollmentRefused, StateError
-from enroll.evaluation.ca import BACKDATED, BANNER, OWNER, USERNAME, EvaluationCa
-from enroll.evaluation.est_server import CONNECTIONS_LIMIT, REQUEST_LIMIT, EstServer
-from enroll.keystore.base import PrivateKey
+from enroll.evaluation.authority import BACKDATED
+from enroll.evaluation.ca import (
+    BANNER,
+    DEFAULT_LIFETIME,
+    DEFAULT_LONG_LIFETIME,
+    OWNER,
+    USERNAME,
+    EvaluationCa,
+)
+from enroll.evaluation.est_server import EstServer
+from enroll.evaluation.https_server import CONNECTIONS_LIMIT, REQUEST_LIMIT
+from enroll.keystore.base import PrivateKey, Protection
 from tests.support.clocks import SteppedClock
 from tests.support.pki import DEVICE, NOW, REQUEST, HospitalCa, name, new_key
 
@@ -93,6 +103,83 @@ def test_the_certificate_has_the_names_and_the_usage_asked_for(ca: EvaluationCa,
     assert list(purposes) == [usage.extended_key_usage]
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     certificate.verify_directly_issued_by(ca.certificate)
+
+
+# --- certificates that outlive their keys (PrivateKeyUsagePeriod, RFC 3280 4.2.1.4)
+
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def stepped(tmp_path: Path) -> EvaluationCa:
+    """Its clock stands still."""
+    return EvaluationCa.create_or_open(tmp_path / "stepped", SteppedClock())
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        ((NOW - 5 * MINUTE, NOW + 7 * DAY), (NOW - 5 * MINUTE, NOW + 7 * DAY)),
+        ((NOW - 3 * DAY, NOW + 4 * DAY), (NOW - HOUR, NOW + 4 * DAY)),
+        ((NOW - HOUR, NOW + 120 * DAY), (NOW - HOUR, NOW - HOUR + 90 * DAY)),
+        ((NOW + 2 * DAY, NOW + 9 * DAY), (NOW + 2 * DAY, NOW + 9 * DAY)),
+    ],
+)
+def test_a_usage_period_is_granted_within_bounds(
+    stepped: EvaluationCa, asked: tuple[datetime, datetime], granted: tuple[datetime, datetime]
+) -> None:
+    certificate = stepped.issue(build(new_key(), REQUEST, usage_period=asked))
+
+    assert private_key_usage_period(certificate) == granted
+    assert certificate.not_valid_after_utc == NOW + DEFAULT_LONG_LIFETIME
+
+
+def test_without_being_asked_it_grants_no_usage_period(stepped: EvaluationCa) -> None:
+    certificate = stepped.issue(build(new_key(), REQUEST))
+
+    assert private_key_usage_period(certificate) is None
+    assert certificate.not_valid_after_utc == NOW + DEFAULT_LIFETIME
+
+
+def test_no_certificate_outlives_the_ca(tmp_path: Path) -> None:
+    """RFC 5280 6.1: the path would end with the CA's certificate."""
+    clock = SteppedClock()
+    EvaluationCa.create_or_open(tmp_path, clock)
+    clock.advance(3000 * DAY)
+    ca = EvaluationCa.create_or_open(tmp_path, clock, long_lifetime=3650 * DAY)
+    now = clock.now()
+
+    certificate = ca.issue(build(new_key(), REQUEST, usage_period=(now, now + 7 * DAY)))
+
+    assert certificate.not_valid_after_utc == ca.certificate.not_valid_after_utc
+
+
+@pytest.mark.parametrize(
+    ("usage", "asked"),
+    [(Usage.DEVICE, (NOW, NOW + 7 * DAY)), (Usage.SIGNING, (NOW - 7 * DAY, NOW)), (Usage.SIGNING, (NOW - DAY, NOW))],
+)
+def test_a_usage_period_that_makes_no_sense_is_refused(
+    stepped: EvaluationCa, usage: Usage, asked: tuple[datetime, datetime]
+) -> None:
+    with pytest.raises(EnrollmentRefused, match="usage period"):
+        stepped.issue(build(new_key(), CertificateRequest.for_device(DEVICE, usage), usage_period=asked))
+
+
+@pytest.mark.parametrize("protection", list(Protection))
+def test_it_writes_down_where_a_key_lives_by_its_own_account(ca: EvaluationCa, protection: Protection) -> None:
+    certificate = ca.issue(build(new_key(), REQUEST, protection=protection))
+
+    written = json.loads((ca.directory / "issued" / f"{certificate.serial_number:x}.json").read_bytes())
+    assert written["protection"] == protection
+    assert "CT-000123" in written["subject"]
+
+
+def test_a_request_without_that_is_served_as_well(ca: EvaluationCa) -> None:
+    certificate = ca.issue(request())
+
+    written = json.loads((ca.directory / "issued" / f"{certificate.serial_number:x}.json").read_bytes())
+    assert written["protection"] == "unstated"
 
 
 def request(

@@ -45,7 +45,7 @@ def option_paths(settings: type, name: str = "") -> Iterator[str]:
 def toml_paths(table: dict[str, Any], name: str = "") -> Iterator[str]:
     for key, value in table.items():
         path = f"{name}.{key}".lstrip(".")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is an option: tables that the operator names
             yield from toml_paths(value, path)
         else:
             yield path

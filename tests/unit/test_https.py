@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 
 from enroll.clock import SystemClock
 from enroll.csr import CertificateRequest, Usage
-from enroll.errors import ConfigurationError, KeyStoreError, ServerUnreachable
+from enroll.errors import ConfigurationError, KeyMismatch, KeyNotFound, KeyStoreError, ServerUnreachable
 from enroll.http import Answer, HttpsSession
-from enroll.keystore.base import TlsKey
+from enroll.keystore.base import KeyFile
 from enroll.tls import ClientIdentity, client_context
 from tests.support.pki import DEVICE, Content, HospitalCa, new_key
 from tests.support.scripted_server import ScriptedServer, answer
@@ -45,7 +45,7 @@ def identity(tmp_path: Path, *, passphrase: bytes = b"right", other_key: bool = 
     encryption = serialization.BestAvailableEncryption(b"right")
     pkcs8 = serialization.PrivateFormat.PKCS8
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, encryption))
-    return ClientIdentity(chain_file, TlsKey(key_file, lambda: passphrase))
+    return ClientIdentity(chain_file, KeyFile(key_file, lambda: passphrase))
 
 
 def test_an_answer_is_read(server: ScriptedServer) -> None:
@@ -133,15 +133,15 @@ def test_a_wrong_passphrase_is_an_error_and_no_question(tmp_path: Path) -> None:
 
 
 def test_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyStoreError, match="belongs to the certificate"):
+    with pytest.raises(KeyMismatch, match="not that of the certificate"):
         client_context([CA.certificate], identity(tmp_path, other_key=True))
 
 
 def test_a_missing_key_file_is_an_error(tmp_path: Path) -> None:
     client = identity(tmp_path)
-    client.key.path.unlink()
+    (tmp_path / "key.pem").unlink()
 
-    with pytest.raises(KeyStoreError, match="No such file"):
+    with pytest.raises(KeyNotFound, match="is gone"):
         client_context([CA.certificate], client)
 
 

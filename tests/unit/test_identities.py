@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 
 from agent.audit import AuditTrail
-from agent.daemon.signer import IDENTITY_OF, RETRY_SECONDS, ActiveKey, Identities, IdentityView
+from agent.daemon.active_key import ActiveKey
+from agent.daemon.signer import IDENTITY_OF, RETRY_SECONDS, Identities, IdentityView
 from agent.daemon.wire import HashName, Role
 from agent.errors import CertificateNotUsable
 from enroll.algorithms import KeyAlgorithm

@@ -18,7 +18,7 @@ import pytest
 from enroll.errors import KeyStoreError, StateError
 from enroll.identity import Generation, IdentityName
 from enroll.statefile import StateFiles
-from tests.support.enrolling import CaFlow, Scanner, settings
+from tests.support.enrolling import CaFlow, Keyholder, Scanner, settings, with_memory_key
 from tests.support.pki import HospitalCa
 
 CA = HospitalCa()
@@ -128,3 +128,71 @@ def test_a_full_disk_leaves_a_matching_pair(tmp_path: Path, generations: int) ->
             break
         assert_sound(Scanner(settings(trial), ANCHORS), generations)
     assert operation > 20
+
+
+# --- a key in memory
+
+
+def offering(folder: Path, files: StateFiles | None = None) -> Keyholder:
+    """The agent of a scanner whose enroller works with `files`."""
+    return Keyholder(Scanner(with_memory_key(settings(folder)), ANCHORS, files=files))
+
+
+def assert_offers_are_served(trial: Path, keyholder: Keyholder, generations: int) -> None:
+    """What is in use belongs to a key that is held; then the offer is served, and a key of the agent's next process."""
+    scanner = Scanner(with_memory_key(settings(trial)), ANCHORS)
+    current = scanner.identities.current(SIGNING)
+    assert (current.number if current else 0) in {generations, generations + 1}
+    scanner.issue(CaFlow(CA, scanner.clock))
+    served = keyholder.matching_pair()
+    assert served is not None
+    assert served.number > generations
+
+    restarted = Keyholder(scanner)
+    restarted.offer()
+    issue(scanner)
+    assert restarted.matching_pair() is not None
+    assert scanner.identities.journal(SIGNING).read() is None
+
+
+@pytest.mark.parametrize("generations", [0, 2])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_power_cut_of_the_enroller_costs_no_offer(tmp_path: Path, generations: int, *, after: bool) -> None:
+    """The agent lives on, so its key and its offer do."""
+    for operation in itertools.count(1):
+        trial = tmp_path / f"trial-{operation}"
+        trial.mkdir()
+        keyholder = offering(trial, FailingFiles(operation, PowerCut(), after=after))
+        whole = Scanner(with_memory_key(settings(trial)), ANCHORS)
+        for _ in range(generations):
+            keyholder.offer()
+            issue(whole)
+        keyholder.offer()
+        try:
+            issue(keyholder.scanner)
+        except PowerCut:
+            assert_offers_are_served(trial, keyholder, generations)
+        else:
+            break
+    assert operation > 15
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_power_cut_of_the_scanner_costs_the_key_and_nothing_else(tmp_path: Path, *, after: bool) -> None:
+    """The certificate may be there, for a key that is gone: the next one follows it."""
+    for operation in itertools.count(1):
+        trial = tmp_path / f"trial-{operation}"
+        trial.mkdir()
+        keyholder = offering(trial, FailingFiles(operation, PowerCut(), after=after))
+        keyholder.offer()
+        try:
+            issue(keyholder.scanner)
+        except PowerCut:
+            started = offering(trial)
+            started.offer()
+            issue(started.scanner)
+            assert started.matching_pair() is not None
+            assert started.scanner.identities.journal(SIGNING).read() is None
+        else:
+            break
+    assert operation > 15

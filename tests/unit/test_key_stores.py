@@ -12,7 +12,7 @@ from enroll.algorithms import KeyAlgorithm
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, SoftwareStoreSettings, StoreName
 from enroll.errors import UnsupportedKey
 from enroll.keystore import KeyStores
-from enroll.keystore.base import Protection
+from enroll.keystore.base import KeyFile, Protection
 from enroll.statefile import StateFiles
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,9 @@ def test_the_uri_chooses_the_store(stores: KeyStores, tmp_path: Path) -> None:
 
     assert stores.load(uri).key_size == 256
     assert stores.protection(uri) is Protection.SOFTWARE
-    assert stores.tls_key_file(uri).path == tmp_path / "state" / "keys" / "device-1.pem"
+    key_file = stores.tls_key(uri)
+    assert isinstance(key_file, KeyFile)
+    assert key_file.path == tmp_path / "state" / "keys" / "device-1.pem"
     assert stores.list() == (uri,)
     stores.destroy(uri)
     assert stores.list() == ()
@@ -47,7 +49,7 @@ def test_the_uri_chooses_the_store(stores: KeyStores, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["hsm:x", "file:/etc/passwd", "", "Software:x", "pkcs12:pin-value=1234"])
 def test_an_unknown_scheme_is_refused_and_not_repeated(stores: KeyStores, uri: str) -> None:
-    for use in (stores.load, stores.protection, stores.destroy, stores.tls_key_file):
+    for use in (stores.load, stores.protection, stores.destroy, stores.tls_key):
         with pytest.raises(UnsupportedKey) as caught:
             use(uri)
         assert "1234" not in str(caught.value)
@@ -74,19 +76,10 @@ from enroll.statefile import StateFiles
 stores = KeyStores(KeyStoreSettings(), Path({str(tmp_path)!r}), StateFiles())
 assert stores.list() == ()
 try:
-    stores.load("pkcs11:token=t;object=o")
+    stores.load("pkcs11:token=scanseal;object=o")
 except KeyStoreUnavailable as error:
     print(error.remedy)
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert run.stdout == "Run: pip install 'scanseal[pkcs11]'\n"
-
-
-def test_a_token_cannot_serve_tls(settings: KeyStoreSettings, tmp_path: Path) -> None:
-    pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
-    stores = KeyStores(settings, tmp_path, StateFiles())
-
-    with pytest.raises(UnsupportedKey, match="pkcs11") as caught:
-        stores.tls_key_file("pkcs11:token=t;object=o")
-    assert 'key_store = "software"' in caught.value.remedy

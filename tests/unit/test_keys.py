@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.errors import KeyStoreError, UnsupportedKey
+from enroll.errors import KeyMismatch, KeyStoreError, UnsupportedKey
+from enroll.keystore.base import PrivateKey
 from enroll.keystore.keys import (
     CURVES,
     RSA_BITS,
@@ -26,31 +27,46 @@ from enroll.keystore.keys import (
 )
 
 SHA256 = hashes.SHA256()
+HASHES = {one.name: one for one in (SHA256, hashes.SHA384(), hashes.SHA512())}
 SECRET = "a-pin-4711"
 
 
 class Recorder:
-    """A store that answers with nothing and remembers what it was asked."""
+    """A store that remembers what it was asked, and signs.
 
-    def __init__(self) -> None:
+    Args:
+        key: What it signs with.
+    """
+
+    def __init__(self, key: PrivateKey) -> None:
+        self.key = key
         self.asked: list[tuple[bytes, Scheme]] = []
 
     def __call__(self, digest: bytes, scheme: Scheme) -> bytes:
         self.asked.append((digest, scheme))
-        return b"signature"
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            return b"signature"
+        hash_algorithm = HASHES[scheme.hash_name] if not isinstance(scheme, Ecdsa) else SHA256
+        padded = pss(scheme.salt_length, hash_algorithm) if isinstance(scheme, RsaPss) else padding.PKCS1v15()
+        return self.key.sign(digest, padded, Prehashed(hash_algorithm))
 
     def __repr__(self) -> str:
         return SECRET
 
 
 @pytest.fixture(scope="module")
-def rsa_public() -> rsa.RSAPublicKey:
-    return rsa.generate_private_key(65537, 2048).public_key()
+def rsa_private() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def rsa_public(rsa_private: rsa.RSAPrivateKey) -> rsa.RSAPublicKey:
+    return rsa_private.public_key()
 
 
 @pytest.fixture
-def recorder() -> Recorder:
-    return Recorder()
+def recorder(rsa_private: rsa.RSAPrivateKey) -> Recorder:
+    return Recorder(rsa_private)
 
 
 @pytest.fixture
@@ -60,7 +76,8 @@ def rsa_key(rsa_public: rsa.RSAPublicKey, recorder: Recorder) -> StoredRsaKey:
 
 @pytest.fixture
 def ec_key(recorder: Recorder) -> StoredEcKey:
-    return StoredEcKey(ec.generate_private_key(ec.SECP256R1()).public_key(), recorder)
+    recorder.key = ec.generate_private_key(ec.SECP256R1())
+    return StoredEcKey(recorder.key.public_key(), recorder)
 
 
 def pss(salt: object, mask_hash: hashes.HashAlgorithm = SHA256) -> padding.PSS:
@@ -88,6 +105,24 @@ def test_the_salt_length_of_pss_is_a_number_for_the_store(
     rsa_key.sign(b"message", pss(salt), SHA256)
 
     assert recorder.asked[0][1] == RsaPss("sha256", length)
+
+
+@pytest.mark.parametrize("padded", [padding.PKCS1v15(), padding.PSS(padding.MGF1(SHA256), padding.PSS.MAX_LENGTH)])
+@pytest.mark.parametrize("how", ["fault", "of another key", "empty", "short"])
+def test_a_wrong_rsa_signature_does_not_leave(
+    rsa_private: rsa.RSAPrivateKey, how: str, padded: padding.AsymmetricPadding
+) -> None:
+    """One that was computed wrongly with the primes tells them: the attack of Boneh, DeMillo and Lipton."""
+
+    def signer(digest: bytes, scheme: Scheme) -> bytes:
+        assert isinstance(scheme, RsaPkcs1v15 | RsaPss)
+        private = rsa.generate_private_key(65537, 2048) if how == "of another key" else rsa_private
+        right = private.sign(digest, padded, Prehashed(SHA256))
+        return {"fault": right[:-1] + bytes([right[-1] ^ 1]), "empty": b"", "short": right[1:]}.get(how, right)
+
+    with pytest.raises(KeyMismatch, match="not handed out") as caught:
+        StoredRsaKey(rsa_private.public_key(), signer).sign(b"message", padded, SHA256)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize("salt", [223, padding.PSS.AUTO], ids=["too-long", "auto"])

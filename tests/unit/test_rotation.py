@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from enroll.rotation import renewal_due, renewal_time
+from tests.support.key_usage_period import period_value, with_period
 from tests.support.pki import NOW, HospitalCa, new_key
 
 CA = HospitalCa()
@@ -35,3 +36,23 @@ def test_an_expired_certificate_stays_due() -> None:
     certificate = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=1))
 
     assert renewal_due(certificate, NOW + timedelta(days=1000))
+
+
+@pytest.mark.parametrize(
+    ("period", "renewed_after"),
+    [
+        (period_value(NOW, NOW + timedelta(days=30)), timedelta(days=20)),
+        (period_value(None, NOW + timedelta(days=30)), timedelta(days=20)),
+        (period_value(NOW - timedelta(hours=1), NOW + timedelta(days=8)), timedelta(days=4)),
+        (period_value(NOW, NOW + timedelta(days=9000)), timedelta(days=3000) * 2 / 3),
+        (period_value(NOW + timedelta(days=300)), timedelta(days=300) + timedelta(days=2700) * 2 / 3),
+        (b"\x30\x00", timedelta(days=2000)),
+    ],
+)
+def test_a_certificate_that_outlives_its_key_is_renewed_by_the_life_of_the_key(
+    period: bytes, renewed_after: timedelta
+) -> None:
+    """RFC 3280 4.2.1.4."""
+    issued = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=3000))
+
+    assert renewal_time(with_period(issued, CA.key, period)) == NOW + renewed_after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import ssl
 import stat
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x448, x25519
 from cryptography.x509.oid import NameOID
 
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import (
     KeyDamaged,
     KeyNotFound,
@@ -167,6 +168,24 @@ def test_keys_of_other_kinds_are_refused(store: SoftwareKeyStore, directory: Pat
         write_key(directory / f"{name}.pem", key)
         with pytest.raises(UnsupportedKey):
             store.load(f"software:{name}")
+        with pytest.raises(KeyNotFound, match="no secret"):
+            store.load_secret(f"software:{name}")
+
+
+def test_a_secret_is_in_the_file_as_it_is_and_computes_the_hmac_of_rfc_2104(
+    store: SoftwareKeyStore, directory: Path
+) -> None:
+    for algorithm, hash_name, length in ((HmacAlgorithm.SHA256, "sha256", 32), (HmacAlgorithm.SHA384, "sha384", 56)):
+        uri = store.generate_secret(f"s-{length}", algorithm)
+        data = (directory / f"s-{length}.pem").read_bytes()
+
+        inside = serialization.load_pem_private_key(data, PASSPHRASE)
+
+        assert data.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        assert isinstance(inside, x25519.X25519PrivateKey | x448.X448PrivateKey)
+        secret = inside.private_bytes_raw()
+        assert len(secret) == length
+        assert store.load_secret(uri).sign(b"message") == hmac.digest(secret, b"message", hash_name)
 
 
 def test_the_key_may_come_from_elsewhere(store: SoftwareKeyStore, directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from enroll.errors import KeyNotFound
-from enroll.keystore.tokenuri import TokenUri
+from enroll.keystore.tokenuri import ObjectType, TokenUri
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from enroll.keystore.tokenuri import TokenUri
         ("pkcs11:token=scanseal;object=key;type=private", TokenUri("scanseal", "key", None)),
         ("pkcs11:object=key;token=scanseal", TokenUri("scanseal", "key", None)),
         ("pkcs11:token=t;id=%00%ffA", TokenUri("t", None, b"\x00\xffA")),
+        ("pkcs11:token=t;object=s;type=secret-key", TokenUri("t", "s", None, ObjectType.SECRET_KEY)),
         # RFC 7512 2.3: these stand for themselves in a path.
         ("pkcs11:token=a:[]@!$'()*+,=b;id=x", TokenUri("a:[]@!$'()*+,=b", None, b"x")),
         (
@@ -30,6 +31,14 @@ def test_what_is_written_is_percent_encoded() -> None:
     uri = str(TokenUri("my token;x=1?", "scanseal-ä", b"\x01A"))
 
     assert uri == "pkcs11:token=my%20token%3Bx%3D1%3F;object=scanseal-%C3%A4;id=%01%41;type=private"
+
+
+@pytest.mark.parametrize("type_", ObjectType)
+def test_the_type_is_written_and_read_again(type_: ObjectType) -> None:
+    uri = TokenUri("t", "scanseal-x", b"\x01", type_)
+
+    assert str(uri).endswith(f";type={type_}")
+    assert TokenUri.parse(str(uri)) == uri
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from enroll.errors import CertificateRefused, ConfigurationError
 from enroll.keystore.base import PublicKey
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate, check_issued, names_kept, read_anchors, verify_chain, verify_signer
+from tests.support.key_usage_period import period_value, with_period
 from tests.support.pki import CA_KEY_USAGE, DEVICE, NOW, REQUEST, Content, HospitalCa, certify, name, new_key
 
 KEY = new_key()
@@ -35,6 +36,7 @@ def check(
     key: PublicKey | None = None,
     request: CertificateRequest = REQUEST,
     in_use: x509.Certificate | None = None,
+    usage_period: tuple[datetime, datetime] | None = None,
 ) -> VerifiedCertificate:
     return check_issued(
         certificates,
@@ -44,6 +46,7 @@ def check(
         request=request,
         now=NOW,
         in_use=in_use,
+        usage_period=usage_period,
     )
 
 
@@ -297,6 +300,54 @@ def test_a_certificate_of_another_time_is_refused(changes: dict[str, object]) ->
 
 def test_a_clock_that_is_five_minutes_slow_is_forgiven() -> None:
     check(issued(begin=NOW + timedelta(minutes=5)))
+
+
+WEEK = (NOW - timedelta(minutes=5), NOW + timedelta(days=7))
+MINUTE = timedelta(minutes=1)
+
+
+def granted(begin: datetime | None, end: datetime | None) -> x509.Certificate:
+    return with_period(issued(), CA.key, period_value(begin, end))
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        issued(),
+        granted(*WEEK),
+        granted(NOW, NOW + timedelta(days=1)),
+        granted(NOW - timedelta(days=30), NOW + MINUTE),
+        granted(None, NOW + timedelta(days=3000)),
+        granted(WEEK[1] - MINUTE, None),
+    ],
+)
+def test_a_ca_may_grant_less_or_more_of_a_usage_period_or_none(certificate: x509.Certificate) -> None:
+    """RFC 3280 4.2.1.4. The keyholder keeps what it asked for in any case."""
+    check(certificate, usage_period=WEEK)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        pytest.param(NOW - timedelta(days=30), NOW - timedelta(seconds=1), id="over"),
+        pytest.param(None, NOW + timedelta(seconds=59), id="over in a moment"),
+        pytest.param(WEEK[1] - timedelta(seconds=59), None, id="after what was asked for"),
+        pytest.param(NOW + timedelta(days=8), NOW + timedelta(days=9), id="much later"),
+    ],
+)
+def test_a_usage_period_in_which_the_key_will_not_sign_is_refused(begin: datetime | None, end: datetime | None) -> None:
+    """RFC 3280 4.2.1.4: every signature would be outside of it."""
+    refused("certificate-wrong-dates", granted(begin, end), usage_period=WEEK)
+
+
+def test_a_usage_period_that_nobody_asked_for_must_not_be_over() -> None:
+    """RFC 3280 4.2.1.4."""
+    check(granted(NOW, NOW + timedelta(days=30)))
+    refused("certificate-wrong-dates", granted(None, NOW))
+
+
+def test_a_damaged_usage_period_is_refused() -> None:
+    refused("certificate-malformed", with_period(issued(), CA.key, b"\x30\x00"))
 
 
 # --- check 8: chain

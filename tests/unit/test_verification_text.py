@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,8 @@ from agent.policy.verdicts import Action, Verdict
 from tests.support.attacks.editing import one_after_the_other, rewritten, with_unknown_vr, with_value
 from tests.support.attacks.images import CREATOR_VERSION_UID, signed, slice_with
 from tests.support.attacks.registry import report_on
+from tests.support.attacks.resigning import resigned, slice_of_a_former_key, stamped
+from tests.support.attacks.signers import FORMER_KEY_UNTIL, SIGNED_AT, former_key
 from tests.support.pki import NOW
 from tests.support.raw_dicom import part10, text
 
@@ -64,3 +67,24 @@ def test_a_change_of_the_value_is_not_restored_with_the_vr() -> None:
 def test_what_the_policy_makes_of_it_stands_beside() -> None:
     line = headline(FILE, Verdict.VALID, Action.FLAG, restored=True)
     assert line.endswith("your anchor (restored: see below, flag)")
+
+
+def line_about_the_key(data: bytes) -> str:
+    (line,) = (line for line in shown(data) if line.startswith("      key: "))
+    return line
+
+
+def test_when_a_key_might_sign_is_said_with_what_that_rests_on() -> None:
+    """RFC 3280 4.2.1.4: such a key signs for a shorter time than its certificate is valid."""
+    period = "key: to be used from 2026-10-22 12:00 UTC until 2026-10-29 12:00 UTC"
+    after = FORMER_KEY_UNTIL + timedelta(days=1)
+
+    assert f"{period}; the signer says that it was" in line_about_the_key(slice_of_a_former_key())
+    assert f"{period}; the signer says that it was" in line_about_the_key(stamped(after)(slice_of_a_former_key()))
+    in_time = line_about_the_key(stamped(SIGNED_AT)(slice_of_a_former_key()))
+    assert f"{period}; the time stamp proves that it was not used later" in in_time
+    assert f"{period}; see below" in line_about_the_key(resigned(former_key, after)(honest()))
+
+
+def test_of_a_key_without_a_period_nothing_is_said() -> None:
+    assert not [line for line in shown(honest()) if "key: " in line]

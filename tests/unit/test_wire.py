@@ -10,6 +10,7 @@ from agent.daemon.wire import (
     HashName,
     Identity,
     Operation,
+    Protection,
     Request,
     Role,
     Signature,
@@ -21,6 +22,7 @@ from agent.daemon.wire import (
     encode_signature,
 )
 from agent.errors import SigningError
+from enroll.keystore import base
 
 SIGN = Request(
     Operation.SIGN,
@@ -105,11 +107,16 @@ def test_old_hashes_cannot_be_named() -> None:
 
 
 def test_a_signature_arrives_as_it_was_sent() -> None:
-    signature = Signature(b"s" * 512, b"c" * 3000, 2**31)
+    signature = Signature(b"s" * 512, b"c" * 3000, 2**31, Protection.MEMORY)
     frame = encode_signature(signature)
 
     assert len(frame) < REPLY_LIMIT
     assert decode_signature(frame) == signature
+
+
+def test_protection_is_told_in_the_words_of_the_key_stores() -> None:
+    """A worker knows no key store."""
+    assert [level.value for level in Protection] == [level.value for level in base.Protection]
 
 
 def test_a_refusal_arrives_as_an_error() -> None:

@@ -1,10 +1,12 @@
 """Keys in a PKCS#11 token: a TPM, a network HSM, a smart card, SoftHSM.
 
-Keys are made in the token and stay there (CKA_SENSITIVE, not CKA_EXTRACTABLE). The token is logged in to once. A PIN
-that it has refused is not sent again, because tokens lock after a few wrong ones; a corrected PIN file is tried.
+Keys and secrets are made in the token and stay there (CKA_SENSITIVE, not CKA_EXTRACTABLE). The token is logged in to
+once. A PIN that it has refused is not sent to it again, because tokens lock after a few wrong ones; a corrected PIN
+file is tried.
 
-When the token is lost, the call under way fails and the next one opens the token anew. A process forked from this one
-cannot use the store.
+When the token is lost, the call under way fails and the next one opens the token anew. As long as it cannot be opened,
+calls fail at once; it is tried again every second. What is found there has to prove that it is the same key as before
+(`known`). A process forked from this one cannot use the store.
 """
 
 from __future__ import annotations
@@ -12,33 +14,36 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import pkcs11
-from pkcs11 import ObjectClass
 
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.config import Pkcs11StoreSettings
-from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, UnsupportedKey
-from enroll.keystore.base import KEY_NAME, PrivateKey, Protection, check_key_name
+from enroll.errors import KeyMismatch, KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, UnsupportedKey
+from enroll.keystore.base import KEY_NAME, HmacKey, PrivateKey, Protection, check_key_name
 from enroll.keystore.keys import Scheme, stored_key
-from enroll.keystore.pkcs11 import objects
-from enroll.keystore.pkcs11.connection import LIBRARY, Connection
+from enroll.keystore.pkcs11 import library, objects
+from enroll.keystore.pkcs11.connection import Connection, find_token
+from enroll.keystore.pkcs11.known import KnownKey, KnownObject, KnownSecret
+from enroll.keystore.pkcs11.library import Library
 from enroll.keystore.secretfile import read_secret
-from enroll.keystore.tokenuri import SCHEME, TokenUri
+from enroll.keystore.tokenuri import SCHEME, ObjectType, TokenUri
 from enroll.statefile import StateFiles
 
 OWN_LABEL = "scanseal-"  # begins the label of every key made here
 IDENTIFIER_SIZE = 16  # bytes of CKA_ID
+RETRY_SECONDS = 1.0  # between two attempts to open a token that is not there or locked
 
 _PIN_ERRORS = (
     pkcs11.PinExpired,
     pkcs11.PinIncorrect,
     pkcs11.PinInvalid,
     pkcs11.PinLenRange,
-    pkcs11.PinLocked,
     pkcs11.UserPinNotInitialized,
 )
 # The token is fine and does not do what was asked. After any other error it is opened anew.
@@ -73,44 +78,54 @@ class Pkcs11KeyStore:
         self._process = os.getpid()
         self._guard = threading.Lock()
         self._connection: Connection | None = None
-        self._refused_pin: bytes | None = None
+        self._refused: _Attempt | None = None
+        self._given_up: tuple[KeyStoreError, float] | None = None  # why, and until when
         self._closed = False
 
     def generate(self, name: str, algorithm: KeyAlgorithm) -> str:
         """Make a key in the token; see `KeyStore.generate`."""
-        check_key_name(name)
-        label = OWN_LABEL + name
+        uri = self._new(name, ObjectType.PRIVATE)
         with self._token() as connection, connection.writing() as session:
-            if objects.search(session, ObjectClass.PRIVATE_KEY, label=label):
-                raise KeyStoreError(
-                    f"There is a key {name} already.", remedy="Choose another name, or destroy that key."
-                )
-            identifier = secrets.token_bytes(IDENTIFIER_SIZE)
-            objects.generate(session, label, identifier, algorithm)
-        return str(TokenUri(self._settings.token, label, identifier))
+            _check_free(session, uri)
+            public, private = objects.generate(session, uri, algorithm)
+            KnownKey.of(uri, objects.public_key(public)).prove(private)
+        return str(uri)
 
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
-        wanted = self._parse(uri)
+        wanted = self._parse(uri, ObjectType.PRIVATE)
         with self._token() as connection, connection.signing() as session:
-            session.private_key(wanted)
-            public_key = objects.public_key(objects.find(session.handle, ObjectClass.PUBLIC_KEY, wanted))
-        return stored_key(public_key, partial(self._sign, wanted))
+            public_key = objects.public_key(objects.find_public(session.handle, wanted))
+            known = KnownKey.of(wanted, public_key)
+            session.find(known)
+        return stored_key(public_key, partial(self._sign, known))
+
+    def generate_secret(self, name: str, algorithm: HmacAlgorithm) -> str:
+        """Make a secret in the token; see `KeyStore.generate_secret`."""
+        uri = self._new(name, ObjectType.SECRET_KEY)
+        with self._token() as connection, connection.writing() as session:
+            _check_free(session, uri)
+            objects.generate_secret(session, uri, algorithm)
+        return str(uri)
+
+    def load_secret(self, uri: str) -> HmacKey:
+        """The secret that `uri` names; see `KeyStore.load_secret`."""
+        wanted = self._parse(uri, ObjectType.SECRET_KEY)
+        with self._token() as connection, connection.signing() as session:
+            known = KnownSecret.of(wanted, objects.find(session.handle, wanted))
+        return TokenHmacKey(self, known)
 
     def protection(self, uri: str) -> Protection:
         """Hardware only for a key that was made in a slot that calls itself hardware and can never have left it."""
         wanted = self._parse(uri)
         with self._token() as connection, connection.signing() as session:
-            key = session.private_key(wanted)
-            in_hardware = connection.is_hardware and objects.never_left(key)
+            in_hardware = objects.never_left(objects.find(session.handle, wanted)) and connection.is_hardware
         return Protection.HARDWARE if in_hardware else Protection.SOFTWARE
 
     def list(self) -> tuple[str, ...]:
-        """The URIs of the keys that were made here, sorted; other keys of the token are not ours to judge."""
+        """The URIs of what was made here, sorted; other keys of the token are not ours to judge."""
         with self._token() as connection, connection.signing() as session:
-            names = [objects.name_of(key) for key in objects.search(session.handle, ObjectClass.PRIVATE_KEY)]
-        uris = [TokenUri(self._settings.token, label, identifier) for label, identifier in names]
-        return tuple(sorted(str(uri) for uri in uris if _is_own(uri)))
+            return tuple(sorted(str(uri) for uri in objects.uris(session.handle, self._settings.token) if _is_own(uri)))
 
     def destroy(self, uri: str) -> None:
         """Remove a key that was made here; nothing happens where there is none."""
@@ -118,9 +133,7 @@ class Pkcs11KeyStore:
         if not _is_own(wanted):
             raise KeyStoreError("This key was not made by scanseal.", remedy="Remove it with the tool that made it.")
         with self._token() as connection, connection.writing() as session:
-            for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
-                for found in objects.search(session, kind, label=wanted.label, identifier=wanted.identifier):
-                    found.destroy()
+            objects.destroy(session, wanted)
             connection.forget_keys()
 
     def check(self) -> None:
@@ -131,21 +144,41 @@ class Pkcs11KeyStore:
         """Log out; keys handed out before stop working."""
         with self._guard:
             self._closed = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
 
-    def _sign(self, uri: TokenUri, digest: bytes, scheme: Scheme) -> bytes:
+    def authentication_code(self, known: KnownSecret, data: bytes) -> bytes:
+        """The HMAC over `data` with a secret of this token; see `HmacKey`."""
+        with self._known(known) as secret:
+            return objects.authentication_code(secret, data, known.algorithm)
+
+    def _sign(self, known: KnownKey, digest: bytes, scheme: Scheme) -> bytes:
+        with self._known(known) as key:
+            return objects.signature(key, digest, scheme)
+
+    @contextmanager
+    def _known(self, known: KnownObject) -> Iterator[pkcs11.Object]:
+        """What was loaded before."""
         with self._token() as connection, connection.signing() as session:
-            return objects.signature(session.private_key(uri), digest, scheme)
+            try:
+                found = session.find(known)
+            except (KeyNotFound, KeyMismatch):
+                connection.is_in_doubt = True  # perhaps this is another token, and the right one comes back
+                raise
+            yield found
 
-    def _parse(self, uri: str) -> TokenUri:
+    def _new(self, name: str, type_: ObjectType) -> TokenUri:
+        check_key_name(name)
+        return TokenUri(self._settings.token, OWN_LABEL + name, secrets.token_bytes(IDENTIFIER_SIZE), type_)
+
+    def _parse(self, uri: str, type_: ObjectType | None = None) -> TokenUri:
         wanted = TokenUri.parse(uri)
         if wanted.token != self._settings.token:
             raise KeyNotFound(
                 f"The key is in the token {wanted.token}, and {self._settings.token} is configured.",
                 remedy="Set [keystore.pkcs11] token.",
             )
+        if type_ not in (None, wanted.type):
+            raise KeyNotFound(f"This URI names no {type_}.", remedy="Enroll again.")
         return wanted
 
     @contextmanager
@@ -153,7 +186,9 @@ class Pkcs11KeyStore:
         """The open token. Errors of the library leave as ours, and a broken connection is not used again."""
         connection = self._connect()
         try:
-            with connection.lock:
+            with connection.library.entered():
+                if not connection.is_current:
+                    raise pkcs11.SessionHandleInvalid
                 yield connection
         except _UNSUPPORTED as error:
             raise UnsupportedKey(
@@ -174,27 +209,64 @@ class Pkcs11KeyStore:
         with self._guard:
             if self._closed:
                 raise KeyStoreUnavailable("The token has been closed.", remedy="Open the key store again.")
+            if self._connection is not None and (self._connection.is_in_doubt or not self._connection.is_current):
+                self._disconnect()
             if self._connection is None:
                 self._connection = self._open()
             return self._connection
 
     def _open(self) -> Connection:
         pin = read_secret(self._settings.pin_file, "[keystore.pkcs11] pin_file", self._files)
-        if pin == self._refused_pin:
-            raise self._pin_refused("the same as before")
+        if self._given_up is not None and time.monotonic() < self._given_up[1]:
+            raise _same(self._given_up[0])
         try:
-            with LIBRARY:
-                return Connection(self._settings, pin.decode("utf-8"))
+            return self._reach(pin)
+        except _PIN_ERRORS as error:
+            raise self._pin_refused(_name(error)) from error
+        except pkcs11.PinLocked as error:
+            raise self._give_up(self._pin_locked()) from error
+        except pkcs11.PKCS11Error as error:
+            raise self._give_up(self._cannot_be_opened(error)) from error
+        except KeyStoreUnavailable as error:
+            raise self._give_up(error) from error.__cause__
+
+    def _reach(self, pin: bytes) -> Connection:
+        """Log in; where that fails, start the library anew, because some look for tokens only then."""
+        try:
+            text = pin.decode("utf-8")
         except UnicodeDecodeError:
             raise self._pin_refused("not UTF-8") from None  # the cause would show the PIN
-        except _PIN_ERRORS as error:
-            self._refused_pin = pin
-            raise self._pin_refused(_name(error)) from error
-        except pkcs11.PKCS11Error as error:
-            raise KeyStoreUnavailable(
-                f"The token {self._settings.token} cannot be opened ({_name(error)}).",
-                remedy=f"Check that it is connected and that {self._settings.module} is its library.",
-            ) from error
+        its_library = library.load(self._settings.module)
+        try:
+            return self._log_in(its_library, text)
+        except (*_PIN_ERRORS, pkcs11.PinLocked):
+            raise
+        except (pkcs11.PKCS11Error, KeyStoreUnavailable):
+            its_library.restart()
+        return self._log_in(its_library, text)
+
+    def _log_in(self, its_library: Library, pin: str) -> Connection:
+        with its_library.entered():
+            token = find_token(its_library.slots(), self._settings.token)
+            attempt = _Attempt(pin, token.serial)
+            if attempt == self._refused:
+                raise self._pin_refused("the same as before")
+            try:
+                return Connection(its_library, token, pin, self._settings.sessions)
+            except _PIN_ERRORS:
+                self._refused = attempt
+                raise
+
+    def _give_up(self, failure: KeyStoreError) -> KeyStoreError:
+        self._given_up = (_same(failure), time.monotonic() + RETRY_SECONDS)
+        return failure
+
+    def _cannot_be_opened(self, error: pkcs11.PKCS11Error) -> KeyStoreUnavailable:
+        return KeyStoreUnavailable(
+            f"The token {self._settings.token} cannot be opened ({_name(error)}).",
+            remedy=f"Check that it is connected and that {self._settings.module} is its library. If its TPM was "
+            "cleared or replaced, the keys are gone: set up the token again, and enroll again.",
+        )
 
     def _pin_refused(self, reason: str) -> PinRefused:
         return PinRefused(
@@ -203,17 +275,70 @@ class Pkcs11KeyStore:
             "tokens lock after a few.",
         )
 
+    def _pin_locked(self) -> PinRefused:
+        return PinRefused(
+            f"The PIN of the token {self._settings.token} is locked, after too many wrong ones.",
+            remedy="Unlock it with the PIN of its security officer. A TPM unlocks itself after a while; its owner "
+            "unlocks it with: tpm2_dictionarylockout --clear-lockout. Signing goes on by itself then.",
+        )
+
     def _drop(self, connection: Connection) -> None:
         # Closing inside the guard: logging out must not hit the login of the next connection.
         with self._guard:
             if self._connection is connection:
-                self._connection = None
+                self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(KeyStoreUnavailable), connection.library.entered():
                 connection.close()
+
+
+class TokenHmacKey:
+    """A secret in a token.
+
+    Args:
+        store: Opens the token.
+        known: Which secret.
+    """
+
+    def __init__(self, store: Pkcs11KeyStore, known: KnownSecret) -> None:
+        self._store = store
+        self._known = known
+
+    def __repr__(self) -> str:
+        return f"TokenHmacKey({self._known.algorithm})"
+
+    def sign(self, data: bytes) -> bytes:
+        """The HMAC over `data`; see `HmacKey`."""
+        return self._store.authentication_code(self._known, data)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A login: the same PIN may be right for another token with the same label."""
+
+    pin: str = field(repr=False)
+    serial: bytes
+
+
+def _check_free(session: pkcs11.Session, uri: TokenUri) -> None:
+    if objects.with_label(session, uri):
+        raise KeyStoreError(
+            f"There is a key {(uri.label or '').removeprefix(OWN_LABEL)} already.",
+            remedy="Choose another name, or destroy that key.",
+        )
 
 
 def _is_own(uri: TokenUri) -> bool:
     label = uri.label or ""
     return label.startswith(OWN_LABEL) and KEY_NAME.fullmatch(label.removeprefix(OWN_LABEL)) is not None
+
+
+def _same(error: KeyStoreError) -> KeyStoreError:
+    """The error again. One that was raised is not kept: it holds on to the PIN that was sent."""
+    return type(error)(error.what, remedy=error.remedy)
 
 
 def _name(error: pkcs11.PKCS11Error) -> str:

@@ -1,101 +1,132 @@
-"""A token that is logged in to, and its sessions.
-
-Threads: python-pkcs11 initialises the library without locking and releases the interpreter lock around its calls, so
-two threads crash inside most libraries. p11-kit-proxy brings its own locking, so with it several sessions sign at the
-same time; any other library is called under one lock.
-"""
+"""A token that is logged in to, and its sessions."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 
 import pkcs11
-from pkcs11 import ObjectClass
-from pkcs11.constants import SlotFlag
+from pkcs11.constants import SlotFlag, TokenFlag
 from pkcs11.types import Slot
 
-from enroll.config import Pkcs11StoreSettings
 from enroll.errors import KeyStoreUnavailable
 from enroll.keystore.pkcs11 import objects
-from enroll.keystore.tokenuri import TokenUri
+from enroll.keystore.pkcs11.known import KnownObject
+from enroll.keystore.pkcs11.library import Library, Line
 
-SESSION_WAIT = 30  # seconds that a signature waits for a free session
-
-# The state of a PKCS#11 library belongs to the process, and so does the lock around it.
-LIBRARY = threading.RLock()
-
-_PROXY = "PKCS#11 Kit Proxy Module"
+# What simulated tokens, and the TPMs of virtual machines, say of themselves.
+_SIMULATED = ("softhsm", "sw   tpm", "simulator", "vtpm")
+_MAKERS_OF_SIMULATED_TPMS = ("amzn", "goog", "msft", "vmw")
 
 
 class SigningSession:
-    """A session and the keys it has used."""
+    """A session and the keys and secrets it has used."""
 
     def __init__(self, handle: pkcs11.Session) -> None:
         self.handle = handle
-        self.keys: dict[TokenUri, pkcs11.Object] = {}
+        self._found: dict[KnownObject, pkcs11.Object] = {}
 
-    def private_key(self, uri: TokenUri) -> pkcs11.Object:
-        """The key that `uri` names; searched for once.
+    def find(self, wanted: KnownObject) -> pkcs11.Object:
+        """The key or secret; searched for once, and then proven to be the same as ever.
 
         Raises:
-            KeyNotFound: No such key.
+            KeyNotFound: No such object.
+            KeyMismatch: There is another one in its place.
         """
-        if uri not in self.keys:
-            self.keys[uri] = objects.find(self.handle, ObjectClass.PRIVATE_KEY, uri)
-        return self.keys[uri]
+        if wanted not in self._found:
+            found = objects.find(self.handle, wanted.uri)
+            wanted.prove(found)
+            self._found[wanted] = found
+        return self._found[wanted]
+
+    def forget(self) -> None:
+        """Search for everything anew."""
+        self._found.clear()
+
+
+def find_token(slots: Iterable[Slot], label: str) -> pkcs11.Token:
+    """The token with this label.
+
+    Raises:
+        KeyStoreUnavailable: There is not exactly one.
+    """
+    tokens = []
+    for slot in slots:
+        # p11-kit-proxy shows the slots of every library; a broken neighbour is not our concern.
+        with contextlib.suppress(pkcs11.PKCS11Error):
+            tokens.append(slot.get_token())
+    tokens = [token for token in tokens if token.label == label]
+    if len(tokens) != 1:
+        raise KeyStoreUnavailable(
+            f"There are {len(tokens)} tokens with the label {label}.",
+            remedy="[keystore.pkcs11] token names the one to use; connect it, set it up, or give each its own label.",
+        )
+    return tokens[0]
+
+
+def is_simulated(token: pkcs11.Token) -> bool:
+    """Whether a token says that it is made of software, or is the TPM of a virtual machine."""
+    slot = token.slot
+    said = f"{token.model} {token.manufacturer_id} {slot.manufacturer_id} {slot.slot_description}".lower()
+    makers = {token.manufacturer_id.strip().lower(), slot.manufacturer_id.strip().lower()}
+    return any(word in said for word in _SIMULATED) or not makers.isdisjoint(_MAKERS_OF_SIMULATED_TPMS)
 
 
 class Connection:
-    """One login and the sessions that sign. Made while nobody else is inside the library.
+    """One login and the sessions that sign. Made, used and closed inside the library.
 
     Args:
-        settings: `[keystore.pkcs11]`.
+        its_library: Through which the token is reached.
+        token: Where the keys are.
         pin: The user PIN; sent once and not kept.
+        sessions: How many signatures at the same time, if the library is made for that.
 
     Raises:
-        KeyStoreUnavailable: There is not exactly one such token.
         pkcs11.PKCS11Error: The library, the token or the PIN.
     """
 
-    def __init__(self, settings: Pkcs11StoreSettings, pin: str) -> None:
-        # python-pkcs11 keeps one object for each path, and a library must not be initialised twice.
-        library = pkcs11.lib(os.path.realpath(settings.module))
-        threads_are_safe = library.library_description.strip() == _PROXY
-        self.lock: AbstractContextManager[object] = contextlib.nullcontext() if threads_are_safe else LIBRARY
-        self._token = _find_token(library.get_slots(token_present=True), settings.token)
-        self.is_hardware = bool(self._token.slot.flags & SlotFlag.HW_SLOT)
+    def __init__(self, its_library: Library, token: pkcs11.Token, pin: str, sessions: int) -> None:
+        self.library = its_library
+        self._start = its_library.starts
+        self._token = token
+        self.is_hardware = bool(token.slot.flags & SlotFlag.HW_SLOT) and not is_simulated(token)
+        self.is_in_doubt = False  # whether it is the token that it is held to be
         self._closed = False
         self._sessions: list[SigningSession] = []
-        self._idle: queue.SimpleQueue[SigningSession] = queue.SimpleQueue()
+        self._idle: list[SigningSession] = []
+        self._line = Line()
         self._login = self._log_in(pin)
         try:
-            for _ in range(settings.sessions if threads_are_safe else 1):
-                self._sessions.append(SigningSession(self._token.open()))
-                self._idle.put(self._sessions[-1])
+            for _ in range(sessions if its_library.threads_are_safe else 1):
+                self._sessions.append(SigningSession(token.open()))
+                self._idle.append(self._sessions[-1])
         except pkcs11.PKCS11Error:
             self.close()
             raise
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the library was not restarted since; afterwards the sessions may be those of others."""
+        return self._start == self.library.starts
+
     @contextmanager
     def signing(self) -> Iterator[SigningSession]:
-        """A session of the pool."""
+        """A session of the pool.
+
+        Raises:
+            KeyStoreUnavailable: The others sign for too long.
+            pkcs11.SessionClosed: The connection was closed meanwhile.
+        """
+        taken: list[SigningSession] = []
+        self._line.take(partial(self._take, taken))
+        if not taken:
+            raise pkcs11.SessionClosed
         try:
-            session = self._idle.get(timeout=SESSION_WAIT)
-        except queue.Empty as error:
-            raise KeyStoreUnavailable(
-                f"The token has been busy for {SESSION_WAIT} seconds.", remedy="Raise [keystore.pkcs11] sessions."
-            ) from error
-        try:
-            yield session
+            yield taken[0]
         finally:
-            self._idle.put(session)
-            if self._closed:
-                self._close_idle()
+            self._line.give(partial(self._put_back, taken[0]))
 
     @contextmanager
     def writing(self) -> Iterator[pkcs11.Session]:
@@ -109,42 +140,38 @@ class Connection:
     def forget_keys(self) -> None:
         """Search for every key anew."""
         for session in self._sessions:
-            session.keys.clear()
+            session.forget()
 
     def close(self) -> None:
         """Log out. A session that is signing right now is closed when it comes back."""
         self._closed = True
-        with self.lock:
+        if self.is_current:
             if self._login is not None:
                 _close(self._login)
-            self._close_idle()
+            self._line.give(self._close_idle)
 
     def _log_in(self, pin: str) -> pkcs11.Session | None:
+        if self._token.flags & TokenFlag.USER_PIN_LOCKED:
+            raise pkcs11.PinLocked
         # Its own session: python-pkcs11 logs out, for all sessions, when the one that logged in is closed.
         try:
             return self._token.open(user_pin=pin)
         except pkcs11.UserAlreadyLoggedIn:
             return None  # by another store of this process, which will log out as well
 
+    def _take(self, taken: list[SigningSession]) -> bool:
+        if self._idle:
+            taken.append(self._idle.pop())
+        return bool(taken) or self._closed
+
+    def _put_back(self, session: SigningSession) -> None:
+        self._idle.append(session)
+        if self._closed:
+            self._close_idle()
+
     def _close_idle(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _close(self._idle.get_nowait().handle)
-
-
-def _find_token(slots: Iterable[Slot], label: str) -> pkcs11.Token:
-    tokens = []
-    for slot in slots:
-        # p11-kit-proxy shows the slots of every library; a broken neighbour is not our concern.
-        with contextlib.suppress(pkcs11.PKCS11Error):
-            tokens.append(slot.get_token())
-    tokens = [token for token in tokens if token.label == label]
-    if len(tokens) != 1:
-        raise KeyStoreUnavailable(
-            f"There are {len(tokens)} tokens with the label {label}.",
-            remedy="[keystore.pkcs11] token names the one to use; connect it, set it up, or give each its own label.",
-        )
-    return tokens[0]
+        while self._idle:
+            _close(self._idle.pop().handle)
 
 
 def _close(session: pkcs11.Session) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pkcs11
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11.constants import DEFAULT
 from pkcs11.mechanisms import MGF
 from pkcs11.types import SignMixin
 
 from enroll import der
-from enroll.algorithms import KeyAlgorithm
+from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import KeyNotFound, KeyStoreError, UnsupportedKey
 from enroll.keystore.base import PublicKey
-from enroll.keystore.keys import CURVES, RSA_BITS, Ecdsa, RsaPkcs1v15, RsaPss, Scheme
-from enroll.keystore.tokenuri import TokenUri
+from enroll.keystore.keys import CURVES, HMAC_HASHES, RSA_BITS, Ecdsa, RsaPkcs1v15, RsaPss, Scheme
+from enroll.keystore.tokenuri import ObjectType, TokenUri
 
 # RFC 8017 9.2 note 1: what precedes the digest in DigestInfo.
 _DIGEST_INFO = {
@@ -29,6 +32,9 @@ _PSS_HASH = {
     "sha384": (Mechanism.SHA384, MGF.SHA384),
     "sha512": (Mechanism.SHA512, MGF.SHA512),
 }
+_HMAC = {HmacAlgorithm.SHA256: Mechanism.SHA256_HMAC, HmacAlgorithm.SHA384: Mechanism.SHA384_HMAC}
+_CLASSES = {ObjectType.PRIVATE: ObjectClass.PRIVATE_KEY, ObjectType.SECRET_KEY: ObjectClass.SECRET_KEY}
+_STAYS = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 # CKA_EC_PARAMS of the curves in use.
 _CURVE_NAMES = {
     ec.SECP256R1.name: der.object_identifier(ec.EllipticCurveOID.SECP256R1.dotted_string),
@@ -48,38 +54,85 @@ def search(
     return list(session.get_objects(template))
 
 
-def find(session: pkcs11.Session, kind: ObjectClass, uri: TokenUri) -> pkcs11.Object:
-    """The one object of a kind that `uri` names.
+def find(session: pkcs11.Session, uri: TokenUri) -> pkcs11.Object:
+    """The one private key or secret that `uri` names.
 
     Raises:
         KeyNotFound: There is none.
         KeyStoreError: There are several.
     """
-    found = search(session, kind, label=uri.label, identifier=uri.identifier)
-    if not found:
-        name = kind.name.lower().replace("_", " ")
-        raise KeyNotFound(
-            f"The token {uri.token} has no {name} {uri.label or ''}".rstrip() + ".", remedy="Enroll again."
-        )
-    if len(found) > 1:
-        raise KeyStoreError("Several keys of the token have this name.", remedy="Name the key by its id as well.")
-    return found[0]
+    return _only(search(session, _CLASSES[uri.type], label=uri.label, identifier=uri.identifier), uri)
 
 
-def generate(session: pkcs11.Session, label: str, identifier: bytes, algorithm: KeyAlgorithm) -> None:
-    """Make a pair of keys whose private half signs, does nothing else, and stays in the token."""
+def find_public(session: pkcs11.Session, uri: TokenUri) -> pkcs11.Object:
+    """The public half of the private key that `uri` names; see `find`."""
+    return _only(search(session, ObjectClass.PUBLIC_KEY, label=uri.label, identifier=uri.identifier), uri)
+
+
+def with_label(session: pkcs11.Session, uri: TokenUri) -> list[pkcs11.Object]:
+    """All private keys and secrets with the label of `uri`."""
+    return [found for kind in _CLASSES.values() for found in search(session, kind, label=uri.label)]
+
+
+def uris(session: pkcs11.Session, token: str) -> Iterator[TokenUri]:
+    """The URI of every private key and secret; no label is shown that is no text."""
+    for type_, kind in _CLASSES.items():
+        for found in search(session, kind):
+            with contextlib.suppress(UnicodeDecodeError, pkcs11.AttributeTypeInvalid):
+                yield TokenUri(token, found[Attribute.LABEL], found[Attribute.ID] or None, type_)
+
+
+def destroy(session: pkcs11.Session, uri: TokenUri) -> None:
+    """Remove what `uri` names, and its public half; nothing happens where there is none."""
+    halves = [_CLASSES[uri.type], *([ObjectClass.PUBLIC_KEY] if uri.type is ObjectType.PRIVATE else [])]
+    for kind in halves:
+        for found in search(session, kind, label=uri.label, identifier=uri.identifier):
+            found.destroy()
+
+
+def generate(
+    session: pkcs11.Session, uri: TokenUri, algorithm: KeyAlgorithm
+) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
+    """Make a pair of keys whose private half signs, does nothing else if the token can see to that, and stays in it.
+
+    Args:
+        session: May write.
+        uri: CKA_LABEL and CKA_ID of both.
+        algorithm: The kind of key.
+    """
+    # tpm2-pkcs11 decrypts with an RSA key in order to sign with it, and takes CKA_VERIFY of the public half for the
+    # right to decrypt. So tokens decide on these first.
+    left_to_token = (Attribute.DECRYPT, Attribute.ENCRYPT, Attribute.VERIFY, Attribute.WRAP)
     template: dict[str, Any] = {
-        "id": identifier,
-        "label": label,
+        "id": uri.identifier,
+        "label": uri.label,
         "store": True,
-        "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,
-        "private_template": {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+        "capabilities": MechanismFlag.SIGN,
+        "public_template": dict.fromkeys(left_to_token, DEFAULT),
+        "private_template": {**dict.fromkeys(left_to_token, DEFAULT), **_STAYS},
     }
     if algorithm in RSA_BITS:
-        session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], **template)
+        public, private = session.generate_keypair(KeyType.RSA, RSA_BITS[algorithm], **template)
     else:
         curve = {Attribute.EC_PARAMS: _CURVE_NAMES[CURVES[algorithm].name]}
-        session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(**template)
+        public, private = session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(**template)
+    with contextlib.suppress(pkcs11.PKCS11Error):
+        private[Attribute.DECRYPT] = False
+    return public, private
+
+
+def generate_secret(session: pkcs11.Session, uri: TokenUri, algorithm: HmacAlgorithm) -> None:
+    """Make a secret that signs, does nothing else, and stays in the token; as long as the hash (RFC 2104 section 3)."""
+    session.generate_key(
+        KeyType.GENERIC_SECRET,
+        HMAC_HASHES[algorithm].digest_size * 8,
+        id=uri.identifier,
+        label=uri.label,
+        store=True,
+        capabilities=MechanismFlag.SIGN,
+        mechanism=Mechanism.GENERIC_SECRET_KEY_GEN,
+        template=_STAYS,
+    )
 
 
 def signature(key: pkcs11.Object, digest: bytes, scheme: Scheme) -> bytes:
@@ -96,6 +149,27 @@ def signature(key: pkcs11.Object, digest: bytes, scheme: Scheme) -> bytes:
             plain = key.sign(digest, mechanism=Mechanism.ECDSA)
             half = len(plain) // 2
             return encode_dss_signature(int.from_bytes(plain[:half], "big"), int.from_bytes(plain[half:], "big"))
+
+
+def hmac_algorithm(secret: pkcs11.Object) -> HmacAlgorithm:
+    """What a secret is for, which its length tells.
+
+    Raises:
+        UnsupportedKey: Not one that is made here.
+    """
+    for algorithm, hash_algorithm in HMAC_HASHES.items():
+        if secret[Attribute.VALUE_LEN] == hash_algorithm.digest_size:
+            return algorithm
+    raise UnsupportedKey(
+        "The token holds a secret of another kind.", remedy=f"Make one of: {', '.join(HmacAlgorithm)}."
+    )
+
+
+def authentication_code(secret: pkcs11.Object, data: bytes, algorithm: HmacAlgorithm) -> bytes:
+    """The HMAC over `data`; see `HmacKey`."""
+    if not isinstance(secret, SignMixin):
+        raise UnsupportedKey("This secret of the token may not sign.", remedy="Make a new one.")
+    return secret.sign(data, mechanism=_HMAC[algorithm])
 
 
 def public_key(key: pkcs11.Object) -> PublicKey:
@@ -125,12 +199,12 @@ def never_left(key: pkcs11.Object) -> bool:
         return False
 
 
-def name_of(key: pkcs11.Object) -> tuple[str | None, bytes | None]:
-    """Label and CKA_ID, as far as there are any; no label is shown that is no text."""
-    try:
-        return key[Attribute.LABEL], key[Attribute.ID] or None
-    except (UnicodeDecodeError, pkcs11.AttributeTypeInvalid):
-        return None, None
+def _only(found: list[pkcs11.Object], uri: TokenUri) -> pkcs11.Object:
+    if not found:
+        raise KeyNotFound(f"The token {uri.token} has no key {uri.label or ''}".rstrip() + ".", remedy="Enroll again.")
+    if len(found) > 1:
+        raise KeyStoreError("Several keys of the token have this name.", remedy="Name the key by its id as well.")
+    return found[0]
 
 
 def _point(value: bytes, curve: ec.EllipticCurve) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from tests.support.attacks.editing import (
@@ -15,8 +16,8 @@ from tests.support.attacks.editing import (
 )
 from tests.support.attacks.images import reduced_jpeg_2000, slice_signed_twice
 from tests.support.attacks.registry import Limit
-from tests.support.attacks.resigning import resigned, stamped
-from tests.support.attacks.signers import SIGNED_AT, signer
+from tests.support.attacks.resigning import resigned, slice_of_a_former_key, stamped
+from tests.support.attacks.signers import FORMER_KEY_UNTIL, SIGNED_AT, former_key, signer
 from tests.support.dicom_tree import DIGITAL_SIGNATURES, MAC_PARAMETERS
 from tests.support.raw_dicom import Node, text
 
@@ -95,6 +96,18 @@ LIMITS: Final = (
         "A time stamp is added, or removed while the certificate is valid.",
         "It is no part of the signature. Without it the claimed time is only a claim, and the report says so.",
         stamped(SIGNED_AT),
+    ),
+    Limit(
+        "key-used-after-its-period-and-dated-back",
+        "A copy of a key that the scanner had for a week signs other pixels after that, and sets the date back.",
+        "The date is the signer's word. A time stamp from within the week proves that a signature was made in time; "
+        "the report says where there is none. Of a key that is known to be stolen, have the certificate revoked.",
+        resigned(
+            former_key,
+            at=FORMER_KEY_UNTIL - timedelta(minutes=1),
+            change=with_nodes(Node(0x7FE00010, "OW", bytes(32))),
+        ),
+        honest=slice_of_a_former_key,
     ),
     Limit(
         "mac-syntax-native-or-deflated",

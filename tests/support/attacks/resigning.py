@@ -23,6 +23,7 @@ from tests.support.attacks.signers import (
     SIGNED_AT,
     Signer,
     expired_scanner,
+    former_key,
     time_stamp_authority,
 )
 from tests.support.dicom_tree import DIGITAL_SIGNATURES, MAC_PARAMETERS
@@ -87,3 +88,9 @@ def stamped(
 def expired_slice() -> bytes:
     """The slice, signed and stamped years ago by the scanner, whose certificate has expired since."""
     return stamped(LONG_AGO + timedelta(minutes=1))(resigned(expired_scanner, LONG_AGO)(ct_slice()))
+
+
+@cache
+def slice_of_a_former_key() -> bytes:
+    """The slice, signed by the scanner with a key that it has destroyed since, and without a time stamp."""
+    return resigned(former_key)(ct_slice())

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from agent.dicom.signer_chain import TrustMaterial
 from tests.support.certificates import PrivateKey
+from tests.support.key_usage_period import period_value, with_period
 from tests.support.pki import DEVICE, NOW, HospitalCa, name
 from tests.support.revocation import revocation_list
 from tests.support.time_stamp_authority import Tsa, new_tsa
@@ -20,6 +21,8 @@ from tests.support.time_stamp_authority import Tsa, new_tsa
 SIGNED_AT: Final = NOW - timedelta(days=30)
 LONG_AGO: Final = datetime(2021, 3, 1, tzinfo=UTC)
 REVOKED_AT: Final = NOW - timedelta(days=60)
+FORMER_KEY_FROM: Final = SIGNED_AT - timedelta(days=1)
+FORMER_KEY_UNTIL: Final = FORMER_KEY_FROM + timedelta(days=7)
 OWNER: Final = "Example Hospital"
 MODEL: Final = DEVICE.model
 SERIAL: Final = DEVICE.serial_number
@@ -95,6 +98,14 @@ def scanner() -> Signer:
 def expired_scanner() -> Signer:
     """The same scanner with a certificate that ended years ago."""
     return signer(key=rsa_key(SERIAL, 3072), begin=LONG_AGO - timedelta(days=30), end=LONG_AGO + timedelta(days=30))
+
+
+@cache
+def former_key() -> Signer:
+    """The same scanner with a key that it had for a week and then destroyed; the certificate is valid for years."""
+    kept = signer(key=rsa_key("former", 3072))
+    period = period_value(FORMER_KEY_FROM, FORMER_KEY_UNTIL)
+    return Signer(kept.key, with_period(kept.certificate, hospital_ca().key, period))
 
 
 def revoked_scanner() -> Signer:

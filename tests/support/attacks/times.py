@@ -10,13 +10,23 @@ from typing import Final
 from tests.support.attacks.editing import in_signature, one_after_the_other, with_nodes, with_value, without
 from tests.support.attacks.images import other_slice
 from tests.support.attacks.registry import Attack, Dcmsign
-from tests.support.attacks.resigning import expired_slice, resigned, resigned_by_hand, stamped, value_of
+from tests.support.attacks.resigning import (
+    expired_slice,
+    resigned,
+    resigned_by_hand,
+    slice_of_a_former_key,
+    stamped,
+    value_of,
+)
 from tests.support.attacks.signers import (
+    FORMER_KEY_FROM,
+    FORMER_KEY_UNTIL,
     LONG_AGO,
     REVOKED_AT,
     SIGNED_AT,
     expired_scanner,
     foreign_ca,
+    former_key,
     revoked_scanner,
     scanner,
     time_ca,
@@ -27,6 +37,7 @@ from tests.support.time_stamp_authority import Tsa, TsaContent, new_tsa
 
 ACCEPTS = Dcmsign.ACCEPTS
 EXPIRED = "time: certificate-expired"
+MISUSED = "time: time-outside-key-usage-period"
 TIME_STAMP_TYPE, TIME_STAMP, DATE_TIME = 0x04000305, 0x04000310, 0x04000105
 
 
@@ -174,4 +185,32 @@ _STAMPED: Final = (
     ),
 )
 
-ATTACKS: Final = (*_CLAIMED, *_STAMPED)
+_KEPT_KEYS: Final = (
+    Attack(
+        "key-used-after-its-period",
+        "A copy of a key that the scanner had for a week signs after that. The certificate is valid for years more.",
+        resigned(former_key, at=FORMER_KEY_UNTIL + timedelta(days=1)),
+        (MISUSED,),
+        ACCEPTS,
+        slice_of_a_former_key,
+    ),
+    Attack(
+        "key-used-before-its-period",
+        "A signature of the same key states a day on which that was not in use, to be older than a recall or a "
+        "revocation.",
+        resigned(former_key, at=FORMER_KEY_FROM - timedelta(days=1)),
+        (MISUSED,),
+        ACCEPTS,
+        slice_of_a_former_key,
+    ),
+    Attack(
+        "time-stamp-older-than-the-key",
+        "The time stamp proves that the signature is older than the key that made it: one of those clocks is wrong.",
+        stamped(FORMER_KEY_FROM - timedelta(days=30)),
+        (MISUSED, "time: time-contradicted"),
+        ACCEPTS,
+        slice_of_a_former_key,
+    ),
+)
+
+ATTACKS: Final = (*_CLAIMED, *_KEPT_KEYS, *_STAMPED)

@@ -1,0 +1,214 @@
+"""What the evaluation servers have in common: HTTPS on this machine, with limits. NOT FOR PRODUCTION."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from enroll.foreign import printable
+
+REQUEST_LIMIT = 64 * 1024  # bytes
+IDLE_TIMEOUT = 10.0  # seconds without a byte
+CONNECTIONS_LIMIT = 16
+POLL_INTERVAL = 0.05  # seconds until `stop` is noticed
+
+LOG = logging.getLogger(__name__)
+
+
+class HttpsServer:
+    """A server; runs between `start` and `stop`, in a `with` block, or in `serve_forever`.
+
+    Args:
+        context: The TLS of its side.
+        handler: Makes the answers of one connection: takes what `EvaluationHandler` takes.
+        address: Host and port; port 0 takes a free one.
+        log: Gets one line for each request; it names the client certificate, where there is one.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        handler: Callable[..., EvaluationHandler],
+        address: tuple[str, int],
+        log: Callable[[str], None],
+    ) -> None:
+        self._server = _Server(context, handler, address, log)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_INTERVAL,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        host, port = str(self._server.server_address[0]), self._server.server_address[1]
+        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the socket."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def serve_forever(self) -> None:
+        """Serve in this thread until the process is interrupted."""
+        with self._server:
+            self._server.serve_forever()
+
+
+class _Server(ThreadingHTTPServer):
+    """Threads, TLS and the limits on connections."""
+
+    daemon_threads = True
+    request_queue_size = CONNECTIONS_LIMIT
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        handler: Callable[..., EvaluationHandler],
+        address: tuple[str, int],
+        log: Callable[[str], None],
+    ) -> None:
+        self.log = log
+        self._slots = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
+        self._context = context
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take the connection, unless there are too many."""
+        if self._slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Make TLS of the connection here, in its own thread: a slow handshake must not hold up the others."""
+        request.settimeout(IDLE_TIMEOUT)
+        try:
+            with self._context.wrap_socket(request, server_side=True) as secured:
+                super().finish_request(secured, client_address)
+        except OSError as error:
+            self.log(f"A connection ended: {error}")
+
+
+class Rejection(Exception):
+    """The answer to a request that is not granted."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class EvaluationHandler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "scanseal-evaluation-ca"
+    sys_version = ""
+    timeout = IDLE_TIMEOUT
+    server: _Server
+    connection: ssl.SSLSocket
+
+    def get(self) -> None:
+        """Answer a GET; subclasses do.
+
+        Raises:
+            Rejection: It is not granted.
+        """
+        raise Rejection(HTTPStatus.NOT_FOUND, "There is nothing to read here.")
+
+    def post(self) -> None:
+        """Answer a POST; subclasses do.
+
+        Raises:
+            Rejection: It is not granted.
+        """
+        raise Rejection(HTTPStatus.NOT_FOUND, "There is no such operation.")
+
+    def do_GET(self) -> None:
+        """Called by the base class."""
+        self._answer(self.get)
+
+    def do_POST(self) -> None:
+        """Called by the base class."""
+        self._answer(self.post)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
+        """One line for each request."""
+        encoded = self.connection.getpeercert(binary_form=True)
+        client = "" if encoded is None else f" (client certificate SHA-256 {hashlib.sha256(encoded).hexdigest()})"
+        self.server.log(printable(format % args) + client)
+
+    def body(self) -> bytes:
+        """The body of the request.
+
+        Raises:
+            Rejection: It is too long, or does not say how long it is.
+        """
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or "Transfer-Encoding" in self.headers:
+            raise Rejection(HTTPStatus.LENGTH_REQUIRED, "Say how long the request is.")
+        if len(length) > len(str(REQUEST_LIMIT)) or int(length) > REQUEST_LIMIT:
+            raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too long.")
+        return self.rfile.read(int(length))
+
+    def check_password(self, username: str, password: bytes) -> None:
+        """HTTP Basic (RFC 7617).
+
+        Raises:
+            Rejection: User name or password is wrong, or missing.
+        """
+        expected = base64.b64encode(username.encode() + b":" + password).decode("ascii")
+        given = self.headers.get("Authorization", "")
+        if not hmac.compare_digest(f"Basic {expected}".encode(), given.encode("utf-8", errors="replace")):
+            raise Rejection(HTTPStatus.UNAUTHORIZED, "User name or password is wrong.")
+
+    def send(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
+        """Answer."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self, answer: Callable[[], None]) -> None:
+        try:
+            answer()
+        except Rejection as rejection:
+            self._reject(rejection)
+
+    def _reject(self, rejection: Rejection) -> None:
+        # What is left of the request is not read.
+        self.close_connection = True
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Connection": "close"}
+        if rejection.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = 'Basic realm="evaluation"'
+        self.send(rejection.status, headers, f"{rejection.text}\n".encode())

@@ -1,0 +1,181 @@
+"""TLS client authentication with a key that stays in its token: openssl as the server, SoftHSM as the token.
+
+Every process here has to end with status 0: without no-deinit, one that used pkcs11-provider with SoftHSM would not.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.tls import RouteName
+from tests.support.device_keys import ALGORITHMS, TLS_VERSIONS, TokenScanner, demanding_server, in_softhsm, needs_route
+from tests.support.hospital import Hospital
+from tests.support.key_stores import secret_file
+from tests.support.openssl import needs_openssl
+from tests.support.softhsm import SoftHsm, softhsm_of_this_process
+from tests.support.tls_client import NO_PROVIDER, NO_SIGNER
+
+ROOT = Path(__file__).parents[2]
+ROUTES = {RouteName.PROVIDER: NO_SIGNER, RouteName.SIGNER: NO_PROVIDER}  # and how to have no other
+PAGE = "/.well-known/est/cacerts"
+SPY = Path("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so")
+
+each_route = pytest.mark.parametrize("route", list(ROUTES))
+
+
+@pytest.fixture(scope="module")
+def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    return softhsm_of_this_process(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def scanner(request: pytest.FixtureRequest, hsm: SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> TokenScanner:
+    scanner = in_softhsm(tmp_path_factory.mktemp("scanner"), request.param, hsm)
+    scanner.enroll_with_password()
+    return scanner
+
+
+@pytest.fixture(scope="module")
+def ec_scanner(hsm: SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> TokenScanner:
+    scanner = in_softhsm(tmp_path_factory.mktemp("scanner"), KeyAlgorithm.P_256, hsm)
+    scanner.enroll_with_password()
+    return scanner
+
+
+@contextmanager
+def openssl_server(hospital: Hospital, version: ssl.TLSVersion) -> Iterator[str]:
+    """The address of a server that takes nobody without a certificate of this CA and shows whom it sees."""
+    directory = hospital.ca.directory
+    command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-www", "-cert", str(directory / "server.pem")]
+    command += ["-key", str(directory / "server.key"), "-CAfile", str(hospital.ca.anchor_file), "-Verify", "2"]
+    command += ["-verify_return_error", "-tls1_3" if version is ssl.TLSVersion.TLSv1_3 else "-tls1_2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout
+        try:
+            accepting = next(line for line in server.stdout if line.startswith("ACCEPT"))
+            yield f"https://127.0.0.1:{accepting.rpartition(':')[2].strip()}"
+        finally:
+            server.terminate()
+
+
+@needs_openssl
+@each_route
+@pytest.mark.parametrize("version", TLS_VERSIONS)
+def test_openssl_sees_the_certificate_of_the_device(
+    scanner: TokenScanner, route: RouteName, version: ssl.TLSVersion
+) -> None:
+    needs_route(route)
+    with openssl_server(scanner.hospital, version) as url:
+        chosen, answer = scanner.run(ROUTES[route], "route", f"get@{url}/")
+
+    assert chosen["name"] == route
+    assert answer["status"] == 200
+    serial = f"{scanner.device().certificate.serial_number:x}"
+    assert serial in answer["body"].replace(":", "").lower()
+    assert version.name.replace("_", ".") in answer["body"]
+
+
+def test_one_context_serves_several_threads(ec_scanner: TokenScanner) -> None:
+    """Through sslcontext; with pkcs11-provider this fails now and then (ADR 21), so a context has one thread here."""
+    needs_route(RouteName.SIGNER)
+    with demanding_server(ec_scanner.hospital) as (server, seen):
+        (answer,) = ec_scanner.run(NO_PROVIDER, f"four-threads@{server.url}{PAGE}")
+
+    assert answer["heads"] == ["HTTP/1.1 200 OK"] * 40
+    assert len(seen) == 40
+
+
+@each_route
+@pytest.mark.parametrize("variable", ["", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_nothing_is_trusted_besides_the_anchor(ec_scanner: TokenScanner, route: RouteName, variable: str) -> None:
+    needs_route(route)
+    environment = {variable: str(ec_scanner.hospital.ca.anchor_file)} if variable else {}
+    with demanding_server(ec_scanner.hospital) as (server, _):
+        (answer,) = ec_scanner.run(ROUTES[route], f"get@{server.url}{PAGE}", **environment)
+
+    assert answer["status"] == 200
+    assert answer["trusted"] == [1, 1]
+
+
+@each_route
+def test_nothing_is_left_in_the_file_system(ec_scanner: TokenScanner, route: RouteName) -> None:
+    needs_route(route)
+    with demanding_server(ec_scanner.hospital) as (server, _):
+        (answer,) = ec_scanner.run(ROUTES[route], f"get@{server.url}{PAGE}")
+
+    assert answer["status"] == 200
+    assert answer["left"] == []
+
+
+# --- what goes wrong
+
+
+def with_spy(scanner: TokenScanner, hsm: SoftHsm, log: Path, pin_file: Path) -> TokenScanner:
+    """The same scanner, its token behind a library that writes down every call."""
+    if not SPY.exists():
+        pytest.skip("no pkcs11-spy.so: apt-get install opensc")
+    token = {"module": SPY, "token": "direct", "pin_file": pin_file}
+    environment = {"PKCS11SPY": str(hsm.library), "PKCS11SPY_OUTPUT": str(log)}
+    return replace(scanner, tables={**scanner.tables, "keystore.pkcs11": token}, environment=environment)
+
+
+@each_route
+def test_a_wrong_pin_is_sent_once(ec_scanner: TokenScanner, hsm: SoftHsm, route: RouteName, tmp_path: Path) -> None:
+    """Tokens lock after a few."""
+    needs_route(route)
+    wrong = secret_file(tmp_path / "wrong", "not-the-pin-9876")
+    scanner = with_spy(ec_scanner, hsm, tmp_path / "calls", wrong)
+    (answer,) = scanner.run(ROUTES[route], "get@https://127.0.0.1:1/")
+
+    assert answer["error"] == "PinRefused"
+    assert "not-the-pin" not in str(answer)
+    assert len(re.findall(r"^[0-9]+: C_Login", (tmp_path / "calls").read_text("utf-8", "replace"), re.MULTILINE)) == 1
+
+
+def test_the_key_store_and_the_provider_log_in_once_each_at_most(
+    ec_scanner: TokenScanner, hsm: SoftHsm, tmp_path: Path
+) -> None:
+    """The provider has the PIN from its file, and asks nobody."""
+    needs_route(RouteName.PROVIDER)
+    scanner = with_spy(ec_scanner, hsm, tmp_path / "calls", hsm.pin_file)
+    with demanding_server(scanner.hospital) as (server, _):
+        (answer,) = scanner.run(NO_SIGNER, f"get@{server.url}{PAGE}")
+
+    assert answer["status"] == 200
+    calls = (tmp_path / "calls").read_text("utf-8", "replace")
+    assert len(re.findall(r"^[0-9]+: C_Login", calls, re.MULTILINE)) <= 2
+    assert "CKR_PIN_INCORRECT" not in calls
+
+
+@each_route
+def test_a_key_that_is_gone_is_named(ec_scanner: TokenScanner, hsm: SoftHsm, route: RouteName, tmp_path: Path) -> None:
+    needs_route(route)
+    scanner = in_softhsm(tmp_path, KeyAlgorithm.P_256, hsm)
+    scanner.enroll_with_password()
+    (scanner.directory / "state/identities/device/current/key.uri").write_text("pkcs11:token=direct;object=gone\n")
+    (answer,) = scanner.run(ROUTES[route], "get@https://127.0.0.1:1/")
+
+    assert answer["error"] == "KeyNotFound"
+
+
+@each_route
+def test_the_key_of_another_certificate_is_refused(
+    ec_scanner: TokenScanner, hsm: SoftHsm, route: RouteName, tmp_path: Path
+) -> None:
+    needs_route(route)
+    scanner = in_softhsm(tmp_path, KeyAlgorithm.P_256, hsm)
+    scanner.enroll_with_password()
+    other = f"{ec_scanner.device().key_uri}\n"
+    (scanner.directory / "state/identities/device/current/key.uri").write_text(other)
+    (answer,) = scanner.run(ROUTES[route], "get@https://127.0.0.1:1/")
+
+    assert answer["error"] == "KeyMismatch"
