@@ -26,6 +26,7 @@ import urllib3.exceptions
 from enroll.clock import Clock
 from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
 from enroll.foreign import printable
+from enroll.tls.connection import ClientContext, ClientSocket
 
 HEADERS_LIMIT = 32 * 1024  # bytes
 BODY_LIMIT = 1 << 20  # bytes
@@ -64,7 +65,7 @@ class HttpsSession:
         plain: Whether a URL may also be one of plain HTTP: only for what is signed by itself.
     """
 
-    def __init__(self, context: ssl.SSLContext, clock: Clock, timeout: float, *, plain: bool = False) -> None:
+    def __init__(self, context: ClientContext, clock: Clock, timeout: float, *, plain: bool = False) -> None:
         self._timeout = timeout
         self._deadline = _Deadline(clock)
         context.sslsocket_class = _bounded_socket(self._deadline)
@@ -92,6 +93,7 @@ class HttpsSession:
 
         Raises:
             ServerUnreachable: No verified connection, or no complete answer in time.
+            KeyStoreError: The key of this side could not sign.
             ProtocolViolation: The answer breaks a limit, is a redirect or is no HTTP.
         """
         return self._exchange("GET", url, headers, None)
@@ -131,13 +133,13 @@ class _Deadline:
         return seconds
 
 
-def _bounded_socket(deadline: _Deadline) -> type[ssl.SSLSocket]:
+def _bounded_socket(deadline: _Deadline) -> type[ClientSocket]:
     """A TLS socket whose every read and write ends at the deadline.
 
     The timeout of `requests` begins anew with each byte that arrives, so it bounds nothing.
     """
 
-    class BoundedSocket(ssl.SSLSocket):
+    class BoundedSocket(ClientSocket):
         def recv_into(self, *arguments: Any, **options: Any) -> int:
             self.settimeout(deadline.remaining())
             return super().recv_into(*arguments, **options)
@@ -198,7 +200,7 @@ class _PlainAdapter(_Adapter):
 class _PinnedAdapter(_Adapter):
     """Connections that use the given context and leave its trust as it is."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ClientContext) -> None:
         self._context = context
         super().__init__()
 

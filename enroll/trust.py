@@ -342,7 +342,7 @@ def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetim
     """Check 7 for the key: RFC 3280 4.2.1.4. It signs in what was asked for and granted; none may be granted at all."""
     begin = max((moment for moment in (granted[0], asked[0]) if moment), default=now)
     end = min((moment for moment in (granted[1], asked[1]) if moment), default=None)
-    if end is not None and end < max(now, begin) + MINIMUM_LIFETIME:
+    if end is not None and end - max(now, begin) < MINIMUM_LIFETIME:
         raise _refused("wrong-dates", f"The key may not sign before {begin} and not after {end}; here it is {now}.")
 
 

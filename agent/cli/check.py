@@ -13,6 +13,7 @@ from agent.checks import Finding, State
 from agent.cli import exits
 from agent.cli.checking import findings
 from agent.cli.options import config_option, echo_over_progress, json_option
+from agent.daemon.hardening import protect_memory
 from enroll.clock import SystemClock
 from enroll.statefile import StateFiles
 
@@ -44,6 +45,7 @@ def command(config: Path, *, speed: bool, as_json: bool) -> int:
     \b
     Example: runuser -u scanseal -- scanseal check --speed
     """
+    protect_memory()
     on_terminal = sys.stderr.isatty() and not as_json
 
     def measured(identity: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import click
 
 from agent.cli import exits
 from agent.cli.options import config_option, configuration, json_option, show
+from agent.daemon.hardening import protect_memory
+from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
+from enroll.errors import ScansealError
 from enroll.flows.base import Pending
 from enroll.flows.est import EstFlow
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -23,6 +27,8 @@ from enroll.trust import read_anchors
 # The device identity authenticates the enrollment of the others, so it comes first.
 USUAL_IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
 OWNER_IDENTITIES = (*USUAL_IDENTITIES, IdentityName.DERIVATION, IdentityName.SYNTHESIS)
+
+logger = logging.getLogger("scanseal.enroll")
 
 
 @click.group("enroll")
@@ -55,6 +61,7 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     \b
     Example: scanseal enroll est --config /etc/scanseal/scanseal.toml
     """
+    protect_memory()
     settings = configuration(config).enroll
     clock = SystemClock()
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
@@ -82,11 +89,22 @@ def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock
         with EstFlow.connect(
             identity, settings, stores=stores, identities=identities, anchors=anchors, clock=clock, files=files
         ) as flow:
-            return issue(
+            answer = issue(
                 identity, settings, stores=stores, identities=identities, flow=flow, anchors=anchors, clock=clock
             )
     finally:
         stores.close()
+    if isinstance(answer, Generation) and settings.attestation.anchor_file is not None:
+        _attest(answer, settings, clock, files)
+    return answer
+
+
+def _attest(generation: Generation, settings: EnrollSettings, clock: Clock, files: StateFiles) -> None:
+    """Renew the evidence together with the key, where that needs no CA. The certificate is in use in any case."""
+    try:
+        Attestation.configured(settings, clock, files).attest_alone(generation)
+    except ScansealError as error:
+        logger.warning("The new key of %s is not attested: %s", generation.identity, error)
 
 
 def record(identity: IdentityName, answer: Generation | Pending | NotAsked) -> dict[str, Any]:

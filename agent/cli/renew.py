@@ -10,6 +10,7 @@ import click
 from agent.cli import enroll, exits
 from agent.cli.enroll import OWNER_IDENTITIES, USUAL_IDENTITIES, enroll_by_est
 from agent.cli.options import config_option, configuration, json_option, show
+from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.errors import ScansealError
@@ -35,6 +36,7 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     \b
     Exit code: 0 nothing due or renewed, 75 the CA has not decided yet, otherwise that of the first failure.
     """
+    protect_memory()
     settings = configuration(config).enroll
     clock = SystemClock()
     records, lines, codes = [], [], []

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli import attested, exits
+from agent.cli import attested, exits, running
 from agent.cli.enroll import USUAL_IDENTITIES
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
@@ -30,6 +30,8 @@ from enroll.statefile import StateFiles
 def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     """Show the identities of this scanner, and whether the agent signs.
 
+    Where a key is, is what the running agent finds; of a key that it does not use, what was found at the enrollment.
+
     \b
     Exit code: 0 the agent can sign with every identity that is enrolled, 69 it cannot or is not running,
                78 an identity is damaged.
@@ -38,17 +40,21 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     identities = {name: _identity(name, settings.enroll) for name in IdentityName}
     if with_attestation:
         _add_attestation(identities, settings.enroll)
-    agent = _agent(settings)
+    agent, agent_text = _agent(settings)
+    warnings = running.warnings(agent)
+    _add_keys_in_use(identities, agent)
     # Most scanners have only the usual identities, and nobody has to get another.
     shown = {
         name: record for name, record in identities.items() if name in USUAL_IDENTITIES or record["state"] != "absent"
     }
     lines = [line for name, record in shown.items() for line in _identity_lines(name, record)]
-    lines.append(f"{'agent':10} {_agent_text(agent)}")
-    show({"identities": identities, "agent": agent}, "\n".join(lines), as_json=as_json)
+    lines.append(f"{'agent':10} {agent_text}")
+    lines += [f"{'warning':10} {warning['what']} {warning['remedy']}" for warning in warnings]
+    shown_as_json = {"identities": identities, "agent": agent, "warnings": warnings}
+    show(shown_as_json, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
         return exits.CONFIGURATION
-    return exits.OK if _signs(agent) else exits.UNAVAILABLE
+    return exits.OK if running.signs(agent) else exits.UNAVAILABLE
 
 
 def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
@@ -70,6 +76,13 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
         "protection": current.protection,
         "flow": current.flow,
     }
+
+
+def _add_keys_in_use(identities: dict[IdentityName, dict[str, Any]], agent: running.Status) -> None:
+    for name, record in identities.items():
+        if "generation" in record:
+            record["signs_until"] = None
+            record.update(running.key_in_use(agent, name, record["generation"]) or {})
 
 
 def _add_attestation(identities: dict[IdentityName, dict[str, Any]], settings: EnrollSettings) -> None:
@@ -102,30 +115,23 @@ def _identity_text(record: dict[str, Any]) -> str:
     if record["state"] == "absent":
         return "not enrolled"
     return (
-        f"generation {record['generation']}, {record['subject']}, key in {record['protection']}, "
+        f"generation {record['generation']}, {record['subject']}, key in {_key_text(record)}, "
         f"{record['state']} until {record['not_after'][:10]}, renewed from {record['renewal_due_at'][:10]}"
     )
 
 
-def _agent(settings: Configuration) -> dict[str, Any]:
+def _key_text(record: dict[str, Any]) -> str:
+    end = record["signs_until"]
+    if end is None:
+        return f"{record['protection']} when it was enrolled"
+    return record["protection"] if end == record["not_after"] else f"{record['protection']} until {end[:10]}"
+
+
+def _agent(settings: Configuration) -> tuple[dict[str, Any], str]:
+    """What the agent says, or why it says nothing; the same for people."""
     try:
         with SigningClient(settings.agent.socket.path) as client:
-            return client.status()
+            status = client.status()
     except AgentError as error:
-        return {"state": "unknown", "error": exits.described(error)}
-
-
-def _signs(agent: dict[str, Any]) -> bool:
-    """Whether it can sign, with every identity that is enrolled."""
-    roles = agent.get("roles", {})
-    return agent["state"] == "ready" and set(roles.values()) <= {"ready", "not-enrolled"}
-
-
-def _agent_text(record: dict[str, Any]) -> str:
-    if error := record.get("error"):
-        return f"{error['what']} {error['remedy']}"
-    if refused := record.get("refused_generation"):
-        return f"{record['state']}, but the newest generation of {refused['identity']} was refused: {refused['detail']}"
-    roles = record["roles"]
-    states = ", ".join(f"{role} {state}" for role, state in roles.items() if state != "not-enrolled")
-    return f"{record['state']}: {states}" if states else str(record["state"])
+        return {"state": "unknown", "error": exits.described(error)}, f"{error.what} {error.remedy}"
+    return status, running.text(status)

@@ -162,4 +162,6 @@ def _granted(certificate: x509.Certificate) -> Period:
         first, last = private_key_usage_period(certificate) or (None, None)
     except PARSE_ERRORS as error:
         raise StateError("The extensions of the certificate cannot be read.", remedy="Enroll again.") from error
-    return Period(first or ALWAYS.begin, last + _LAST_SECOND if last else ALWAYS.end)
+    if last is None or last > ALWAYS.end - _LAST_SECOND:  # RFC 5280 4.1.2.5: the last second there is stands for none
+        return Period(first or ALWAYS.begin, ALWAYS.end)
+    return Period(first or ALWAYS.begin, last + _LAST_SECOND)

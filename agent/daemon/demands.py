@@ -14,6 +14,7 @@ from enroll.clock import Clock
 from enroll.config import IdentitiesSettings, StoreName
 from enroll.identity import IdentityName
 from enroll.keystore.base import Protection
+from enroll.keystore.tokenuri import TokenUri
 
 _TOKENS = (StoreName.PKCS11, StoreName.TPM)
 
@@ -62,7 +63,8 @@ class Demands:
 
         Args:
             key: Is about to sign.
-            before: Signs until then; the same generation is not measured twice.
+            before: Signs until then. A token that signs is not measured again: its images would have to wait, and make
+                it look slow.
             audit: Hears of what was measured.
             clock: Measures.
 
@@ -73,9 +75,9 @@ class Demands:
         generation = key.generation
         if self.require_hardware and key.protection is not Protection.HARDWARE:
             raise _not_in_hardware(generation.identity, f"the key of generation {generation.number} is not in hardware")
-        if before is not None and before.generation == generation:
+        if before is not None and _what_signs(before) == _what_signs(key):
             return replace(key, signatures_per_second=before.signatures_per_second)
-        in_token = generation.key_uri.partition(":")[0] in _TOKENS
+        in_token = _store_of(key) in _TOKENS
         if not (self.images_per_second and in_token and generation.identity is IdentityName.SIGNING):
             return key
         rate = measure(key, self.hash_name, self.images_per_second, self.threads, clock)
@@ -95,6 +97,17 @@ class Demands:
                 code="key-too-slow",
             )
         return replace(key, signatures_per_second=round(rate, 1))
+
+
+def _store_of(key: ActiveKey) -> str:
+    return key.generation.key_uri.partition(":")[0]
+
+
+def _what_signs(key: ActiveKey) -> tuple[str, str, int]:
+    """What the rate depends on: the store, the token and the length of the key."""
+    store = _store_of(key)
+    token = TokenUri.parse(key.generation.key_uri).token if store == StoreName.PKCS11 else ""
+    return store, token, key.key.key_size
 
 
 def _not_in_hardware(name: IdentityName, found: str) -> KeyRefused:

@@ -1,4 +1,4 @@
-"""What the keyholder gives up before it loads a key, and how it keeps its memory to itself."""
+"""What a process gives up before it loads a key, and how it keeps its memory to itself."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ def reserve_descriptors(connections: int) -> None:
 def _prctl(option: int, value: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
         raise ConfigurationError(
-            f"The kernel does not let the agent protect itself: {os.strerror(ctypes.get_errno())}.",
+            f"The kernel does not let scanseal protect its memory: {os.strerror(ctypes.get_errno())}.",
             remedy="Run it on Linux, without a system call filter that forbids prctl.",
         )

@@ -4,12 +4,13 @@
 
 The next key is made when two thirds of the time of the one that signs are over, and takes over as soon as its
 certificate has come; then, or when its own time is over, the old one is destroyed. There are never more than two keys.
-The keyholder keeps the usage period by itself, whatever the CA grants.
+The keyholder keeps the usage period by itself, whatever the CA grants, and whoever sets the clock.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from agent.errors import AwaitingCertificate, SigningError
 from enroll import csr
 from enroll.clock import Clock
 from enroll.config import DeviceSettings, SigningIdentitySettings, StoreName
+from enroll.errors import ScansealError
 from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
@@ -29,8 +31,9 @@ from enroll.offer import FILE_NAME, Offer, write_offer
 from enroll.statefile import StateFiles
 
 CLOCK_MARGIN = timedelta(minutes=5)  # the clocks of a scanner and of its CA differ
-FIRST_DELAY = 30.0  # seconds until an offer that nobody answered is made again; doubled each time
+FIRST_DELAY = 5.0  # seconds until an offer that nobody answered is made again; doubled each time
 LONGEST_DELAY = 600.0  # seconds
+REPAIR_DELAY = 30.0  # seconds until a key that could not be made is made again
 
 _NAME_BYTES = 8
 
@@ -42,12 +45,24 @@ class HeldKey:
     Args:
         uri: Its name.
         request: Asks for its certificate.
+        made: When it was made.
+        made_at: The same on the monotonic clock, which nobody can set.
         usage: When it may sign.
     """
 
     uri: str
     request: x509.CertificateSigningRequest = field(repr=False)
+    made: datetime
+    made_at: float
     usage: Period
+
+    def age(self, clock: Clock) -> timedelta:
+        """By the clock that says more: one may have been set back, the other stood still while the machine slept."""
+        return max(clock.now() - self.made, timedelta(seconds=clock.monotonic() - self.made_at))
+
+    def has_ended(self, clock: Clock) -> bool:
+        """Whether its time to sign is over."""
+        return self.age(clock) >= self.usage.end - self.made
 
 
 @dataclass(frozen=True)
@@ -71,20 +86,25 @@ class KeyMaker:
     def make(self) -> HeldKey:
         """Make a key and the request for its certificate. Takes up to a second, so not for the main loop."""
         now = self.clock.now().replace(microsecond=0)  # as a certificate has it
+        made_at = self.clock.monotonic()
         usage = Period(now - CLOCK_MARGIN, now + timedelta(days=self.settings.key_lifetime))
         name = f"{self.name}-{secrets.token_hex(_NAME_BYTES)}"
         uri = self.stores.generate(StoreName.MEMORY, name, self.settings.key_algorithm)
-        request = csr.build(
-            self.stores.load(uri),
-            csr.CertificateRequest.for_device(self.device, csr.Usage(self.name)),
-            usage_period=(usage.begin, usage.end),
-            protection=Protection.MEMORY,
-        )
-        return HeldKey(uri, request, usage)
+        try:
+            request = csr.build(
+                self.stores.load(uri),
+                csr.CertificateRequest.for_device(self.device, csr.Usage(self.name)),
+                usage_period=(usage.begin, usage.end),
+                protection=Protection.MEMORY,
+            )
+        except ScansealError:
+            self.stores.destroy(uri)
+            raise
+        return HeldKey(uri, request, now, made_at, usage)
 
 
 class MemoryIdentity:
-    """The keys of one identity. Used by one thread only.
+    """The keys of one identity. Used by one thread only, but for `why_not_ready`.
 
     Args:
         maker: Makes them.
@@ -108,20 +128,27 @@ class MemoryIdentity:
         self._in_use: HeldKey | None = None
         self._next: HeldKey | None = None
         self._making: Future[HeldKey] | None = None
-        self._offer_at = 0.0
+        self._make_at = self._offer_at = maker.clock.monotonic()
         self._delay = FIRST_DELAY
         self._expired_at: datetime | None = None
+        self._unwritten: list[tuple[str, Mapping[str, str]]] = []
         self.offers = 0
         self._files.remove(self._pending / FILE_NAME)  # of an earlier process, whose key is gone
 
     def usage(self, uri: str) -> Period | None:
         """When a key may sign; nothing if this process does not hold it."""
-        return next((key.usage for key in (self._in_use, self._next) if key and key.uri == uri), None)
+        key = self._held(uri)
+        return key.usage if key else None
+
+    def has_ended(self, active: ActiveKey) -> bool:
+        """Whether the time of a key is over: that which its certificate grants, or for which it was made."""
+        key = self._held(active.generation.key_uri)
+        return key is None or key.has_ended(self._maker.clock) or self._maker.clock.now() >= active.usage.end
 
     def why_not_ready(self) -> SigningError:
         """What to tell whoever wants a signature while no key can make one."""
-        if self._expired_at is not None:
-            return key_expired(self._expired_at)
+        if (expired_at := self._expired_at) is not None:  # read once: another thread sets it
+            return key_expired(expired_at)
         return AwaitingCertificate(
             f"The key of the {self._maker.name} identity was made and waits for its certificate.",
             remedy="Nothing: it is asked for automatically. If it lasts, `scanseal renew` says why it does not come.",
@@ -137,38 +164,43 @@ class MemoryIdentity:
             KeyStoreError: The next key cannot be made.
             StateError: The disk refused.
         """
-        now = self._maker.clock.now()
+        clock = self._maker.clock
         signing = active.generation.key_uri if active else ""
         if self._next is not None and self._next.uri == signing:
             self._switch()
         if self._in_use is not None and self._in_use.uri != signing:
-            self._expired_at = None if self._in_use.usage.covers(now) else self._in_use.usage.end
             ended, self._in_use = self._in_use, None
+            self._expired_at = min(ended.usage.end, clock.now()) if ended.has_ended(clock) else None
             self._destroy(ended, "ended")
-        if self._next is not None and not self._next.usage.covers(now):
+        if self._next is not None and (self._next.has_ended(clock) or not self._next.usage.covers(clock.now())):
             unused, self._next = self._next, None
             self._destroy(unused, "unused")
-        if self._next is None and _next_is_due(active, self._in_use, now):
+        if self._next is None and _next_is_due(active, self._in_use, clock):
             self._make()
+        self._write_down()
         self._offer()
+
+    def _held(self, uri: str) -> HeldKey | None:
+        return next((key for key in (self._in_use, self._next) if key and key.uri == uri), None)
 
     def _switch(self) -> None:
         replaced, self._in_use, self._next = self._in_use, self._next, None
         self._expired_at = None
-        self._files.remove(self._pending / FILE_NAME)
         if replaced is not None:
             self._destroy(replaced, "replaced")
+        self._files.remove(self._pending / FILE_NAME)
 
     def _make(self) -> None:
-        if self._making is None:
+        moment = self._maker.clock.monotonic()
+        if self._making is None and moment >= self._make_at:
             self._making = self._thread.submit(self._maker.make)
-        if not self._making.done():
+        if self._making is None or not self._making.done():
             return
-        made, self._making = self._making, None
-        self._next = made.result()
-        self._offer_at, self._delay = self._maker.clock.monotonic(), FIRST_DELAY
-        fields = {"identity": self._maker.name, "key": self._next.uri, "until": self._next.usage.end.isoformat()}
-        self._audit.record("memory-key-made", fields, durable=True)
+        making, self._making, self._make_at = self._making, None, moment + REPAIR_DELAY
+        self._next = made = making.result()
+        self._make_at, self._offer_at, self._delay = moment, moment, FIRST_DELAY
+        fields = {"identity": self._maker.name, "key": made.uri, "until": made.usage.end.isoformat()}
+        self._unwritten.append(("memory-key-made", fields))
 
     def _offer(self) -> None:
         """Write the request, again and again until it is answered: whoever was started by it may have failed."""
@@ -182,12 +214,18 @@ class MemoryIdentity:
     def _destroy(self, key: HeldKey, reason: str) -> None:
         self._maker.stores.destroy(key.uri)
         fields = {"identity": self._maker.name, "key": key.uri, "reason": reason}
-        self._audit.record("memory-key-destroyed", fields, durable=True)
+        self._unwritten.append(("memory-key-destroyed", fields))
+
+    def _write_down(self) -> None:
+        """Record what was made and destroyed. A key is destroyed whether or not the disk has room to say so."""
+        while self._unwritten:
+            event, fields = self._unwritten[0]
+            self._audit.record(event, fields, durable=True)
+            del self._unwritten[0]
 
 
-def _next_is_due(active: ActiveKey | None, in_use: HeldKey | None, now: datetime) -> bool:
+def _next_is_due(active: ActiveKey | None, in_use: HeldKey | None, clock: Clock) -> bool:
     if active is None or in_use is None:
         return True
-    begin = in_use.usage.begin
     # A clock that was set back leaves a key that may not sign yet; it is replaced, too.
-    return not begin <= now < begin + (active.signs_until - begin) * 2 / 3
+    return clock.now() < in_use.usage.begin or in_use.age(clock) >= (active.signs_until - in_use.made) * 2 / 3

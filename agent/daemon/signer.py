@@ -162,14 +162,14 @@ class Identities:
             self._pointers[name] = pointer
             view = self._load(name)
             self._check_usable(name, view.active)
+            if view.active is not None and _number(self._views[name]) != _number(view):
+                fields: dict[str, str | int] = {"identity": name, "key_generation": _number(view)}
+                self._audit.record("identity-in-use", fields, durable=True)
+                logger.info("Generation %s of the identity %s is in use.", _number(view), name)
         except ScansealError as error:
             self._refuse(name, error)
             return
-        before, self._views[name] = self._views[name], view
-        if view.active is not None and _number(before) != _number(view):
-            logger.info("Generation %s of the identity %s is in use.", _number(view), name)
-            fields: dict[str, str | int] = {"identity": name, "key_generation": _number(view)}
-            self._audit.record("identity-in-use", fields, durable=True)
+        self._views[name] = view
 
     def _load(self, name: IdentityName) -> IdentityView:
         generation = self._store.current(name)
@@ -193,7 +193,7 @@ class Identities:
         """Have the keys in memory made, offered and destroyed."""
         for name, memory in self._in_memory.items():
             view = self._views[name]
-            if view.active is not None and self._clock.now() >= view.active.usage.end:
+            if view.active is not None and memory.has_ended(view.active):
                 # Whatever happens: nothing may sign with it any more, so nothing holds it any more.
                 view = self._views[name] = dataclasses.replace(view, active=None)
             try:
@@ -219,7 +219,9 @@ class Identities:
 
     def _refuse(self, name: IdentityName, error: ScansealError) -> None:
         before = self._views[name]
-        self._views[name] = dataclasses.replace(before, refused=error)
+        # The frames of its traceback would keep keys in memory that are destroyed meanwhile.
+        error.__cause__ = error.__context__ = None
+        self._views[name] = dataclasses.replace(before, refused=error.with_traceback(None))
         pause = TOKEN_RETRY_SECONDS if isinstance(error, KeyStoreUnavailable) else RETRY_SECONDS
         self._retry_at[name] = self._clock.monotonic() + pause
         if str(before.refused) != str(error):

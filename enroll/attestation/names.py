@@ -7,6 +7,7 @@ key certificate    an extension { serial number of the device }, for keys that a
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -63,10 +64,11 @@ def tpm_details(certificate: x509.Certificate) -> TpmDetails | None:
     """
     named = [name.value for name in alternative_names(certificate) if isinstance(name, x509.DirectoryName)]
     attributes = [attribute for name in named for attribute in name]
-    values = [[str(a.value) for a in attributes if a.oid == oid] for oid in (_MANUFACTURER, _MODEL, _VERSION)]
-    if any(len(found) != 1 or not found[0].strip() for found in values):
+    kinds = (_MANUFACTURER, _MODEL, _VERSION)
+    values = [[printable(str(attribute.value)) for attribute in attributes if attribute.oid == kind] for kind in kinds]
+    if any(len(found) != 1 or not found[0] for found in values):
         return None
-    return TpmDetails(*(printable(found[0]) for found in values))
+    return TpmDetails(*(found[0] for found in values))
 
 
 def permanent_identifier(serial_number: str) -> x509.OtherName:
@@ -114,10 +116,12 @@ def parsed(data: bytes) -> x509.Certificate:
         ValueError: It is none, or not in DER.
     """
     try:
-        certificate = x509.load_der_x509_certificate(data)
-        # These are read when they are asked for, and not before.
-        _ = certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer
-    except PARSE_ERRORS as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
+            certificate = x509.load_der_x509_certificate(data)
+            # These are read when they are asked for, and not before.
+            _ = certificate.extensions, certificate.public_key(), certificate.subject, certificate.issuer
+    except (*PARSE_ERRORS, Warning) as error:
         raise ValueError(str(error)) from error
     if not der.is_one_value(data):
         raise ValueError("not DER")

@@ -149,6 +149,13 @@ class _Reader:
         except ValueError as error:
             raise malformed(f"The attributes {number:#010x} have reserved bits.") from error
 
+    def name(self) -> bytes:
+        """TPM2B_NAME (10.5.3) of an object: the algorithm of a hash, and the hash."""
+        reader = _Reader(name := self.sized())
+        reader.take(hashlib.new(HASHES[reader.hash()]).digest_size)
+        reader.end()
+        return name
+
     def none(self, what: str) -> None:
         """An algorithm that such a key must not have."""
         if self.algorithm() is not Algorithm.NULL:
@@ -190,14 +197,14 @@ def read_certification(data: bytes) -> Certification:
     magic = reader.number(4)
     if reader.number(2) != ATTEST_CERTIFY:
         raise malformed("The TPM says something else than TPM2_Certify does.")
-    reader.sized()  # qualifiedSigner
+    reader.name()  # qualifiedSigner
     extra_data = reader.sized()
     reader.take(8 + 4 + 4)  # TPMS_CLOCK_INFO (10.11.1): clock, resetCount, restartCount
     if reader.number(1) not in (0, 1):
         raise malformed("TPMI_YES_NO is neither.")
     reader.take(8)  # firmwareVersion
-    name = reader.sized()
-    reader.sized()  # qualifiedName
+    name = reader.name()
+    reader.name()  # qualifiedName
     reader.end()
     return Certification(magic, extra_data, name)
 

@@ -4,8 +4,9 @@
 |-------------|-------------------------------------------------|----------------------------|-------------------|
 | 1 form      | all is read to its last byte                    | the same                   | malformed         |
 | 2 chain     | from the certificate to a given root, valid now | the same                   | untrusted         |
-| 3 issuer    | an AK certificate: version 3, no subject,       | no CA                      | wrong-certificate |
-|             | no CA, TPM details, purpose 2.23.133.8.3 first  |                            |                   |
+| 3 issuer    | an AK certificate: version 3, no subject,       | no CA; signs               | wrong-certificate |
+|             | no CA, TPM details, purpose 2.23.133.8.3 first; |                            |                   |
+|             | its key signs                                   |                            |                   |
 | 4 device    | permanentIdentifier is the expected one         | so is the extension        | wrong-device      |
 | 5 signature | RSASSA with SHA-256 by the AK, over certInfo as | by the key, over the       | wrong-signature   |
 |             | only a TPM writes it                            | challenge                  |                   |
@@ -15,8 +16,8 @@
 |             | not restricted                                  |                            |                   |
 | 9 strength  | RSA of 2048 bits and up, P-256, P-384, P-521    | RSA as there, P-256        | weak-key          |
 
-Codes begin with "evidence-". Stricter than step-ca: the device must be named in the AK certificate; RSASSA-PSS, SHA-1,
-and bytes after a structure are refused. Revocation is not looked at, as there.
+Codes begin with "evidence-". Stricter than step-ca: the device must be named in the AK certificate; a keyUsage must
+allow signatures; RSASSA-PSS, SHA-1 and bytes after a structure are refused. Revocation is not looked at, as there.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _check_ak_certificate(certificate: x509.Certificate) -> TpmDetails:
         raise _wrong_certificate("is not of version 3")
     if len(certificate.subject):
         raise _wrong_certificate("has a subject, and shall have none")
-    _check_no_ca(certificate)
+    _check_usage(certificate)
     try:
         purposes = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound as error:
@@ -204,13 +205,14 @@ def _check_ak_certificate(certificate: x509.Certificate) -> TpmDetails:
     return details
 
 
-def _check_no_ca(certificate: x509.Certificate) -> None:
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
-        return
-    if constraints.ca:
-        raise _wrong_certificate("is one of a CA")
+def _check_usage(certificate: x509.Certificate) -> None:
+    """Check 3 for both: RFC 5280 4.2.1.9 and 4.2.1.3, which may be absent."""
+    for extension in certificate.extensions:
+        match extension.value:
+            case x509.BasicConstraints(ca=True):
+                raise _wrong_certificate("is one of a CA")
+            case x509.KeyUsage(digital_signature=False):
+                raise _wrong_certificate("is not for signatures")
 
 
 def _verify_tpm(evidence: TpmEvidence, certificate: x509.Certificate, challenge: bytes) -> PublicKey:
@@ -240,9 +242,9 @@ def _verify_tpm(evidence: TpmEvidence, certificate: x509.Certificate, challenge:
 
 def _verify_step(evidence: StepEvidence, certificate: x509.Certificate, challenge: bytes, identifier: str) -> PublicKey:
     """Checks 3 to 9 for a token."""
-    _check_no_ca(certificate)
+    _check_usage(certificate)
     device = managed_device_of(certificate)
-    if device != identifier:
+    if not device or device != identifier:
         raise _wrong_device(device, identifier)
     key = certificate.public_key()
     if not is_step_key(key):

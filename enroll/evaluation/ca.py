@@ -185,6 +185,8 @@ def _usage_period(
         raise _refused("Only a key that signs documents gets a usage period.")
     begin, end = asked
     begin = max(begin or now, now - EARLIEST_USAGE).astimezone(UTC).replace(microsecond=0)
+    if begin > now + LONGEST_USAGE:
+        raise _refused("The usage period that is asked for begins too late.")
     end = min(end or begin + LONGEST_USAGE, begin + LONGEST_USAGE)
     if end <= now:
         raise _refused("The usage period that is asked for is over.")

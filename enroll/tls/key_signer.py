@@ -6,6 +6,7 @@ the public key of the certificate, and calls a signer for the private operation.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ class KeySigner:
 
     def __init__(self, key: PrivateKey) -> None:
         self._key = key
+        self._failure: KeyStoreError | None = None
 
     def sign(
         self,
@@ -49,11 +51,23 @@ class KeySigner:
 
         Raises:
             UnsupportedKey: Another hash than SHA-256, SHA-384 and SHA-512.
-            KeyStoreError: The store cannot sign.
+            KeyStoreError: The store cannot sign. OpenSSL cannot carry this error on; `take_failure` has it.
         """
-        if hash not in _HASHES:
+        try:
+            return self._sign(digest, hash, padding, salt_length)
+        except KeyStoreError as error:
+            self._failure = error
+            raise
+
+    def take_failure(self) -> KeyStoreError | None:
+        """Why there was no signature since the last time."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def _sign(self, digest: bytes, hash_: str, padding: sslcontext.Padding | None, salt_length: int | None) -> bytes:
+        if hash_ not in _HASHES:
             raise UnsupportedKey("The server wants a signature over a hash that is not used.", remedy="Use SHA-256.")
-        hashed_with = _HASHES[hash]
+        hashed_with = _HASHES[hash_]
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
             return self._key.sign(digest, ec.ECDSA(Prehashed(hashed_with)))
         if padding is sslcontext.Padding.PSS:
@@ -66,7 +80,7 @@ def check() -> str:
     """Find out whether a key can be loaded in this way, with one that is made for it.
 
     Returns:
-        The version of sslcontext.
+        The name and version of the package.
 
     Raises:
         KeyStoreUnavailable: It does not get on with this Python and its OpenSSL.
@@ -83,10 +97,10 @@ def check() -> str:
             f"sslcontext {sslcontext.__version__} does not work with this Python: {error}.",
             remedy="Use a Python that loads OpenSSL 3 as a library, such as that of the distribution.",
         ) from error
-    return sslcontext.__version__
+    return f"sslcontext {sslcontext.__version__}"
 
 
-def load(context: ssl.SSLContext, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+def load(context: ssl.SSLContext, chain: Sequence[x509.Certificate], key: PrivateKey) -> KeySigner:
     """Have a context authenticate with a key.
 
     Args:
@@ -94,15 +108,22 @@ def load(context: ssl.SSLContext, chain: Sequence[x509.Certificate], key: Privat
         chain: The certificate of the key, then its intermediates.
         key: Signs once for each handshake.
 
+    Returns:
+        What knows why the key did not sign.
+
     Raises:
         KeyStoreError: OpenSSL does not take the certificate.
     """
+    # It would show a traceback of what the signer raises, and that is raised again after the handshake.
+    logging.getLogger(sslcontext.__name__).setLevel(logging.ERROR)
     try:
-        _load(context, chain, key)
+        return _load(context, chain, key)
     except sslcontext.SSLContextError as error:
         raise KeyStoreError(f"TLS cannot use the key: {error}.", remedy="Enroll again.") from error
 
 
-def _load(context: ssl.SSLContext, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+def _load(context: ssl.SSLContext, chain: Sequence[x509.Certificate], key: PrivateKey) -> KeySigner:
+    signer = KeySigner(key)
     certificate, *issuers = (one.public_bytes(serialization.Encoding.DER) for one in chain)
-    sslcontext.load_identity(context, sslcontext.Identity(certificate, KeySigner(key), tuple(issuers)))
+    sslcontext.load_identity(context, sslcontext.Identity(certificate, signer, tuple(issuers)))
+    return signer

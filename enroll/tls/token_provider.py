@@ -55,7 +55,7 @@ pkcs11-module-quirks = no-deinit
 pkcs11-module-token-pin = file:{pin_file}"""
 
 
-def activate(token: Pkcs11StoreSettings) -> Path:
+def activate(token: Pkcs11StoreSettings) -> str:
     """Have OpenSSL load the provider for a token; nothing happens where it has. The token is not touched.
 
     Args:
@@ -85,27 +85,29 @@ def activate(token: Pkcs11StoreSettings) -> Path:
     name = _OWN + hashlib.sha256(section.encode()).hexdigest()[:16]
     loaded = _loaded(library)
     if name in loaded:
-        return provider
+        return str(provider)
     if any(other == _FOREIGN or other.startswith(_OWN) for other in loaded):
         # It would be asked for the key as well, and might send the PIN of its token to ours.
         raise KeyStoreUnavailable(
             "OpenSSL has a pkcs11 provider with other settings already.",
             remedy="Unset OPENSSL_CONF; a process authenticates with the keys of one token.",
         )
-    with _private_file(_CONFIGURATION.format(name=name, section=section)) as path:
+    # Where the token refuses the PIN, the provider would ask on the terminal, and wait.
+    library.UI_set_default_method(library.UI_null())
+    with private_file(_CONFIGURATION.format(name=name, section=section)) as path:
         # Returns 1 also where a provider is missing.
         library.OSSL_LIB_CTX_load_config(None, os.fsencode(path))
     if name not in _loaded(library):
         raise KeyStoreUnavailable(
             f"OpenSSL does not load {provider}.", remedy="Install a pkcs11-provider that is made for this OpenSSL."
         )
-    return provider
+    return str(provider)
 
 
 @contextmanager
 def key_file(uri: str) -> Iterator[Path]:
     """A file that names a key, for `ssl.SSLContext.load_cert_chain`; gone afterwards."""
-    with _private_file(uri_pem(uri)) as path:
+    with private_file(uri_pem(uri)) as path:
         yield path
 
 
@@ -146,6 +148,8 @@ def _openssl() -> ctypes.CDLL:
         library = ctypes.CDLL(_ssl.__file__)
         library.OSSL_PROVIDER_get0_name.restype = ctypes.c_char_p
         library.OSSL_PROVIDER_get0_name.argtypes = [ctypes.c_void_p]
+        library.UI_null.restype = ctypes.c_void_p
+        library.UI_set_default_method.argtypes = [ctypes.c_void_p]
     except (ImportError, AttributeError, OSError) as error:
         raise KeyStoreUnavailable(
             "The OpenSSL of this Python takes no providers.",
@@ -167,7 +171,8 @@ def _loaded(library: ctypes.CDLL) -> set[str]:
 
 
 @contextmanager
-def _private_file(text: str) -> Iterator[Path]:
+def private_file(text: str) -> Iterator[Path]:
+    """A file that holds a text and that nobody else can read; gone afterwards."""
     try:
         with tempfile.TemporaryDirectory(prefix="scanseal-") as directory:
             path = Path(directory) / "file"

@@ -91,12 +91,14 @@ def tpm2_pkcs11(one_tpm: ResourceManager, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(autouse=True)
 def room_in_the_tpm(request: pytest.FixtureRequest) -> Iterator[None]:
     """tpm2-pkcs11 keeps every key that it makes or uses in the TPM until the logout, and there is room for a dozen."""
+    case = getattr(request.node, "callspec", None)
+    if case is None or "tpm2_pkcs11" not in case.params.values():
+        yield
+        return
+    backend: Backend = request.getfixturevalue("tpm2_pkcs11")
     yield
-    used = getattr(request.node, "callspec", None)
-    if used is not None and "tpm2_pkcs11" in used.params.values():
-        backend: Backend = request.getfixturevalue("tpm2_pkcs11")
-        backend.store.close()
-        backend.store = backend.make(backend.right)
+    backend.store.close()
+    backend.store = backend.make(backend.right)
 
 
 @pytest.fixture(scope="session")

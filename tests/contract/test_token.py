@@ -17,14 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
-from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName, TokenSettings
-from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, UnsupportedKey
-from enroll.keystore import KeyStores
+from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, UnsupportedKey
 from enroll.keystore.base import KeyStore, PrivateKey, Protection
 from enroll.keystore.tokenuri import TokenUri
-from enroll.statefile import StateFiles
-from tests.support.key_stores import WRONG_SECRET, Backend, secret_file
-from tests.support.softhsm import PIN, SoftHsm
+from tests.support.key_stores import Backend
+from tests.support.softhsm import SoftHsm
 
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is missing: pip install '.[pkcs11]'")
 from pkcs11.util.rsa import decode_rsa_private_key  # noqa: E402 - an optional extra
@@ -166,21 +163,27 @@ class TestTheToken:
         assert sign(key)
         store.destroy(uri)
 
-    def test_the_uri_chooses_among_several(self, softhsm: SoftHsm, tmp_path: Path) -> None:
-        tokens = {"direct": TokenSettings(softhsm.pin_file)}
-        settings = Pkcs11StoreSettings(softhsm.copy("several"), "spare", softhsm.pin_file, tokens=tokens)
-        stores = KeyStores(KeyStoreSettings(pkcs11=settings), tmp_path, StateFiles())
-        uris = [stores.generate(StoreName.PKCS11, "one-of-two", KeyAlgorithm.P_256, token) for token in ("", "direct")]
+    def test_a_destroyed_key_that_is_still_asked_for_disturbs_no_other(self, through_proxy: Backend) -> None:
+        """It may be that the token was exchanged; so it is opened anew now and then, but not while others sign."""
+        store, key = through_proxy.store, through_proxy.key(KeyAlgorithm.P_256)
+        end = time.monotonic() + 3
 
-        keys = [stores.load(uri) for uri in uris]
+        def go_on(_: int) -> int:
+            return sum(
+                1 for _ in itertools.takewhile(lambda _: sign(key) and time.monotonic() < end, itertools.count())
+            )
 
-        assert [TokenUri.parse(uri).token for uri in uris] == ["spare", "direct"]
-        assert keys[0].public_key() != keys[1].public_key()
-        assert all(sign(key) for key in keys)
-        assert set(uris) <= set(stores.list())
-        for uri in uris:
-            stores.destroy(uri)
-        stores.close()
+        with ThreadPoolExecutor(2) as others:
+            counts = others.map(go_on, range(2))
+            while time.monotonic() < end:
+                uri = store.generate(through_proxy.new_name(), KeyAlgorithm.P_256)
+                destroyed = store.load(uri)
+                store.destroy(uri)
+                for _ in range(5):
+                    with pytest.raises(KeyNotFound):
+                        sign(destroyed)
+
+        assert all(counts)
 
     def test_two_stores_of_a_process_share_the_login(self, spare: tuple[KeyStore, Path], softhsm: SoftHsm) -> None:
         first, module = spare
@@ -245,7 +248,7 @@ class TestTheToken:
             with connection.signing(), connection.signing():
                 waiting = [threads.submit(sign, key) for _ in range(6)]
                 time.sleep(0.1)
-                connection.close()
+                connection.give_up()
             errors = [one.exception(timeout=1) for one in waiting]
 
         assert {type(error) for error in errors} == {KeyStoreUnavailable}
@@ -293,64 +296,6 @@ class TestTheToken:
         program = [sys.executable, "-m", "tests.support.sign_after_fork", *in_token.arguments]
 
         subprocess.run([*program, in_token.uri(KeyAlgorithm.P_256)], cwd=ROOT, check=True, timeout=60)
-
-
-class TestThePin:
-    @pytest.fixture
-    def logins(self, softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-        """A library that writes down every call, and where it does."""
-        spy = next(Path("/usr/lib").glob("*/pkcs11-spy.so"), None)
-        if spy is None:
-            pytest.skip("no pkcs11-spy.so: apt-get install opensc")
-        module = tmp_path / "spy.so"
-        module.write_bytes(spy.read_bytes())
-        monkeypatch.setenv("PKCS11SPY", str(softhsm.copy(tmp_path.name)))
-        monkeypatch.setenv("PKCS11SPY_OUTPUT", str(tmp_path / "calls"))
-        return module, tmp_path / "calls"
-
-    def test_a_refused_pin_is_sent_once_and_a_corrected_one_is_tried(
-        self, softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
-    ) -> None:
-        module, calls = logins
-        pin_file = secret_file(tmp_path / "pin", WRONG_SECRET)
-        store = softhsm.store(module, "spare", pin_file)
-
-        for _ in range(5):
-            with pytest.raises(PinRefused) as caught:
-                store.list()
-            assert str(pin_file) in caught.value.remedy
-        assert calls.read_text().count("C_Login") == 1
-
-        secret_file(pin_file, PIN)
-        store.list()
-        store.list()
-        assert calls.read_text().count("C_Login") == 2
-        store.close()
-
-    def test_the_token_is_logged_in_to_once(self, softhsm: SoftHsm, logins: tuple[Path, Path]) -> None:
-        module, calls = logins
-        store = softhsm.store(module, "spare")
-
-        uri = store.generate("one-login", KeyAlgorithm.P_256)
-        key = store.load(uri)
-        assert all(sign(key) for _ in range(5))
-        store.destroy(uri)
-        store.close()
-
-        assert calls.read_text().count("C_Login") == 1
-        assert calls.read_text().count("C_Logout") == 1
-
-    def test_bytes_that_are_no_text_are_not_sent(
-        self, softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
-    ) -> None:
-        module, calls = logins
-        pin_file = secret_file(tmp_path / "pin", "")
-        pin_file.write_bytes(b"\xff\xfe")
-
-        with pytest.raises(PinRefused, match="UTF-8"):
-            softhsm.store(module, "spare", pin_file).list()
-
-        assert not calls.exists()
 
 
 class TestThreads:

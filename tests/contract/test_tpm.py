@@ -594,3 +594,25 @@ class TestProcessesAndThreads:
                 assert all(pool.map(sign, keys * 3))
             for store in stores:
                 store.close()
+
+    def test_a_resource_manager_that_was_restarted_is_found_again(
+        self, tpm: SwTpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever is asked of it first: nobody should have to ask twice."""
+        with resource_manager(tpm, tmp_path) as manager:
+            for name, value in manager.environment.items():
+                monkeypatch.setenv(name, value)
+            store = Place(tpm, tmp_path).open(manager.tcti)
+            key = store.load(store.generate("key", KeyAlgorithm.P_256))
+            for use in (
+                lambda: sign(key),
+                lambda: store.protection("tpm:key"),
+                store.check,
+                lambda: store.generate("new", KeyAlgorithm.P_256),
+                lambda: store.generate_secret("secret", HmacAlgorithm.SHA256),
+            ):
+                sign(key)
+                manager.stop()
+                manager.start()
+                use()
+            store.close()

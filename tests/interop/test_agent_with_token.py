@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,19 @@ from agent.errors import AgentRefused
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings
 from enroll.identity import IdentityName
 from enroll.keystore import KeyStores
-from tests.support.agent_process import START_SECONDS, Agent, Scanner, new_scanner, running_agent, start, wait_until
+from tests.support.agent_process import (
+    START_SECONDS,
+    Agent,
+    Scanner,
+    needs_root_to_look_inside,
+    new_scanner,
+    running_agent,
+    start,
+    wait_until,
+)
 from tests.support.dicom_samples import ct_slice
 from tests.support.hospital import Hospital
+from tests.support.process_memory import holds
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
 
 CONNECTIONS = 4
@@ -109,6 +120,22 @@ def test_a_token_in_software_is_not_called_hardware(
     signing = scanner.identities.current(IdentityName.SIGNING)
     assert signing is not None
     assert signing.key_uri.startswith("pkcs11:")
+
+
+@needs_root_to_look_inside
+def test_no_worker_has_the_pin_in_its_memory(agent: Agent, softhsm: SoftHsm) -> None:
+    """And nobody finds it among arguments and variables."""
+    pin = softhsm.pin_file.read_bytes().strip()
+    for _ in range(4):
+        with SigningClient(agent.socket) as client:
+            client.splice_instance(ct_slice(16, 16), role="acquisition")
+
+    assert holds(os.getpid(), [pin])  # otherwise the search would prove nothing
+    for worker in agent.workers():
+        assert not holds(worker, [pin])
+    for process in (agent.process.pid, *agent.workers()):
+        for name in ("environ", "cmdline"):
+            assert pin not in Path(f"/proc/{process}/{name}").read_bytes()
 
 
 # --- what the token has to be

@@ -23,14 +23,15 @@ from enroll.attestation.tpm_structures import read_public_area, read_signature
 from enroll.attestation.verify import identity_challenge
 from enroll.clock import SystemClock
 from enroll.config import IdentitiesSettings, IdentitySettings, KeyStoreSettings, Pkcs11StoreSettings, StoreName
-from enroll.errors import EnrollmentRefused, EvidenceRefused, KeyStoreError, UnsupportedKey
+from enroll.errors import EnrollmentRefused, EvidenceRefused, KeyStoreError, StateUnreadable, UnsupportedKey
 from enroll.evaluation.attestation_ca import AttestationCa
 from enroll.evaluation.attestation_server import AttestationServer
-from enroll.statefile import StateFiles
+from enroll.statefile import StateFiles, unreadable
 from enroll.trust import read_ca_certificates
 from tests.support import enrolling
 from tests.support.attesting import Vendor, attestation, enroll, running_vendor, scanner, scanner_with_tpm
 from tests.support.enrolling import Scanner
+from tests.support.key_stores import secret_file
 from tests.support.openssl import needs_openssl
 from tests.support.pki import DEVICE, HospitalCa
 from tests.support.softhsm import softhsm_of_this_process
@@ -124,6 +125,43 @@ def test_after_the_tpm_was_cleared_everything_is_attested_anew(device: Scanner, 
 
     assert attestation(device).verify(generation, kept)  # type: ignore[truthy-bool]
     assert attestor(device).attestation_key() != before
+
+
+def test_after_the_authorization_value_was_changed_everything_is_attested_anew(device: Scanner) -> None:
+    """The remedy for a lost value is a new key; the attestation key that has the old one must not be in its way."""
+    attestation(device).attest(enroll(device))
+    before = attestor(device).attestation_key()
+    authorization = device.settings.keystore.tpm.authorization_file
+    assert authorization
+    secret_file(authorization, "another-long-random-value")
+    generation = enroll(device)
+
+    assert attestation(device).attest_alone(generation) is None  # a new attestation key has no certificate yet
+    kept = attestation(device).attest(generation)
+
+    attested = attestation(device).verify(generation, kept)
+    assert attested.public_key == generation.certificate.public_key()
+    assert attestor(device).attestation_key() != before
+
+
+def test_an_attestation_key_that_cannot_be_read_is_not_replaced(
+    device: Scanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who runs the command as the wrong user must not cost the scanner the certificate of its attestation key."""
+    mine = attestor(device)
+    mine.attestation_key()
+    (file,) = (device.settings.state_directory / "tpm" / "attestation").iterdir()
+    before = file.read_bytes()
+
+    def denied(_files: StateFiles, path: Path, *_limit: int) -> bytes:
+        raise unreadable(path)
+
+    monkeypatch.setattr(StateFiles, "read", denied)
+    mine._authorization = lambda: b"value"  # type: ignore[method-assign]
+    with pytest.raises(StateUnreadable):
+        mine.attestation_key()
+
+    assert file.read_bytes() == before
 
 
 def test_a_key_in_a_token_is_certified_by_its_vendor(

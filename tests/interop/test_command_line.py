@@ -187,6 +187,7 @@ def test_status_shows_the_identities_and_the_agent(
     states = {name: record["state"] for name, record in status["identities"].items()}
     assert states == {name: "valid" if name == "signing" else "absent" for name in IdentityName}
     assert status["identities"]["signing"]["protection"] == "software"
+    assert status["warnings"] == []
 
 
 def test_nothing_is_renewed_before_it_is_due(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:

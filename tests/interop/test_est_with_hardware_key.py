@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from enroll.algorithms import KeyAlgorithm
 from enroll.tls import RouteName
 from tests.support.device_keys import (
     ALGORITHMS,
@@ -33,20 +34,25 @@ from tests.support.swtpm import resource_manager, running_swtpm
 from tests.support.tls_client import NO_PROVIDER, NO_SIGNER
 from tests.support.tpm2_pkcs11 import token_in_tpm
 
-ROWS = [
+ROWS = [  # where the key is, and the only route there is; both where the machine has both
+    ("softhsm", None),
     ("softhsm", RouteName.PROVIDER),
     ("softhsm", RouteName.SIGNER),
-    ("tpm2-pkcs11", RouteName.PROVIDER),
+    ("tpm2-pkcs11", None),
     ("tpm2-pkcs11", RouteName.SIGNER),
-    ("tpm", RouteName.SIGNER),
+    ("tpm", None),
 ]
+WITHOUT_THE_OTHER = {None: (), RouteName.PROVIDER: (NO_SIGNER,), RouteName.SIGNER: (NO_PROVIDER,)}
 
 
-@pytest.fixture(scope="module", params=product(ROWS, ALGORITHMS), ids=lambda row: f"{row[0][0]}-{row[0][1]}-{row[1]}")
+@pytest.fixture(
+    scope="module", params=product(ROWS, ALGORITHMS), ids=lambda row: f"{row[0][0]}-{row[0][1] or 'both'}-{row[1]}"
+)
 def scanner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenScanner]:
     """A scanner that has its first device certificate, by the password."""
-    (place, route), algorithm = request.param
-    needs_route(route)
+    (place, only), algorithm = request.param
+    for route in [only] if only else [RouteName.PROVIDER, RouteName.SIGNER]:
+        needs_route(route)
     directory = tmp_path_factory.mktemp(place)
     with ExitStack() as ends:
         if place == "softhsm":
@@ -62,7 +68,7 @@ def scanner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             else:
                 token = ends.enter_context(token_in_tpm(directory / "token", manager.tcti, manager.environment))
                 scanner = in_token_of_tpm(directory, algorithm, token)
-        scanner.options = (NO_PROVIDER,) if route is RouteName.SIGNER else (NO_SIGNER,)
+        scanner.options = WITHOUT_THE_OTHER[only]
         scanner.enroll_with_password()
         yield scanner
 
@@ -73,12 +79,9 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 @pytest.mark.parametrize("version", TLS_VERSIONS)
 def test_the_device_renews_itself_and_enrolls_the_signing_identity(
-    request: pytest.FixtureRequest, scanner: TokenScanner, version: ssl.TLSVersion
+    scanner: TokenScanner, version: ssl.TLSVersion
 ) -> None:
     """RFC 7030 4.2.2 and 4.2.1; every connection proves itself with the device certificate in use."""
-    if "tpm2-pkcs11-openssl-provider-rsa" in request.node.name:
-        reason = "pkcs11-provider 1.0 does not sign with RSA keys of tpm2-pkcs11 1.9; see ADR 21"
-        request.node.add_marker(pytest.mark.xfail(reason=reason))
     before = scanner.device()
     with demanding_server(scanner.hospital, version) as (server, seen):
         renewed, signing = scanner.run(f"enroll:device@{server.url}", f"enroll:signing@{server.url}")
@@ -95,6 +98,29 @@ def test_the_device_renews_itself_and_enrolls_the_signing_identity(
         f"cacerts{second}",
         f"simpleenroll{second}",
     ]
+
+
+def test_the_provider_comes_first_where_it_can_sign(request: pytest.FixtureRequest, scanner: TokenScanner) -> None:
+    """pkcs11-provider 1.0 loads an RSA key of tpm2-pkcs11 1.9 and fails to sign; a trial shows that (ADR 21)."""
+    fails = "tpm2-pkcs11-both-rsa" in request.node.name or "tpm-both" in request.node.name
+    with demanding_server(scanner.hospital) as (server, _):
+        (answer,) = scanner.run(f"get@{server.url}/.well-known/est/cacerts")
+
+    assert answer["status"] == 200
+    expected = RouteName.SIGNER if fails or NO_PROVIDER in scanner.options else RouteName.PROVIDER
+    assert answer["route"] == expected
+
+
+@pytest.mark.parametrize("scanner", [(("tpm2-pkcs11", None), KeyAlgorithm.RSA_2048)], indirect=True)
+def test_where_the_provider_cannot_sign_the_package_that_can_is_named(scanner: TokenScanner) -> None:
+    with demanding_server(scanner.hospital) as (server, seen):
+        (answer,) = scanner.run(NO_SIGNER, f"get@{server.url}/")
+
+    assert seen == []
+    assert answer["code"] == "tls-route-missing"
+    assert "and cannot use it" in answer["what"]
+    assert "sslcontext is not installed." in answer["what"]
+    assert "pip install 'scanseal[tls]'" in answer["remedy"]
 
 
 def test_the_key_cannot_be_taken_out(scanner: TokenScanner) -> None:

@@ -183,6 +183,25 @@ def test_another_process_of_the_same_user_cannot_look_inside(kind: str, seen: st
     assert spied.stdout.strip() == seen
 
 
+_COMMAND = """
+import ctypes, resource, sys
+from agent.cli.main import run
+run(sys.argv[1:])
+print(ctypes.CDLL(None).prctl(3), *resource.getrlimit(resource.RLIMIT_CORE))  # PR_GET_DUMPABLE
+"""
+
+
+@pytest.mark.parametrize("command", [["enroll", "est"], ["renew"], ["check"]])
+def test_every_command_that_loads_keys_protects_its_memory(command: list[str], tmp_path: Path) -> None:
+    """As soon as it begins; the CA may let it wait for long."""
+    arguments = [*command, "--config", str(tmp_path / "nothing.toml")]
+    ended = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout.splitlines()[-1] == "0 0 0"
+
+
 # --- locked memory
 
 

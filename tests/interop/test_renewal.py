@@ -82,7 +82,7 @@ def test_while_the_ca_is_away_the_old_certificate_goes_on_signing(
 ) -> None:
     before = scanner.identities.current(SIGNING)
     with (
-        running_agent(scanner, with_renewal=False, **hospital.tables(), **QUICK) as agent,
+        running_agent(scanner, **hospital.tables(), **QUICK) as agent,
         images_being_signed(agent.socket) as generations,
     ):
         assert renew(scanner) == exits.UNAVAILABLE
@@ -112,7 +112,7 @@ def test_a_request_that_never_left_is_not_said_to_be_with_the_ca(
 
 def test_a_renewal_while_images_are_signed_fails_no_request(scanner: Scanner, hospital: Hospital) -> None:
     with (
-        running_agent(scanner, with_renewal=False, **hospital.tables(), **QUICK) as agent,
+        running_agent(scanner, **hospital.tables(), **QUICK) as agent,
         images_being_signed(agent.socket) as generations,
     ):
         assert renew(scanner) == exits.UNAVAILABLE

@@ -5,9 +5,15 @@ Every process here has to end with status 0: without no-deinit, one that used pk
 
 from __future__ import annotations
 
+import ctypes
+import json
+import os
+import pty
 import re
+import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,11 +28,12 @@ from tests.support.hospital import Hospital
 from tests.support.key_stores import secret_file
 from tests.support.openssl import needs_openssl
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
-from tests.support.tls_client import NO_PROVIDER, NO_SIGNER
+from tests.support.tls_client import NO_NEW_CODE, NO_PROVIDER, NO_SIGNER, Answer
 
 ROOT = Path(__file__).parents[2]
 ROUTES = {RouteName.PROVIDER: NO_SIGNER, RouteName.SIGNER: NO_PROVIDER}  # and how to have no other
 PAGE = "/.well-known/est/cacerts"
+PR_GET_MDWE = 66
 SPY = Path("/usr/lib/x86_64-linux-gnu/pkcs11-spy.so")
 
 each_route = pytest.mark.parametrize("route", list(ROUTES))
@@ -84,14 +91,28 @@ def test_openssl_sees_the_certificate_of_the_device(
     assert version.name.replace("_", ".") in answer["body"]
 
 
-def test_one_context_serves_several_threads(ec_scanner: TokenScanner) -> None:
-    """Through sslcontext; with pkcs11-provider this fails now and then (ADR 21), so a context has one thread here."""
-    needs_route(RouteName.SIGNER)
-    with demanding_server(ec_scanner.hospital) as (server, seen):
-        (answer,) = ec_scanner.run(NO_PROVIDER, f"four-threads@{server.url}{PAGE}")
+@each_route
+def test_one_context_serves_several_threads(scanner: TokenScanner, route: RouteName) -> None:
+    """OpenSSL with pkcs11-provider alone does not: verification fails, or the process crashes (ADR 21)."""
+    needs_route(route)
+    with demanding_server(scanner.hospital) as (server, seen):
+        (answer,) = scanner.run(ROUTES[route], f"four-threads@{server.url}{PAGE}")
 
+    assert answer["route"] == route
     assert answer["heads"] == ["HTTP/1.1 200 OK"] * 40
     assert len(seen) == 40
+
+
+@each_route
+def test_memory_that_was_written_is_never_executed(scanner: TokenScanner, route: RouteName) -> None:
+    """MemoryDenyWriteExecute of systemd.exec(5), where it is made of PR_SET_MDWE of prctl(2)."""
+    needs_route(route)
+    if ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0) < 0:
+        pytest.skip("the kernel has no PR_SET_MDWE: use Linux 6.3 or later")
+    with demanding_server(scanner.hospital) as (server, _):
+        (answer,) = scanner.run(ROUTES[route], NO_NEW_CODE, f"get@{server.url}{PAGE}")
+
+    assert (answer["route"], answer["status"]) == (route, 200)
 
 
 @each_route
@@ -128,6 +149,10 @@ def with_spy(scanner: TokenScanner, hsm: SoftHsm, log: Path, pin_file: Path) -> 
     return replace(scanner, tables={**scanner.tables, "keystore.pkcs11": token}, environment=environment)
 
 
+def logins(log: Path) -> int:
+    return len(re.findall(r"^[0-9]+: C_Login", log.read_text("utf-8", "replace"), re.MULTILINE))
+
+
 @each_route
 def test_a_wrong_pin_is_sent_once(ec_scanner: TokenScanner, hsm: SoftHsm, route: RouteName, tmp_path: Path) -> None:
     """Tokens lock after a few."""
@@ -138,7 +163,68 @@ def test_a_wrong_pin_is_sent_once(ec_scanner: TokenScanner, hsm: SoftHsm, route:
 
     assert answer["error"] == "PinRefused"
     assert "not-the-pin" not in str(answer)
-    assert len(re.findall(r"^[0-9]+: C_Login", (tmp_path / "calls").read_text("utf-8", "replace"), re.MULTILINE)) == 1
+    assert logins(tmp_path / "calls") == 1
+
+
+def test_a_wrong_pin_is_sent_once_by_the_provider_too_and_nobody_is_asked(
+    ec_scanner: TokenScanner, hsm: SoftHsm, tmp_path: Path
+) -> None:
+    """OpenSSL would ask on the terminal, and send what it hears five times; a service with a terminal would hang."""
+    needs_route(RouteName.PROVIDER)
+    if shutil.which("setsid") is None:
+        pytest.skip("no setsid on the PATH: apt-get install util-linux")
+    wrong = secret_file(tmp_path / "wrong", "not-the-pin-9876")
+    scanner = with_spy(ec_scanner, hsm, tmp_path / "calls", wrong)
+    shown, answer = on_a_terminal(scanner, NO_SIGNER, "provider-alone")
+
+    assert answer["error"] == "PinRefused"
+    assert shown == b""
+    assert logins(tmp_path / "calls") == 1
+
+
+def on_a_terminal(scanner: TokenScanner, *actions: str) -> tuple[bytes, Answer]:
+    """What a process shows on its terminal, where nobody types, and what it answers."""
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "tests.support.tls_client"]
+    command += [str(scanner.configure()), *scanner.options, *actions]
+    environment = {**os.environ, **scanner.environment, "TMPDIR": str(scanner.temporary)}
+    terminal, its_side = pty.openpty()
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=its_side,
+            stderr=its_side,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=20,
+        )
+        os.set_blocking(terminal, False)
+        try:
+            shown = os.read(terminal, 4096)
+        except BlockingIOError:
+            shown = b""
+    finally:
+        os.close(terminal)
+        os.close(its_side)
+    assert done.returncode == 0, shown
+    return shown, json.loads(done.stdout)
+
+
+@each_route
+def test_a_token_that_goes_away_before_the_handshake_is_the_token_s_fault(
+    scanner: TokenScanner, hsm: SoftHsm, route: RouteName
+) -> None:
+    """Not that of the server, nor of the certificate."""
+    needs_route(route)
+    with demanding_server(scanner.hospital) as (server, seen):
+        (answer,) = scanner.run(ROUTES[route], f"get-without:{hsm.tokens}@{server.url}{PAGE}")
+
+    assert [line.partition(":")[0] for line in seen] == ["A connection ended"]
+    assert answer["route"] == route
+    assert answer["error"] == "KeyStoreUnavailable"
+    assert "token" in answer["what"]
+    assert answer["seconds"] < 1
 
 
 def test_the_key_store_and_the_provider_log_in_once_each_at_most(
@@ -152,7 +238,7 @@ def test_the_key_store_and_the_provider_log_in_once_each_at_most(
 
     assert answer["status"] == 200
     calls = (tmp_path / "calls").read_text("utf-8", "replace")
-    assert len(re.findall(r"^[0-9]+: C_Login", calls, re.MULTILINE)) <= 2
+    assert logins(tmp_path / "calls") <= 2
     assert "CKR_PIN_INCORRECT" not in calls
 
 

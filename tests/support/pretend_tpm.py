@@ -58,11 +58,19 @@ def key_name(area: bytes) -> bytes:
     return number(SHA256) + hashlib.sha256(area).digest()
 
 
-def certification(area_name: bytes, extra_data: bytes, magic: int = 0xFF544347, kind: int = 0x8017) -> bytes:
+def certification(
+    area_name: bytes,
+    extra_data: bytes,
+    *,
+    magic: int = 0xFF544347,
+    kind: int = 0x8017,
+    qualified_signer: bytes = key_name(b"the AK below its parents"),
+    qualified_name: bytes = key_name(b"the key below its parents"),
+) -> bytes:
     """TPMS_ATTEST."""
     clock = number(1, 8) + number(2, 4) + number(3, 4) + number(1, 1)
-    names = sized(area_name) + sized(b"qualified")
-    return number(magic, 4) + number(kind) + sized(b"signer") + sized(extra_data) + clock + number(4, 8) + names
+    head = number(magic, 4) + number(kind) + sized(qualified_signer) + sized(extra_data)
+    return head + clock + number(4, 8) + sized(area_name) + sized(qualified_name)
 
 
 def signature(algorithm: int, hash_number: int, value: bytes) -> bytes:
@@ -98,13 +106,15 @@ class AkCertificate:
     end: datetime = NOW + timedelta(days=365)
     critical_extension: x509.UnrecognizedExtension | None = None
     key: PrivateKey | None = None
+    usage: x509.KeyUsage | None = DIGITAL_SIGNATURE
 
     def issue(self, issuer: HospitalCa | None = None) -> x509.Certificate:
         issuer = issuer or issuing()
         key = (self.key or attestation_key()).public_key()
         builder = x509.CertificateBuilder(issuer.name, self.subject, key, x509.random_serial_number())
         builder = builder.not_valid_before(self.begin).not_valid_after(self.end)
-        builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
+        if self.usage:
+            builder = builder.add_extension(self.usage, critical=True)
         if self.names:
             builder = builder.add_extension(x509.SubjectAlternativeName(self.names), critical=self.names_critical)
         if self.purposes:
@@ -155,6 +165,7 @@ def step_evidence(
     signer: PrivateKey | None = None,
     *,
     extension: x509.UnrecognizedExtension | None = None,
+    usage: x509.KeyUsage = DIGITAL_SIGNATURE,
     ca: bool = False,
 ) -> StepEvidence:
     """Evidence for a key that a manufacturer certified."""
@@ -163,6 +174,7 @@ def step_evidence(
     builder = x509.CertificateBuilder(issuer.name, subject, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=365))
     builder = builder.add_extension(extension or managed_device(serial_number), critical=False)
+    builder = builder.add_extension(usage, critical=True)
     builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
     certificate = builder.sign(issuer.key, hashes.SHA256())
     signing = signer or key

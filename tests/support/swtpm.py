@@ -13,10 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -69,7 +69,7 @@ class SwTpm:
     def start(self) -> None:
         """Power on, with TPM2_Startup(CLEAR); on the same ports as before."""
         assert self.process is None, "the TPM is on already"
-        port = self.port or _two_free_ports()
+        port = self.port or two_free_ports()
         command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.state}"]
         command += ["--server", f"type=tcp,port={port},bindaddr={_HOST}"]
         # The software stack finds the control channel on the next port, always.
@@ -77,7 +77,7 @@ class SwTpm:
         command += ["--flags", "not-need-init,startup-clear", "--log", f"file={self.directory / 'swtpm.log'}"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self.port = port
-        _wait_for(self.process, lambda process: {port, port + 1} <= _listening_ports(process.pid), "swtpm")
+        _wait_for(self.process, lambda process: {port, port + 1} <= listening_ports(process.pid), "swtpm")
 
     def stop(self) -> None:
         """Power off, without a warning; what is not stored in the TPM is lost."""
@@ -119,24 +119,45 @@ class SwTpm:
         )
 
 
-@dataclass(frozen=True)
 class ResourceManager:
-    """A resource manager in user space.
+    """A resource manager in user space, on a D-Bus of its own; `resource_manager` makes one.
 
     Args:
-        tcti: How it is reached.
-        environment: What a process needs in its environment for that.
-        process: The resource manager.
+        tpm: What it manages.
+        bus: The socket of that D-Bus.
+        log: Gets what it says.
     """
 
-    tcti: str
-    environment: Mapping[str, str]
-    process: subprocess.Popen[bytes]
+    tcti = "tabrmd:bus_type=session"
+
+    def __init__(self, tpm: SwTpm, bus: Path, log: BinaryIO) -> None:
+        self.environment = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
+        self._command = ["tpm2-abrmd", "--session", "--flush-all", f"--tcti={tpm.tcti}"]
+        if os.geteuid() == 0:
+            self._command.append("--allow-root")
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        environment = {**os.environ, **self.environment}
+        self.process = subprocess.Popen(self._command, env=environment, stdout=self._log, stderr=self._log)
+        _wait_for(self.process, lambda _: self._answers(), "tpm2-abrmd")
+
+    def stop(self) -> None:
+        """End it; whoever is connected loses what was loaded."""
+        _end(self.process, signal.SIGTERM)
 
     def run(self, *command: str) -> bytes:
         """What one of the tpm2-tools says through it."""
         environment = {**os.environ, **self.environment, "TPM2TOOLS_TCTI": self.tcti}
         return subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60).stdout
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.run("tpm2_getcap", "properties-fixed"))
+        except subprocess.CalledProcessError:
+            return False
 
 
 @contextmanager
@@ -171,26 +192,13 @@ def resource_manager(tpm: SwTpm, directory: Path) -> Iterator[ResourceManager]:
     _need("dbus-daemon", "dbus-daemon")
     bus_socket, configuration = directory / "bus", directory / "bus.conf"
     configuration.write_text(_SESSION_BUS.format(socket=bus_socket), "utf-8")
-    environment = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus_socket}"}
     with contextlib.ExitStack() as ends, (directory / "abrmd.log").open("wb") as log:
         bus = subprocess.Popen(["dbus-daemon", "--nofork", f"--config-file={configuration}"], stderr=log)
         ends.callback(_end, bus, signal.SIGTERM)
         _wait_for(bus, lambda _: bus_socket.exists(), "dbus-daemon")
-        command = ["tpm2-abrmd", "--session", "--flush-all", f"--tcti={tpm.tcti}"]
-        if os.geteuid() == 0:
-            command.append("--allow-root")
-        manager = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
-        ends.callback(_end, manager, signal.SIGTERM)
-        answering = ResourceManager("tabrmd:bus_type=session", environment, manager)
-        _wait_for(manager, lambda _: _answers(answering), "tpm2-abrmd")
-        yield answering
-
-
-def _answers(manager: ResourceManager) -> bool:
-    try:
-        return bool(manager.run("tpm2_getcap", "properties-fixed"))
-    except subprocess.CalledProcessError:
-        return False
+        manager = ResourceManager(tpm, bus_socket, log)
+        ends.callback(manager.stop)
+        yield manager
 
 
 def _manufacture(tpm: SwTpm) -> None:
@@ -223,7 +231,7 @@ def _need(program: str, package: str) -> None:
         pytest.skip(f"no {program} on the PATH: apt-get install {package}")
 
 
-def _two_free_ports() -> int:
+def two_free_ports() -> int:
     """The first of two neighbouring ports that nobody listens on."""
     while True:
         with socket.socket() as first, socket.socket() as second:
@@ -234,7 +242,7 @@ def _two_free_ports() -> int:
                 return port
 
 
-def _listening_ports(pid: int) -> set[int]:
+def listening_ports(pid: int) -> set[int]:
     """The TCP ports that a process itself listens on: proof that no other process answers there."""
     own = set()
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -89,7 +90,8 @@ def test_the_device_may_be_named_as_a_printable_string() -> None:
 
 def test_an_ak_certificate_may_have_more_purposes_and_names() -> None:
     names = (*AkCertificate().names, permanent_identifier("another"), x509.DNSName("tpm.example"))
-    certificate = AkCertificate(purposes=(AK_CERTIFICATE, ExtendedKeyUsageOID.CLIENT_AUTH), names=names, ca=None)
+    purposes = (AK_CERTIFICATE, ExtendedKeyUsageOID.CLIENT_AUTH)
+    certificate = AkCertificate(purposes=purposes, names=names, ca=None, usage=None)
 
     verify(tpm_evidence(PUBLIC, certificate=certificate))
 
@@ -105,6 +107,20 @@ def test_evidence_is_the_same_after_json(evidence: Evidence) -> None:
 def details_without(oid: str) -> x509.DirectoryName:
     kept = [attribute for attribute in tpm.DETAILS.directory_name().value if attribute.oid.dotted_string != oid]
     return x509.DirectoryName(x509.Name(kept))
+
+
+# RFC 5280 4.2.1.3: where it says for what, a key serves nothing else.
+ENCIPHERS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=True,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def named(*names: x509.GeneralName) -> AkCertificate:
@@ -126,6 +142,11 @@ WRONG_CERTIFICATES = {
     "no model": (named(details_without("2.23.133.2.2")), "manufacturer, model and version"),
     "no version": (named(details_without("2.23.133.2.3")), "manufacturer, model and version"),
     "blank model": (named(TpmDetails("id:1", " ", "id:2").directory_name()), "manufacturer, model and version"),
+    "model of control characters": (
+        named(TpmDetails("id:1", "\x01", "id:2").directory_name()),
+        "manufacturer, model and version",
+    ),
+    "key that does not sign": (AkCertificate(usage=ENCIPHERS), "is not for signatures"),
     "two TPMs": (named(*[tpm.DETAILS.directory_name()] * 2), "manufacturer, model and version"),
 }
 
@@ -224,7 +245,7 @@ WRONG_STATEMENTS: dict[str, tuple[Callable[[], Evidence], str]] = {
     "another key": (other_area, "wrong-key"),
     "name without algorithm": (
         lambda: tpm_evidence(PUBLIC, area_name=tpm.key_name(tpm.public_area(PUBLIC))[2:]),
-        "wrong-key",
+        "malformed",
     ),
     "not written by a TPM": (lambda: tpm_evidence(PUBLIC, magic=0x12345678), "wrong-signature"),
     "a quote": (lambda: tpm_evidence(PUBLIC, kind=0x8018), "malformed"),
@@ -256,6 +277,24 @@ def test_a_statement_with_one_requirement_broken_is_refused(broken: str) -> None
     make, check = WRONG_STATEMENTS[broken]
 
     assert refusal(make()).code == f"evidence-{check}"
+
+
+NO_NAMES = {
+    "text": b"signer",
+    "of SHA-1": number(tpm.SHA1) + bytes(20),
+    "too short": tpm.key_name(b"")[:-1],
+    "too long": tpm.key_name(b"") + b"\0",
+    "none": b"",
+}
+
+
+@pytest.mark.parametrize("which", ["qualified_signer", "qualified_name"])
+@pytest.mark.parametrize("broken", NO_NAMES)
+def test_what_is_no_name_of_a_key_is_refused_where_one_belongs(which: str, broken: str) -> None:
+    """TPM2B_NAME (Part 2, 10.5.3): the library of step-ca reads nothing else."""
+    said: dict[str, Any] = {which: NO_NAMES[broken]}
+
+    assert refusal(tpm_evidence(PUBLIC, **said)).code == "evidence-malformed"
 
 
 GOOD = tpm_evidence(PUBLIC)
@@ -304,6 +343,14 @@ def test_certificates_that_cannot_be_read_are_refused(chain: tuple[bytes, ...]) 
     assert refusal(TpmEvidence(chain, b"", b"", b"")).code == "evidence-malformed"
 
 
+def test_a_certificate_that_is_only_tolerated_cannot_be_read() -> None:
+    """RFC 5280 4.1.2.2: a serial number is positive; `cryptography` only warns, on standard error."""
+    negative = bytearray(GOOD.x5c[0])
+    negative[negative.index(b"\xa0\x03\x02\x01\x02\x02") + 7] |= 0x80  # tag and length of the number come before
+
+    assert refusal(TpmEvidence((bytes(negative),), b"", b"", b"")).code == "evidence-malformed"
+
+
 # --- format step
 
 
@@ -320,6 +367,7 @@ WRONG_STEPS: dict[str, tuple[Callable[[], StepEvidence], str]] = {
         "wrong-device",
     ),
     "a CA": (lambda: step_evidence(KEY, ca=True), "wrong-certificate"),
+    "key that does not sign": (lambda: step_evidence(KEY, usage=ENCIPHERS), "wrong-certificate"),
     "P-384": (lambda: step_evidence(ec.generate_private_key(ec.SECP384R1())), "weak-key"),
 }
 
@@ -329,6 +377,13 @@ def test_what_a_maker_says_with_one_requirement_broken_is_refused(broken: str) -
     make, check = WRONG_STEPS[broken]
 
     assert refusal(make()).code == f"evidence-{check}"
+
+
+def test_nothing_is_no_device() -> None:
+    """Whoever compares with an empty serial number must not believe evidence that names no device."""
+    nameless = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3"), b"\x05\x00")
+
+    assert refusal(step_evidence(KEY, extension=nameless), identifier="").code == "evidence-wrong-device"
 
 
 # --- evidence for an identity

@@ -9,7 +9,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,7 @@ def test_the_certificate_has_the_names_and_the_usage_asked_for(ca: EvaluationCa,
 
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -157,7 +158,13 @@ def test_no_certificate_outlives_the_ca(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("usage", "asked"),
-    [(Usage.DEVICE, (NOW, NOW + 7 * DAY)), (Usage.SIGNING, (NOW - 7 * DAY, NOW)), (Usage.SIGNING, (NOW - DAY, NOW))],
+    [
+        (Usage.DEVICE, (NOW, NOW + 7 * DAY)),
+        (Usage.SIGNING, (NOW - 7 * DAY, NOW)),
+        (Usage.SIGNING, (NOW - DAY, NOW)),
+        (Usage.SIGNING, (NOW + 91 * DAY, NOW + 92 * DAY)),
+        (Usage.SIGNING, (END_OF_TIME, END_OF_TIME)),
+    ],
 )
 def test_a_usage_period_that_makes_no_sense_is_refused(
     stepped: EvaluationCa, usage: Usage, asked: tuple[datetime, datetime]

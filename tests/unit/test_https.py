@@ -19,6 +19,7 @@ from enroll.errors import ConfigurationError, KeyMismatch, KeyNotFound, KeyStore
 from enroll.http import Answer, HttpsSession
 from enroll.keystore.base import KeyFile
 from enroll.tls import ClientIdentity, client_context
+from enroll.tls.connection import ClientContext
 from tests.support.pki import DEVICE, Content, HospitalCa, new_key
 from tests.support.scripted_server import ScriptedServer, answer
 
@@ -31,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[ScriptedServer]:
         yield running
 
 
-def get(server: ScriptedServer, context: ssl.SSLContext) -> Answer:
+def get(server: ScriptedServer, context: ClientContext) -> Answer:
     with HttpsSession(context, SystemClock(), 5) as session:
         return session.get(f"{server.url}/path", {"Accept": "text/plain"})
 

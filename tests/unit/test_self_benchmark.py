@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +42,7 @@ class Token:
     clock: SteppedClock
     seconds: float
     wrong_at: int = -1
+    key_size: int = 2048
     made: int = 0
     threads: set[int] = field(default_factory=set)
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -144,15 +145,28 @@ def test_the_rate_of_a_token_that_is_quick_enough_is_kept(audit: AuditTrail, clo
     assert key.signatures_per_second == pytest.approx(100)
 
 
-def test_the_same_generation_is_not_measured_twice(audit: AuditTrail, clock: SteppedClock) -> None:
+def test_the_same_token_is_not_measured_while_it_signs(audit: AuditTrail, clock: SteppedClock) -> None:
+    """The images that it signs meanwhile would make it look slow, and the measurement would make them wait."""
     demands, token = Demands(images_per_second=40), Token(clock, 0.01)
     key = demands.met_by(key_in(token), None, audit, clock)
-    made = token.made
+    made, token.seconds = token.made, 1.0
 
-    again = demands.met_by(replace(key, signatures_per_second=None), key, audit, clock)
-    assert (again.signatures_per_second, token.made) == (key.signatures_per_second, made)
-    demands.met_by(key_in(token, number=2), key, audit, clock)
-    assert token.made > made
+    for number in (1, 2):
+        again = demands.met_by(key_in(token, number=number), key, audit, clock)
+        assert (again.signatures_per_second, token.made) == (key.signatures_per_second, made)
+
+
+@pytest.mark.parametrize(
+    ("uri", "key_size"), [("pkcs11:token=other;object=o", 2048), ("tpm:o", 2048), ("pkcs11:token=t;object=o", 4096)]
+)
+def test_another_token_or_a_longer_key_is_measured(
+    audit: AuditTrail, clock: SteppedClock, uri: str, key_size: int
+) -> None:
+    demands = Demands(images_per_second=40)
+    key = demands.met_by(key_in(Token(clock, 0.01)), None, audit, clock)
+
+    with pytest.raises(KeyRefused):
+        demands.met_by(key_in(Token(clock, 0.1, key_size=key_size), uri, number=2), key, audit, clock)
 
 
 @pytest.mark.parametrize("uri", ["software:k", "memory:k"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +338,13 @@ def test_a_ca_may_grant_less_or_more_of_a_usage_period_or_none(certificate: x509
 def test_a_usage_period_in_which_the_key_will_not_sign_is_refused(begin: datetime | None, end: datetime | None) -> None:
     """RFC 3280 4.2.1.4: every signature would be outside of it."""
     refused("certificate-wrong-dates", granted(begin, end), usage_period=WEEK)
+
+
+def test_a_usage_period_that_begins_at_the_last_second_there_is_is_refused() -> None:
+    """RFC 5280 4.1.2.5: 99991231235959Z."""
+    end_of_time = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    refused("certificate-wrong-dates", granted(end_of_time, end_of_time))
+    refused("certificate-wrong-dates", granted(end_of_time, None), usage_period=WEEK)
 
 
 def test_a_usage_period_that_nobody_asked_for_must_not_be_over() -> None:

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 import pkcs11
@@ -39,13 +38,6 @@ OWN_LABEL = "scanseal-"  # begins the label of every key made here
 IDENTIFIER_SIZE = 16  # bytes of CKA_ID
 RETRY_SECONDS = 1.0  # between two attempts to open a token that is not there or locked
 
-_PIN_ERRORS = (
-    pkcs11.PinExpired,
-    pkcs11.PinIncorrect,
-    pkcs11.PinInvalid,
-    pkcs11.PinLenRange,
-    pkcs11.UserPinNotInitialized,
-)
 # The token is fine and does not do what was asked. After any other error it is opened anew.
 _UNSUPPORTED = (
     pkcs11.ArgumentsBad,
@@ -78,7 +70,7 @@ class Pkcs11KeyStore:
         self._process = os.getpid()
         self._guard = threading.Lock()
         self._connection: Connection | None = None
-        self._refused: _Attempt | None = None
+        self._opened_at = 0.0  # monotonic clock
         self._given_up: tuple[KeyStoreError, float] | None = None  # why, and until when
         self._closed = False
 
@@ -142,8 +134,8 @@ class Pkcs11KeyStore:
 
     def close(self) -> None:
         """Log out; keys handed out before stop working."""
-        with self._guard:
-            self._closed = True
+        self._closed = True
+        with suppress(KeyStoreUnavailable), self._guarded():
             self._disconnect()
 
     def authentication_code(self, known: KnownSecret, data: bytes) -> bytes:
@@ -184,12 +176,17 @@ class Pkcs11KeyStore:
     @contextmanager
     def _token(self) -> Iterator[Connection]:
         """The open token. Errors of the library leave as ours, and a broken connection is not used again."""
-        connection = self._connect()
+        while True:
+            connection = self._connect()
+            with self._translated(connection), connection.library.entered():
+                if connection.is_open:  # still, after waiting for those who closed it or restarted the library
+                    yield connection
+                    return
+
+    @contextmanager
+    def _translated(self, connection: Connection) -> Iterator[None]:
         try:
-            with connection.library.entered():
-                if not connection.is_current:
-                    raise pkcs11.SessionHandleInvalid
-                yield connection
+            yield
         except _UNSUPPORTED as error:
             raise UnsupportedKey(
                 f"The token does not do this ({_name(error)}).", remedy="Choose another kind of key or signature."
@@ -197,7 +194,7 @@ class Pkcs11KeyStore:
         except pkcs11.DeviceMemory as error:
             raise KeyStoreError("The token is full.", remedy="Remove keys that are not used any more.") from error
         except pkcs11.PKCS11Error as error:
-            self._drop(connection)
+            connection.give_up()  # the next call closes it, when nobody is in it any more
             raise KeyStoreUnavailable(
                 f"The token {self._settings.token} failed ({_name(error)}).",
                 remedy="Check that it is connected; the next call opens it anew.",
@@ -206,23 +203,37 @@ class Pkcs11KeyStore:
     def _connect(self) -> Connection:
         if os.getpid() != self._process:
             raise KeyStoreUnavailable("The token was opened by another process.", remedy="Open it after the fork.")
-        with self._guard:
+        connection = self._connection
+        if connection is not None and self._is_usable(connection):
+            return connection
+        with self._guarded():
             if self._closed:
                 raise KeyStoreUnavailable("The token has been closed.", remedy="Open the key store again.")
-            if self._connection is not None and (self._connection.is_in_doubt or not self._connection.is_current):
+            if self._connection is not None and not self._is_usable(self._connection):
                 self._disconnect()
             if self._connection is None:
-                self._connection = self._open()
+                self._connection, self._opened_at = self._open(), time.monotonic()
             return self._connection
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        if not self._guard.acquire(timeout=library.PATIENCE):
+            raise library.busy()
+        try:
+            yield
+        finally:
+            self._guard.release()
+
+    def _is_usable(self, connection: Connection) -> bool:
+        is_believed = not connection.is_in_doubt or time.monotonic() < self._opened_at + RETRY_SECONDS
+        return connection.is_open and is_believed
+
     def _open(self) -> Connection:
-        pin = read_secret(self._settings.pin_file, "[keystore.pkcs11] pin_file", self._files)
+        pin = read_secret(self._settings.pin_file, f"pin_file of the token {self._settings.token}", self._files)
         if self._given_up is not None and time.monotonic() < self._given_up[1]:
             raise _same(self._given_up[0])
         try:
             return self._reach(pin)
-        except _PIN_ERRORS as error:
-            raise self._pin_refused(_name(error)) from error
         except pkcs11.PinLocked as error:
             raise self._give_up(self._pin_locked()) from error
         except pkcs11.PKCS11Error as error:
@@ -235,11 +246,11 @@ class Pkcs11KeyStore:
         try:
             text = pin.decode("utf-8")
         except UnicodeDecodeError:
-            raise self._pin_refused("not UTF-8") from None  # the cause would show the PIN
+            raise self._pin_is_no_text() from None  # the cause would show the PIN
         its_library = library.load(self._settings.module)
         try:
             return self._log_in(its_library, text)
-        except (*_PIN_ERRORS, pkcs11.PinLocked):
+        except pkcs11.PinLocked:
             raise
         except (pkcs11.PKCS11Error, KeyStoreUnavailable):
             its_library.restart()
@@ -248,14 +259,15 @@ class Pkcs11KeyStore:
     def _log_in(self, its_library: Library, pin: str) -> Connection:
         with its_library.entered():
             token = find_token(its_library.slots(), self._settings.token)
-            attempt = _Attempt(pin, token.serial)
-            if attempt == self._refused:
-                raise self._pin_refused("the same as before")
+            connection = Connection(its_library, token, self._settings.sessions)
             try:
-                return Connection(its_library, token, pin, self._settings.sessions)
-            except _PIN_ERRORS:
-                self._refused = attempt
+                # Another store of this process may have logged in; then that one logs out as well.
+                with suppress(pkcs11.UserAlreadyLoggedIn):
+                    its_library.tries.log_in(token, pin, connection.log_in, self._settings.pin_file)
+            except (pkcs11.PKCS11Error, PinRefused):
+                connection.close()
                 raise
+            return connection
 
     def _give_up(self, failure: KeyStoreError) -> KeyStoreError:
         self._given_up = (_same(failure), time.monotonic() + RETRY_SECONDS)
@@ -268,11 +280,10 @@ class Pkcs11KeyStore:
             "cleared or replaced, the keys are gone: set up the token again, and enroll again.",
         )
 
-    def _pin_refused(self, reason: str) -> PinRefused:
+    def _pin_is_no_text(self) -> PinRefused:
         return PinRefused(
-            f"The token {self._settings.token} does not accept the PIN ({reason}).",
-            remedy=f"Put the right PIN into {self._settings.pin_file}. A refused PIN is not tried again, because "
-            "tokens lock after a few.",
+            f"The PIN of the token {self._settings.token} is not UTF-8.",
+            remedy=f"Put the right PIN into {self._settings.pin_file}.",
         )
 
     def _pin_locked(self) -> PinRefused:
@@ -282,17 +293,13 @@ class Pkcs11KeyStore:
             "unlocks it with: tpm2_dictionarylockout --clear-lockout. Signing goes on by itself then.",
         )
 
-    def _drop(self, connection: Connection) -> None:
-        # Closing inside the guard: logging out must not hit the login of the next connection.
-        with self._guard:
-            if self._connection is connection:
-                self._disconnect()
-
     def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(KeyStoreUnavailable), connection.library.entered():
-                connection.close()
+        # Inside the guard: logging out must not hit the login of the next connection.
+        if self._connection is not None:
+            self._connection.give_up()
+            with self._connection.library.alone():
+                self._connection.close()
+            self._connection = None
 
 
 class TokenHmacKey:
@@ -313,14 +320,6 @@ class TokenHmacKey:
     def sign(self, data: bytes) -> bytes:
         """The HMAC over `data`; see `HmacKey`."""
         return self._store.authentication_code(self._known, data)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """A login: the same PIN may be right for another token with the same label."""
-
-    pin: str = field(repr=False)
-    serial: bytes
 
 
 def _check_free(session: pkcs11.Session, uri: TokenUri) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pkcs11
-from pkcs11.constants import SlotFlag, TokenFlag
+from pkcs11.constants import SlotFlag
 from pkcs11.types import Slot
 
 from enroll.errors import KeyStoreUnavailable
@@ -35,11 +35,12 @@ class SigningSession:
             KeyNotFound: No such object.
             KeyMismatch: There is another one in its place.
         """
-        if wanted not in self._found:
+        found = self._found.get(wanted)
+        if found is None:
             found = objects.find(self.handle, wanted.uri)
             wanted.prove(found)
             self._found[wanted] = found
-        return self._found[wanted]
+        return found
 
     def forget(self) -> None:
         """Search for everything anew."""
@@ -75,41 +76,49 @@ def is_simulated(token: pkcs11.Token) -> bool:
 
 
 class Connection:
-    """One login and the sessions that sign. Made, used and closed inside the library.
+    """The sessions of a token, which sign after the login. Made, used and closed inside the library.
 
     Args:
         its_library: Through which the token is reached.
         token: Where the keys are.
-        pin: The user PIN; sent once and not kept.
         sessions: How many signatures at the same time, if the library is made for that.
 
     Raises:
-        pkcs11.PKCS11Error: The library, the token or the PIN.
+        pkcs11.PKCS11Error: The library or the token.
     """
 
-    def __init__(self, its_library: Library, token: pkcs11.Token, pin: str, sessions: int) -> None:
+    def __init__(self, its_library: Library, token: pkcs11.Token, sessions: int) -> None:
         self.library = its_library
         self._start = its_library.starts
         self._token = token
         self.is_hardware = bool(token.slot.flags & SlotFlag.HW_SLOT) and not is_simulated(token)
         self.is_in_doubt = False  # whether it is the token that it is held to be
-        self._closed = False
+        self._given_up = False
+        self._login: pkcs11.Session | None = None
         self._sessions: list[SigningSession] = []
         self._idle: list[SigningSession] = []
         self._line = Line()
-        self._login = self._log_in(pin)
         try:
             for _ in range(sessions if its_library.threads_are_safe else 1):
                 self._sessions.append(SigningSession(token.open()))
-                self._idle.append(self._sessions[-1])
         except pkcs11.PKCS11Error:
             self.close()
             raise
+        self._idle.extend(self._sessions)
 
     @property
-    def is_current(self) -> bool:
-        """Whether the library was not restarted since; afterwards the sessions may be those of others."""
-        return self._start == self.library.starts
+    def is_open(self) -> bool:
+        """Whether it may be used. After the library was restarted the sessions may be those of others."""
+        return not self._given_up and self._start == self.library.starts
+
+    def log_in(self, pin: str) -> None:
+        """Send the PIN, for all sessions; it is not kept.
+
+        Raises:
+            pkcs11.PKCS11Error: The token, or the PIN.
+        """
+        # Its own session: python-pkcs11 logs out, for all sessions, when the one that logged in is closed.
+        self._login = self._token.open(user_pin=pin)
 
     @contextmanager
     def signing(self) -> Iterator[SigningSession]:
@@ -117,7 +126,7 @@ class Connection:
 
         Raises:
             KeyStoreUnavailable: The others sign for too long.
-            pkcs11.SessionClosed: The connection was closed meanwhile.
+            pkcs11.SessionClosed: The connection was given up meanwhile.
         """
         taken: list[SigningSession] = []
         self._line.take(partial(self._take, taken))
@@ -126,7 +135,7 @@ class Connection:
         try:
             yield taken[0]
         finally:
-            self._line.give(partial(self._put_back, taken[0]))
+            self._line.give(partial(self._idle.append, taken[0]))
 
     @contextmanager
     def writing(self) -> Iterator[pkcs11.Session]:
@@ -142,36 +151,24 @@ class Connection:
         for session in self._sessions:
             session.forget()
 
-    def close(self) -> None:
-        """Log out. A session that is signing right now is closed when it comes back."""
-        self._closed = True
-        if self.is_current:
-            if self._login is not None:
-                _close(self._login)
-            self._line.give(self._close_idle)
+    def give_up(self) -> None:
+        """Take no more callers, and send away those who wait."""
+        self._line.give(self._end)
 
-    def _log_in(self, pin: str) -> pkcs11.Session | None:
-        if self._token.flags & TokenFlag.USER_PIN_LOCKED:
-            raise pkcs11.PinLocked
-        # Its own session: python-pkcs11 logs out, for all sessions, when the one that logged in is closed.
-        try:
-            return self._token.open(user_pin=pin)
-        except pkcs11.UserAlreadyLoggedIn:
-            return None  # by another store of this process, which will log out as well
+    def close(self) -> None:
+        """Log out; alone in the library, because whoever signs right now would be told that there is no such key."""
+        if self._start == self.library.starts:
+            for session in (self._login, *(session.handle for session in self._sessions)):
+                if session is not None:
+                    _close(session)
 
     def _take(self, taken: list[SigningSession]) -> bool:
-        if self._idle:
+        if self._idle and not self._given_up:
             taken.append(self._idle.pop())
-        return bool(taken) or self._closed
+        return bool(taken) or self._given_up
 
-    def _put_back(self, session: SigningSession) -> None:
-        self._idle.append(session)
-        if self._closed:
-            self._close_idle()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            _close(self._idle.pop().handle)
+    def _end(self) -> None:
+        self._given_up = True
 
 
 def _close(session: pkcs11.Session) -> None:

@@ -24,6 +24,7 @@ import pkcs11
 from pkcs11.types import Slot
 
 from enroll.errors import KeyStoreUnavailable
+from enroll.keystore.pkcs11.tries import Tries
 
 PATIENCE = 5  # seconds that a signature waits for others
 
@@ -91,6 +92,7 @@ class Library:
         self._handle = pkcs11.lib(path)
         self.threads_are_safe = self._handle.library_description.strip() == _PROXY
         self.starts = 1
+        self.tries = Tries()
         self._line = Line()
         self._inside = 0
         self._somebody_is_alone = False
@@ -103,6 +105,14 @@ class Library:
         """
         return self._enter(alone=not self.threads_are_safe)
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Be inside the library while nobody else is.
+
+        Raises:
+            KeyStoreUnavailable: Somebody else is in it for too long.
+        """
+        return self._enter(alone=True)
+
     def slots(self) -> list[Slot]:
         """The slots that hold a token; called inside."""
         return self._handle.get_slots(token_present=True)
@@ -114,7 +124,7 @@ class Library:
             pkcs11.PKCS11Error: It cannot be initialised, and has to be restarted again.
             KeyStoreUnavailable: Somebody else is in it for too long.
         """
-        with self._enter(alone=True):
+        with self.alone():
             self.starts += 1
             with contextlib.suppress(pkcs11.PKCS11Error):
                 self._handle.finalize()

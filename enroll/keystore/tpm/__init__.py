@@ -120,8 +120,7 @@ class TpmKeyStore:
     def check(self) -> None:
         """Whether the TPM would make keys for us; see `KeyStore.check`."""
         self._authorization()
-        with self._connection.commands() as tpm, objects.storage_key(tpm, objects.parent_of_new_objects(tpm)):
-            pass
+        self._connection.run(objects.check_storage_key)
 
     def close(self) -> None:
         """Flush what is loaded; keys handed out before stop working."""
@@ -131,7 +130,8 @@ class TpmKeyStore:
         check_key_name(name)
         path = self._path(name)
         authorization = self._authorization()
-        with self._connection.commands() as tpm:
+
+        def make(tpm: OpenTpm) -> None:
             with _key_store_errors():
                 taken = self._files.exists(path)
             if taken:
@@ -142,6 +142,8 @@ class TpmKeyStore:
             with _key_store_errors():
                 self._files.make_directory(self._directory)
                 self._files.write(path, wrapped.to_pem())
+
+        self._connection.run(make)
         return f"{self.scheme}:{name}"
 
     def _sign(self, name: str, wrapped: WrappedObject, public_key: PublicKey, digest: bytes, scheme: Scheme) -> bytes:
@@ -152,8 +154,9 @@ class TpmKeyStore:
 
     def _authenticate(self, name: str, wrapped: WrappedObject, data: bytes) -> bytes:
         def authenticate(tpm: OpenTpm, secret: LoadedObject) -> bytes:
-            objects.check_loaded(tpm, secret)  # nothing would show afterwards that it was another secret
-            return objects.authenticate(tpm, name, secret, data)
+            code = objects.authenticate(tpm, name, secret, data)
+            objects.check_loaded(tpm, secret)  # the code itself does not show whether it is of another secret
+            return code
 
         return self._use(name, wrapped, authenticate)
 

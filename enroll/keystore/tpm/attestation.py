@@ -39,13 +39,21 @@ from tpm2_pytss import TSS2_Exception as TssError
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, pem, public_key_info, read_certificates
 from enroll.config import TpmStoreSettings
-from enroll.errors import KeyDamaged, KeyMismatch, KeyNotFound, KeyStoreUnavailable, StateError
+from enroll.errors import (
+    KeyDamaged,
+    KeyMismatch,
+    KeyNotFound,
+    KeyStoreUnavailable,
+    PinRefused,
+    StateError,
+    StateUnreadable,
+)
 from enroll.keystore.base import KEY_NAME
 from enroll.keystore.secretfile import read_secret
 from enroll.keystore.tpm import objects
 from enroll.keystore.tpm.connection import Connection, OpenTpm
 from enroll.keystore.tpm.credential import EK_TEMPLATES, ek_template
-from enroll.keystore.tpm.faults import is_authorization, response_code
+from enroll.keystore.tpm.faults import is_authorization, response_code, translated
 from enroll.keystore.tpm.objects import WrappedObject
 from enroll.statefile import StateFiles
 
@@ -100,19 +108,21 @@ class TpmAttestor:
             return certificate
 
     def attestation_key(self) -> bytes:
-        """The TPMT_PUBLIC of the AK; it is made where there is none, and anew where this TPM cannot use it any more.
+        """The TPMT_PUBLIC of the AK; it is made where there is none, and anew where we cannot use it any more.
 
         Raises:
             KeyStoreError: The TPM refused.
+            StateError: The files cannot be read or written.
         """
         with self._commands() as tpm:
             if self._files.exists(self._key_file):
                 try:
                     wrapped = self._read(self._key_file)
-                    with self._loaded(tpm, wrapped):
+                    with self._loaded(tpm, wrapped) as key:
+                        _check_authorization(tpm, key)
                         return _public_area(wrapped)
-                except KeyDamaged:
-                    # After TPM2_Clear or in another TPM: it and its certificate are of no use to anybody.
+                except (KeyDamaged, PinRefused):
+                    # After TPM2_Clear, in another TPM, or with another authorization value: of no use to anybody.
                     self._files.remove(self._chain_file)
             wrapped = _create(tpm, self._authorization())
             self._files.make_directory(self._key_file.parent)
@@ -230,6 +240,8 @@ class TpmAttestor:
             raise KeyNotFound(f"There is no key file {path}.", remedy="Run: scanseal attest; or enroll again.")
         try:
             return WrappedObject.from_pem(self._files.read(path, KEY_FILE_LIMIT))
+        except StateUnreadable:
+            raise  # whoever may read it finds it as it was
         except (ValueError, StateError) as error:
             raise KeyDamaged(f"{path} holds no key of a TPM.", remedy="Restore it, or enroll again.") from error
 
@@ -247,6 +259,21 @@ def _create(tpm: OpenTpm, authorization: bytes) -> WrappedObject:
     with objects.storage_key(tpm, parent) as key:
         private, public, *_ = tpm.esapi.create(key, sensitive, template)
     return WrappedObject(private, public, parent)
+
+
+def _check_authorization(tpm: OpenTpm, key: ESYS_TR) -> None:
+    """Whether our authorization value is that of the AK: it certifies itself.
+
+    Raises:
+        PinRefused: It is not.
+    """
+    own = ESYS_TR.PASSWORD
+    try:
+        tpm.esapi.certify(key, key, b"", TPMT_SIG_SCHEME(scheme=TPM2_ALG.NULL), session1=own, session2=own)
+    except TssError as error:
+        if not is_authorization(error):
+            raise
+        raise translated(error) from error
 
 
 @contextmanager

@@ -151,6 +151,19 @@ class Connection:
                 self._drop()
                 raise
 
+    def run(self, operation: Callable[[OpenTpm], Outcome]) -> Outcome:
+        """The outcome of an operation; where the TPM was lost meanwhile it is begun again, once.
+
+        Raises:
+            KeyStoreError: See `commands`.
+        """
+        try:
+            with self.commands() as tpm:
+                return operation(tpm)
+        except ConnectionLost:
+            with self.commands() as tpm:
+                return operation(tpm)
+
     def drop(self) -> None:
         """Begin anew with the next command; what is loaded is not flushed, because it may not be ours any more."""
         with self._turn():

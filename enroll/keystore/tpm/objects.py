@@ -165,6 +165,12 @@ def parent_of_new_objects(tpm: OpenTpm) -> int:
     return STORAGE_KEY if _owner_keeps_storage_key(tpm) else int(TPM2_RH.OWNER)
 
 
+def check_storage_key(tpm: OpenTpm) -> None:
+    """Whether objects could be made; raises as `storage_key` does."""
+    with storage_key(tpm, parent_of_new_objects(tpm)):
+        pass
+
+
 def load(tpm: OpenTpm, name: str, wrapped: WrappedObject, authorization: bytes) -> LoadedObject:
     """Load an object; it stays loaded until others need the room.
 
