@@ -22,8 +22,9 @@ from enroll.statefile import StateFiles
 def command(config: Path, *, as_json: bool) -> int:
     """Make evidence that the keys of this scanner are in its TPM or its token.
 
-    It is made for every identity in use whose key is there, and kept beside it. Run it again after a renewal. The
-    attestation CA in [attestation] is asked where its certificates are missing or have expired.
+    It is made for every identity in use whose key is there, and kept beside it. For keys in a TPM, `scanseal renew`
+    makes it anew by itself; for those in a token run this again after a renewal. The attestation CA in [attestation] is
+    asked where its certificates are missing or have expired.
 
     \b
     Exit code: 0 all of them are attested, 69 no answer from the attestation CA, 77 it refused, 78 there is nothing to

@@ -168,7 +168,8 @@ class KeyStores:
             (StoreName.TPM, ""): settings.tpm.authorization_file,
         }
         places = [place for place, secret in secrets.items() if secret]
-        return tuple(uri for place in (*places, (StoreName.MEMORY, "")) for uri in self._store(*place).list())
+        stores = dict.fromkeys(self._store(*place) for place in (*places, (StoreName.MEMORY, "")))
+        return tuple(uri for store in stores for uri in store.list())
 
     def close(self) -> None:
         """Release all stores; keys handed out before may stop working."""

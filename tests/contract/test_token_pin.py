@@ -111,6 +111,17 @@ def test_each_of_several_tokens_is_logged_in_to_once(
     assert calls.read_text().count("C_Login") == 2
 
 
+def test_a_token_that_is_configured_twice_is_listed_once(softhsm: SoftHsm, tmp_path: Path) -> None:
+    tokens = {"spare": TokenSettings(softhsm.pin_file)}
+    settings = Pkcs11StoreSettings(softhsm.copy("twice"), "spare", softhsm.pin_file, tokens=tokens)
+    stores = KeyStores(KeyStoreSettings(pkcs11=settings), tmp_path, StateFiles())
+    uri = stores.generate(StoreName.PKCS11, "listed-once", KeyAlgorithm.P_256)
+
+    assert stores.list().count(uri) == 1
+    stores.destroy(uri)
+    stores.close()
+
+
 def test_a_wrong_pin_of_one_token_does_not_disturb_the_other(
     softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
 ) -> None:

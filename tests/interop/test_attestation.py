@@ -298,7 +298,7 @@ def test_the_certificate_of_the_attestation_key_is_what_step_ca_wants(device: Sc
     assert not ak.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     purposes = ak.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [purpose.dotted_string for purpose in purposes] == ["2.23.133.8.3"]
-    assert isinstance(ak.public_key(), rsa.RSAPublicKey)  # step-ca's library verifies no other
+    assert isinstance(ak.public_key(), rsa.RSAPublicKey)  # what every step-ca verifies
 
 
 # --- who does not have the TPM gets nothing

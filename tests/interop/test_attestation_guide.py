@@ -66,7 +66,7 @@ def tpm_port(place: Path) -> Iterator[int]:
     process = place / "process"
     typed(place, on_ports(f"{start} --pid file={process}", port))
     try:
-        assert {port, port + 1} <= listening_ports(int(process.read_text("ascii")))
+        wait_until(lambda: {port, port + 1} <= listening_ports(int(process.read_text("ascii"))))
         yield port
     finally:
         typed(place, on_ports(STOP, port))

@@ -85,6 +85,9 @@ def test_a_secret_of_another_length_is_refused(length: int) -> None:
     [
         (("SoftHSM project", "SoftHSM project", "SoftHSM v2"), True),
         (("IBM", "IBM", "SW   TPM"), True),
+        (("IBM", "IBM", "Soft"), True),
+        (("Virtual Smart Card Architecture", "", "Virtual PCD"), True),
+        (("", "Utimaco IS GmbH", "CryptoServer Simulator"), True),
         (("VMW", "VMW", "VMware TPM"), True),
         (("MSFT", "MSFT", "xCG fTPM"), True),
         (("GOOG", "GOOG", "vTPM"), True),

@@ -1,12 +1,14 @@
 """Keys in a PKCS#11 token: a TPM, a network HSM, a smart card, SoftHSM.
 
 Keys and secrets are made in the token and stay there (CKA_SENSITIVE, not CKA_EXTRACTABLE). The token is logged in to
-once. A PIN that it has refused is not sent to it again, because tokens lock after a few wrong ones; a corrected PIN
-file is tried.
+once. A PIN that it has refused is not sent to it again (`tries`); a corrected PIN file is tried.
 
 When the token is lost, the call under way fails and the next one opens the token anew. As long as it cannot be opened,
-calls fail at once; it is tried again every second. What is found there has to prove that it is the same key as before
-(`known`). A process forked from this one cannot use the store.
+or is locked, calls fail at once; it is tried again every second. What is found there has to prove that it is the same
+key as before (`known`). A process forked from this one cannot use the store.
+
+Locks, in the order in which they are taken: that of the store, around opening and closing; the library, where others
+may be as well; a session. Whoever is inside the library never waits for a store.
 """
 
 from __future__ import annotations
@@ -286,8 +288,8 @@ class Pkcs11KeyStore:
             remedy=f"Put the right PIN into {self._settings.pin_file}.",
         )
 
-    def _pin_locked(self) -> PinRefused:
-        return PinRefused(
+    def _pin_locked(self) -> KeyStoreUnavailable:
+        return KeyStoreUnavailable(
             f"The PIN of the token {self._settings.token} is locked, after too many wrong ones.",
             remedy="Unlock it with the PIN of its security officer. A TPM unlocks itself after a while; its owner "
             "unlocks it with: tpm2_dictionarylockout --clear-lockout. Signing goes on by itself then.",

@@ -16,8 +16,10 @@ from enroll.keystore.pkcs11 import objects
 from enroll.keystore.pkcs11.known import KnownObject
 from enroll.keystore.pkcs11.library import Library, Line
 
-# What simulated tokens, and the TPMs of virtual machines, say of themselves.
-_SIMULATED = ("softhsm", "sw   tpm", "simulator", "vtpm")
+# What tokens made of software, and the TPMs of virtual machines, say of themselves: SoftHSM, the soft token of
+# openCryptoki, swtpm, virtual smart cards. The native TPM store knows who makes chips and believes nobody else; there
+# is no such list of those who make tokens.
+_SIMULATED = ("soft", "sw   tpm", "simulat", "emulat", "virtual", "vtpm")
 _MAKERS_OF_SIMULATED_TPMS = ("amzn", "goog", "msft", "vmw")
 
 

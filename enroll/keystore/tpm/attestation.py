@@ -59,7 +59,7 @@ from enroll.statefile import StateFiles
 
 KEY_FILE_LIMIT = 16 * 1024  # bytes
 
-_AK_TEMPLATE = "rsa2048:rsassa-sha256:null"  # in the notation of tpm2-tools; ACME servers know no other kind
+_AK_TEMPLATE = "rsa2048:rsassa-sha256:null"  # in the notation of tpm2-tools; every ACME server knows it
 _AK_ATTRIBUTES = (
     objects.MADE_HERE | TPMA_OBJECT.USERWITHAUTH | TPMA_OBJECT.NODA | TPMA_OBJECT.RESTRICTED | TPMA_OBJECT.SIGN_ENCRYPT
 )
