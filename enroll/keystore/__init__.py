@@ -45,14 +45,14 @@ def open_store(
             directory = settings.software.directory or state_directory / "keys"
             return SoftwareKeyStore(directory, settings.software.passphrase_file, files)
         case StoreName.PKCS11:
-            return _open_token(token_settings(settings.pkcs11, token), files)
+            return _open_token(token_settings(settings.pkcs11, token), state_directory, files)
         case StoreName.TPM:
             return _open_tpm(settings, state_directory, files)
         case StoreName.MEMORY:
             return MemoryKeyStore()
 
 
-def _open_token(settings: Pkcs11StoreSettings, files: StateFiles) -> KeyStore:
+def _open_token(settings: Pkcs11StoreSettings, state_directory: Path, files: StateFiles) -> KeyStore:
     try:
         # python-pkcs11 is an optional extra, and a process without a token need not load it.
         from enroll.keystore.pkcs11 import Pkcs11KeyStore  # noqa: PLC0415
@@ -60,7 +60,7 @@ def _open_token(settings: Pkcs11StoreSettings, files: StateFiles) -> KeyStore:
         raise KeyStoreUnavailable(
             "The token cannot be used: python-pkcs11 is not installed.", remedy="Run: pip install 'scanseal[pkcs11]'"
         ) from error
-    return Pkcs11KeyStore(settings, files)
+    return Pkcs11KeyStore(settings, state_directory, files)
 
 
 def _open_tpm(settings: KeyStoreSettings, state_directory: Path, files: StateFiles) -> KeyStore:

@@ -173,8 +173,8 @@ class TestTheToken:
                 1 for _ in itertools.takewhile(lambda _: sign(key) and time.monotonic() < end, itertools.count())
             )
 
-        with ThreadPoolExecutor(2) as others:
-            counts = others.map(go_on, range(2))
+        with ThreadPoolExecutor(6) as others:
+            counts = others.map(go_on, range(6))
             while time.monotonic() < end:
                 uri = store.generate(through_proxy.new_name(), KeyAlgorithm.P_256)
                 destroyed = store.load(uri)

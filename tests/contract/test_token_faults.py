@@ -195,7 +195,7 @@ class TestReplaced:
         secret_file(hsm.pin_file, WRONG_SECRET)
 
         works_again(lambda: fails(lambda: sign(key), PinRefused))
-        assert "did not accept the PIN before" in fails(lambda: sign(key), PinRefused).what
+        assert "was not sent again" in fails(lambda: sign(key), PinRefused).what
 
         secret_file(hsm.pin_file, "correct-horse-4711")
         self.swap(hsm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from enroll.keystore.tokenuri import TokenUri
 from enroll.statefile import StateFiles
 from tests.support.key_stores import WRONG_SECRET, secret_file
 from tests.support.softhsm import PIN, SoftHsm
+
+ROOT = Path(__file__).parents[2]
 
 
 def sign(key: PrivateKey) -> bytes:
@@ -61,6 +65,51 @@ def test_a_refused_pin_is_sent_once_and_a_corrected_one_is_tried(
     store.list()
     assert calls.read_text().count("C_Login") == 2
     store.close()
+
+
+_A_RUN = """
+import sys
+from pathlib import Path
+from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
+from enroll.errors import PinRefused
+from enroll.keystore import KeyStores
+from enroll.statefile import StateFiles
+module, pin_file, state = map(Path, sys.argv[1:])
+stores = KeyStores(KeyStoreSettings(pkcs11=Pkcs11StoreSettings(module, "spare", pin_file)), state, StateFiles())
+try:
+    stores.check(StoreName.PKCS11)
+    print("accepted")
+except PinRefused as error:
+    print(error)
+stores.close()
+"""
+
+
+def test_a_refused_pin_is_not_sent_again_by_the_next_process(
+    softhsm: SoftHsm, tmp_path: Path, logins: tuple[Path, Path]
+) -> None:
+    """A timer starts one every hour, and after three the token would be locked."""
+    module, calls = logins
+    pin_file = secret_file(tmp_path / "pin", WRONG_SECRET)
+    state = tmp_path / "state"
+    state.mkdir()
+
+    def run() -> str:
+        command = [sys.executable, "-c", _A_RUN, str(module), str(pin_file), str(state)]
+        ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+        return ended.stdout
+
+    said = [run() for _ in range(4)]
+
+    assert calls.read_text().count("C_Login") == 1
+    assert all("not sent again" in line and str(pin_file) in line for line in said[1:])
+    (note,) = (state / "tokens").iterdir()
+    assert WRONG_SECRET not in note.read_text()
+
+    secret_file(pin_file, PIN)
+    assert run() == "accepted\n"
+    assert not [*(state / "tokens").iterdir()]
+    assert calls.read_text().count("C_Login") == 2
 
 
 def test_the_token_is_logged_in_to_once(softhsm: SoftHsm, logins: tuple[Path, Path]) -> None:

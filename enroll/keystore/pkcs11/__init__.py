@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pkcs11
 
@@ -32,6 +33,7 @@ from enroll.keystore.pkcs11 import library, objects
 from enroll.keystore.pkcs11.connection import Connection, find_token
 from enroll.keystore.pkcs11.known import KnownKey, KnownObject, KnownSecret
 from enroll.keystore.pkcs11.library import Library
+from enroll.keystore.pkcs11.refused import RefusedPins
 from enroll.keystore.secretfile import read_secret
 from enroll.keystore.tokenuri import SCHEME, ObjectType, TokenUri
 from enroll.statefile import StateFiles
@@ -61,14 +63,16 @@ class Pkcs11KeyStore:
 
     Args:
         settings: `[keystore.pkcs11]`.
+        state_directory: Where is noted which PIN was refused.
         files: Reads the PIN.
     """
 
     scheme = SCHEME
 
-    def __init__(self, settings: Pkcs11StoreSettings, files: StateFiles) -> None:
+    def __init__(self, settings: Pkcs11StoreSettings, state_directory: Path, files: StateFiles) -> None:
         self._settings = settings
         self._files = files
+        self._refused_pins = RefusedPins(state_directory, files)
         self._process = os.getpid()
         self._guard = threading.Lock()
         self._connection: Connection | None = None
@@ -263,13 +267,25 @@ class Pkcs11KeyStore:
             token = find_token(its_library.slots(), self._settings.token)
             connection = Connection(its_library, token, self._settings.sessions)
             try:
-                # Another store of this process may have logged in; then that one logs out as well.
-                with suppress(pkcs11.UserAlreadyLoggedIn):
-                    its_library.tries.log_in(token, pin, connection.log_in, self._settings.pin_file)
+                self._send(pin, token, connection)
             except (pkcs11.PKCS11Error, PinRefused):
                 connection.close()
                 raise
             return connection
+
+    def _send(self, pin: str, token: pkcs11.Token, connection: Connection) -> None:
+        pin_file = self._settings.pin_file
+        if pin_file is not None:
+            self._refused_pins.check(token, pin_file)
+        try:
+            # Another store of this process may have logged in; then that one logs out as well.
+            with suppress(pkcs11.UserAlreadyLoggedIn):
+                connection.library.tries.log_in(token, pin, connection.log_in, pin_file)
+        except PinRefused as error:
+            if pin_file is not None and isinstance(error.__cause__, pkcs11.PKCS11Error):  # this very time, by the token
+                self._refused_pins.note(token, pin_file)
+            raise
+        self._refused_pins.forget(token)
 
     def _give_up(self, failure: KeyStoreError) -> KeyStoreError:
         self._given_up = (_same(failure), time.monotonic() + RETRY_SECONDS)
@@ -298,7 +314,6 @@ class Pkcs11KeyStore:
     def _disconnect(self) -> None:
         # Inside the guard: logging out must not hit the login of the next connection.
         if self._connection is not None:
-            self._connection.give_up()
             with self._connection.library.alone():
                 self._connection.close()
             self._connection = None

@@ -159,6 +159,7 @@ class Connection:
 
     def close(self) -> None:
         """Log out; alone in the library, because whoever signs right now would be told that there is no such key."""
+        self.give_up()
         if self._start == self.library.starts:
             for session in (self._login, *(session.handle for session in self._sessions)):
                 if session is not None:

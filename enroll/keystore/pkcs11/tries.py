@@ -22,6 +22,7 @@ from pkcs11.constants import TokenFlag
 from enroll.errors import PinRefused
 
 UNCLEAR_TRIES = 2  # less than any token has; a library that was started anew needs the second one
+ACCEPTED, REFUSED = math.inf, -math.inf  # tries that are left
 
 _PIN_ERRORS = (
     pkcs11.PinExpired,
@@ -69,27 +70,29 @@ class Tries:
         attempt = hmac.digest(self._secret, token.serial + b"\0" + pin.encode(), "sha256")
         with self._guard:
             left = self._left.setdefault(attempt, UNCLEAR_TRIES)
+            if left == REFUSED:
+                raise _refused(token, "as before", pin_file)
             if left < 1:
-                raise _not_again(token, pin_file)
+                raise _unclear(token)
             if token.flags & TokenFlag.USER_PIN_LOCKED:
                 raise pkcs11.PinLocked
-            if token.flags & TokenFlag.USER_PIN_FINAL_TRY and left < math.inf:
+            if token.flags & TokenFlag.USER_PIN_FINAL_TRY and left < ACCEPTED:
                 raise _last_try(token, pin_file)
             self._left[attempt] = left - 1
         try:
             log_in(pin)
         except _PIN_ERRORS as error:
-            self._left[attempt] = 0
+            self._left[attempt] = REFUSED
             raise _refused(token, type(error).__name__, pin_file) from error
         except _NOT_LOOKED_AT:
             self._left[attempt] = left
             raise
         except pkcs11.PKCS11Error as error:
             if _has_counted(token):
-                self._left[attempt] = 0
+                self._left[attempt] = REFUSED
                 raise _refused(token, "a wrong one was counted", pin_file) from error
             raise
-        self._left[attempt] = math.inf
+        self._left[attempt] = ACCEPTED
 
 
 def _has_counted(token: pkcs11.Token) -> bool:
@@ -106,11 +109,11 @@ def _refused(token: pkcs11.Token, reason: str, pin_file: Path | None) -> PinRefu
     )
 
 
-def _not_again(token: pkcs11.Token, pin_file: Path | None) -> PinRefused:
+def _unclear(token: pkcs11.Token) -> PinRefused:
     return PinRefused(
-        f"The token {token.label} did not accept the PIN before.",
-        remedy=f"Put the right PIN into {pin_file}. It is not tried again, because tokens lock after a few; if it is "
-        "right and the token had failed, restart scanseal.",
+        f"The token {token.label} failed at every login; perhaps it counts wrong PINs, so there is no further one.",
+        remedy="Log in by hand, for example by pkcs11-tool --login. If that works, restart scanseal. If its TPM was "
+        "cleared or replaced, the keys are gone: set up the token again, and enroll again.",
     )
 
 
