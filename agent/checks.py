@@ -44,6 +44,16 @@ from enroll.rotation import renewal_due, renewal_time
 PROGRAM_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(minutes=5)  # clocks are set back by a little now and then
 
+_READY, _NOT_ENROLLED = "ready", "not-enrolled"  # docs/socket-protocol.md
+_RENEW = "Run: scanseal renew; it says why the certificate does not come."
+_REMEDIES = {
+    "awaiting-certificate": _RENEW,
+    "key-expired": _RENEW,
+    "certificate-expired": _RENEW,
+    _NOT_ENROLLED: "Run: scanseal enroll est",
+}
+_OTHER_REMEDY = "See the other findings, and the log: journalctl --unit scanseal.service"
+
 
 class State(StrEnum):
     """What came out."""
@@ -65,6 +75,7 @@ class Finding:
         what: What is the case. Never holds a secret.
         remedy: What to do; empty where nothing is to be done.
         subject: What it is about, where a check is made of several things.
+        code: The stable code of the error behind it; empty where there is none.
     """
 
     check: str
@@ -72,6 +83,7 @@ class Finding:
     what: str
     remedy: str = ""
     subject: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,8 @@ class Place:
 def failure(check: str, error: ScansealError, subject: str = "") -> Finding:
     """What a check says that ended with an error."""
     later = isinstance(error, KeyStoreUnavailable | AgentError | ServerUnreachable)
-    return Finding(check, State.UNAVAILABLE if later else State.FAILED, error.what, error.remedy, subject)
+    state = State.UNAVAILABLE if later else State.FAILED
+    return Finding(check, state, error.what, error.remedy, subject, error.code)
 
 
 def state_directory(places: Sequence[Place]) -> Finding:
@@ -126,6 +139,12 @@ def state_directory(places: Sequence[Place]) -> Finding:
             f"Run: chmod o= {root.path}",
         )
     return _directory(State.OK, f"{root.path} belongs to user {root.owner} (mode {root.mode:04o})")
+
+
+def state_directory_to_come(root: Path) -> Finding:
+    """What to say of a state directory that can be made, and has not been."""
+    what = f"{root} does not exist yet; scanseal enroll makes it."
+    return _directory(State.WARNING, what, "Run: scanseal enroll est, as the user of the service")
 
 
 def _directory(state: State, what: str, remedy: str = "") -> Finding:
@@ -222,7 +241,10 @@ def speed(needed: int, rate: float | None, *, in_token: bool) -> Finding:
     if not in_token:
         return Finding(name, State.NOT_APPLICABLE, "the key that signs images is not in a token")
     if rate is None:
-        what = f"{needed} signatures per second are needed, and the token was not measured."
+        what = (
+            f"{needed} signatures per second are needed, and the token was not measured. The agent measures at its "
+            "start and does not start if it is too slow."
+        )
         return Finding(name, State.WARNING, what, "Run: scanseal check --speed")
     if rate < needed:
         return Finding(
@@ -256,6 +278,11 @@ def not_enrolled(identity: IdentityName, *, in_memory: bool) -> Finding:
         remedy = "Run: scanseal enroll est"
         remedy += "" if identity in (IdentityName.DEVICE, IdentityName.SIGNING) else f" --identity {identity}"
     return Finding("identity", State.WARNING, "no certificate yet", remedy, identity)
+
+
+def not_needed(identity: IdentityName) -> Finding:
+    """What to say of an identity that nobody has enrolled, and whose role nobody has."""
+    return Finding("identity", State.NOT_APPLICABLE, "not enrolled, and [roles] gives it to nobody", "", identity)
 
 
 def protection(identity: IdentityName, place: str, found: Protection, recorded: Protection) -> Finding:
@@ -308,7 +335,7 @@ def memory_lock(where: str, *, possible: bool, in_memory: bool) -> Finding:
         state,
         f"{where}: memory cannot be locked, so what is in it may be written to swap"
         + (", and the agent does not start with keys in it." if in_memory else "."),
-        UNLOCKED_REMEDY,
+        f"{UNLOCKED_REMEDY.removesuffix('.')} (as root: prlimit --pid $$ --memlock=unlimited).",
     )
 
 
@@ -333,8 +360,18 @@ def agent_state(status: Mapping[str, Any]) -> Finding:
     refused = status.get("refused_generation")
     if isinstance(refused, dict):
         what = f"The agent refuses the newest generation of {refused.get('identity')}: {refused.get('detail')}"
-        return Finding("agent", State.FAILED, printable(what), "See the findings about this identity.")
-    return Finding("agent", State.OK, printable(f"it answers: {status.get('state')}"))
+        code = printable(str(refused.get("code", "")))
+        return Finding("agent", State.FAILED, printable(what), "See the findings about this identity.", code=code)
+    roles = status.get("roles")
+    states = {role: str(state) for role, state in roles.items()} if isinstance(roles, dict) else {}
+    unable = {role: state for role, state in states.items() if state not in (_READY, _NOT_ENROLLED)}
+    if status.get("state") != _READY and not unable:
+        unable = {"acquisition": str(status.get("state"))}
+    if not unable:
+        return Finding("agent", State.OK, "it answers: ready")
+    listed = ", as ".join(f"{role}: {state}" for role, state in unable.items())
+    remedy = _REMEDIES.get(next(iter(unable.values())), _OTHER_REMEDY)
+    return Finding("agent", State.UNAVAILABLE, printable(f"The agent cannot sign as {listed}."), remedy)
 
 
 def held_by_agent(identity: IdentityName, status: Mapping[str, Any] | None, generation: int) -> Finding:
@@ -350,7 +387,8 @@ def held_by_agent(identity: IdentityName, status: Mapping[str, Any] | None, gene
         return Finding("key", State.WARNING, what, "Start the agent: it makes a new key.", identity)
     identities = status.get("identities")
     described = identities.get(identity) if isinstance(identities, dict) else None
-    if isinstance(described, dict) and described.get("generation") == generation:
+    used = described if isinstance(described, dict) and described.get("generation") == generation else {}
+    if used.get("signs_until"):
         return Finding("key", State.OK, f"{Protection.MEMORY}: the agent holds it", "", identity)
     return Finding(
         "key",

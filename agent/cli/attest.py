@@ -27,8 +27,9 @@ def command(config: Path, *, as_json: bool) -> int:
     asked where its certificates are missing or have expired.
 
     \b
-    Exit code: 0 all of them are attested, 69 no answer from the attestation CA, 77 it refused, 78 there is nothing to
-               attest, or the configuration or a key store has to be corrected; otherwise that of the first failure.
+    Exit code: 0 all of them are attested, 69 the attestation CA does not answer, or the TPM or token is not available
+               now, 77 the CA refused, 78 there is nothing to attest, or the configuration or a key store has to be
+               corrected; otherwise that of the first failure.
 
     \b
     Example: scanseal attest --config /etc/scanseal/scanseal.toml

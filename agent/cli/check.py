@@ -69,7 +69,8 @@ def command(config: Path, *, speed: bool, as_json: bool) -> int:
 
 def _text(finding: Finding) -> str:
     name = f"{finding.check} ({finding.subject})" if finding.subject else finding.check
-    line = f"{_SHOWN[finding.state]:8} {name}: {finding.what}"
+    code = f" [{finding.code}]" if finding.code else ""
+    line = f"{_SHOWN[finding.state]:8} {name}{code}: {finding.what}"
     return f"{line}\n         {finding.remedy}" if finding.remedy else line
 
 

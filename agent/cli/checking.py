@@ -18,7 +18,14 @@ from agent import checks
 from agent.checks import Finding, State
 from agent.cli.enroll import USUAL_IDENTITIES
 from agent.cli.signing_rate import kind_of, measure
-from agent.cli.surroundings import AGENT_SERVICE, limits_of_services, own_memory_lock, state_places, user_name
+from agent.cli.surroundings import (
+    AGENT_SERVICE,
+    can_be_made,
+    limits_of_services,
+    own_memory_lock,
+    state_places,
+    user_name,
+)
 from agent.client import SigningClient
 from agent.config import Configuration, load
 from agent.daemon.active_key import ActiveKey
@@ -40,6 +47,7 @@ from enroll.trust import read_anchors
 PROXY = "p11-kit-proxy.so"
 
 _OF_DEVICE = (IdentityName.IDEVID, IdentityName.DEVICE)  # these say who the scanner is, the others sign
+_OF_ROLES = (IdentityName.DERIVATION, IdentityName.SYNTHESIS)  # needed only by those who have the role
 
 
 @dataclass(frozen=True)
@@ -111,15 +119,12 @@ class _Inspection:
     def findings(self) -> Iterator[Finding]:
         """See the function of this name."""
         try:
-            places = tuple(state_places(self.configuration.enroll.state_directory, self.files))
+            yield from self._state_directory()
         except StateUnreadable as error:
             yield checks.failure("state-directory", error)
             return  # everything else would end for the same reason
         except StateError as error:
             yield checks.failure("state-directory", error)
-        else:
-            yield checks.state_directory(places)
-            yield checks.user(os.geteuid(), places[0].owner, user_name(places[0].owner))
         self._read_identities()
         yield checks.clock(self.clock.now(), (found.committed_at for found in self.generations.values()))
         yield self._enrollment()
@@ -129,9 +134,19 @@ class _Inspection:
             yield from self._key_store(place)
         for name in names:
             yield from self._identity(name)
+        yield from (checks.not_needed(name) for name in _OF_ROLES if name not in names)
         yield self._tls_route()
         yield from self._demands()
         yield from self._limits()
+
+    def _state_directory(self) -> Iterator[Finding]:
+        root = self.configuration.enroll.state_directory
+        if can_be_made(root):
+            yield checks.state_directory_to_come(root)
+            return
+        places = tuple(state_places(root, self.files))
+        yield checks.state_directory(places)
+        yield checks.user(os.geteuid(), places[0].owner, user_name(places[0].owner))
 
     def _read_identities(self) -> None:
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
@@ -161,7 +176,7 @@ class _Inspection:
                 self.status = client.status()
         except AgentError as error:
             what = f"{error.what} Before its first start this is as it should be."
-            return Finding("agent", State.WARNING, what, error.remedy)
+            return Finding("agent", State.WARNING, what, error.remedy, code=error.code)
         return checks.agent_state(self.status)
 
     def _names(self) -> list[IdentityName]:
@@ -203,7 +218,7 @@ class _Inspection:
             settings = self.configuration.enroll
             open_store(place.store, settings.keystore, settings.state_directory, self.files, place.token).close()
         except KeyStoreError as error:
-            yield Finding(check, State.FAILED, error.what, error.remedy, subject)
+            yield Finding(check, State.FAILED, error.what, error.remedy, subject, error.code)
             return
         try:
             self.stores.check(place.store, place.token)

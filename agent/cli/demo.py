@@ -19,7 +19,7 @@ from agent.cli import exits
 from agent.cli.try_out import SERIAL_NUMBER
 from agent.policy.verdicts import ExitCode
 from enroll.clock import Clock, SystemClock
-from enroll.errors import ScansealError
+from enroll.errors import ConfigurationError, ScansealError
 from enroll.statefile import StateFiles
 
 CONFIGURATION = "ca/scanseal.toml"
@@ -43,6 +43,12 @@ class DemoError(ScansealError):
     """The demonstration did not show what it should."""
 
     code = "demo-failed"
+
+
+class DemoNotInstalled(ConfigurationError):
+    """What only the demonstration needs is not there."""
+
+    code = "demo-not-installed"
 
 
 @click.command("demo")
@@ -242,15 +248,15 @@ def sample(name: str) -> str:
     """The path of an image that ships with pydicom.
 
     Raises:
-        DemoError: It is not installed.
+        DemoNotInstalled: It is not there.
     """
     try:
         from pydicom.data import get_testdata_file
     except ImportError as error:
-        raise DemoError("pydicom is not installed.", remedy=_EXTRA) from error
+        raise DemoNotInstalled("pydicom is not installed.", remedy=_EXTRA) from error
     path = get_testdata_file(name, download=False)
     if not isinstance(path, str):
-        raise DemoError(f"The sample {name} is not installed.", remedy=_EXTRA)
+        raise DemoNotInstalled(f"The sample {name} is not installed.", remedy=_EXTRA)
     return path
 
 

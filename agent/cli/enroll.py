@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from enroll.flows.est import EstFlow
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, issue, made_by_agent, waiting_offer
 from enroll.keystore import KeyStores
+from enroll.keystore.base import Protection
 from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
 
@@ -62,7 +64,8 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     Example: scanseal enroll est --config /etc/scanseal/scanseal.toml
     """
     protect_memory()
-    settings = configuration(config).enroll
+    whole = configuration(config)
+    settings = whole.enroll
     clock = SystemClock()
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
     for name in (IdentityName(identity),) if identity else USUAL_IDENTITIES:
@@ -74,7 +77,22 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
         "\n".join(text(name, answer) for name, answer in answers.items()),
         as_json=as_json,
     )
+    if whole.agent.signing.require_hardware:
+        _warn_of_software(answers)
     return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
+
+
+def _warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotAsked]) -> None:
+    """Say which new keys the agent refuses for [signing] require_hardware. The device identity signs no images."""
+    for name, answer in answers.items():
+        if name is IdentityName.DEVICE or not isinstance(answer, Generation):
+            continue
+        if answer.protection != Protection.HARDWARE:
+            click.echo(
+                "The agent will not sign with this key: [signing] require_hardware is true, and the key of "
+                f"{name} is in {answer.protection}.",
+                err=True,
+            )
 
 
 def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending | NotAsked:

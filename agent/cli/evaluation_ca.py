@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import click
 
-from agent.cli.options import json_option, show
-from agent.cli.try_out import write_configuration
+from agent.cli.options import configuration, json_option, show
+from agent.cli.try_out import configuration_file, write_configuration
 from enroll.clock import SystemClock
 from enroll.errors import ConfigurationError
 from enroll.evaluation.attestation_ca import AttestationCa
@@ -30,7 +30,7 @@ Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and 
 
   EST server      {url}
   anchor          {anchor}
-  configuration   {configuration}
+  configuration   {configuration}{kept}
                   of a pretend scanner that enrolls here: scanseal enroll est --config {configuration}
 {attestation}
 Stop with Ctrl-C."""
@@ -94,8 +94,8 @@ def command(  # noqa: PLR0913 - one for each option
     """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
 
     It speaks EST over TLS on 127.0.0.1 and issues what a hospital's CA should issue for a scanner. It also writes
-    scanseal.toml for a pretend scanner that enrolls with it. With --json it prints one line that says where, as soon
-    as it listens.
+    scanseal.toml for a pretend scanner that enrolls with it; one that is there is kept as it is. With --json it prints
+    one line that says where, as soon as it listens.
 
     \b
     Example: scanseal evaluation-ca --directory ./evaluation-ca
@@ -104,6 +104,7 @@ def command(  # noqa: PLR0913 - one for each option
     lifetimes = timedelta(days=lifetime_days), timedelta(days=long_lifetime_days)
     ca = EvaluationCa.create_or_open(directory, SystemClock(), *lifetimes)
     server = _listening(EstServer, ca, port, "--port")
+    kept = _kept(configuration_file(directory), server.url)
     facts = {
         "directory": str(directory),
         "url": server.url,
@@ -114,7 +115,7 @@ def command(  # noqa: PLR0913 - one for each option
         attestation = None
         if attestation_port is not None:
             attestation = _attestation(directory / "attestation", attestation_port, manufacturers, servers)
-        text = BANNER.format(**facts, attestation=ATTESTATION.format(**attestation) if attestation else "")
+        text = BANNER.format(**facts, kept=kept, attestation=ATTESTATION.format(**attestation) if attestation else "")
         shown = {"not_for_production": True, **facts} | ({"attestation": attestation} if attestation else {})
         show(shown, text, as_json=as_json)
         sys.stdout.flush()
@@ -122,6 +123,22 @@ def command(  # noqa: PLR0913 - one for each option
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
+
+
+def _kept(path: Path, url: str) -> str:
+    """What to say of a configuration that is there already; nothing where there is none."""
+    if not path.exists():
+        return ""
+    try:
+        enrolls_at = configuration(path).enroll.est.url
+    except ConfigurationError as error:
+        return f"\n                  kept as it was. It cannot be used: {error.what}"
+    if enrolls_at == url:
+        return "\n                  kept as it was"
+    return (
+        f"\n                  kept as it was. It enrolls at {enrolls_at}: start the CA with the --port of that, or "
+        f'set [est] url = "{url}"'
+    )
 
 
 def _attestation(

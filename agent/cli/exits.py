@@ -30,6 +30,7 @@ from enroll.errors import (
     EnrollmentRefused,
     EvidenceRefused,
     KeyStoreError,
+    KeyStoreUnavailable,
     ScansealError,
     ServerUnreachable,
     StateError,
@@ -79,6 +80,7 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
     (AgentError, UNAVAILABLE),
     (RequestRefused, USAGE),
     (SigningError, CONFIGURATION),
+    (KeyStoreUnavailable, UNAVAILABLE),
     (KeyStoreError, CONFIGURATION),
     (EnrollmentError, UNAVAILABLE),
 )

@@ -13,7 +13,7 @@ from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
-from enroll.errors import ScansealError
+from enroll.errors import ConfigurationError, ScansealError
 from enroll.identity import IdentityName, IdentityStore
 from enroll.issue import NotAsked, made_by_agent, waiting_offer
 from enroll.journal import Step
@@ -68,6 +68,7 @@ def _renewed(
     if current is None:
         request = identities.journal(identity).read()
         if request is None:
+            _check_not_offered(identity, identities, clock)
             return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
         if dry_run and request.step in {Step.PLANNED, Step.GENERATED}:
             line = f"{identity}: the first request is prepared, not sent yet"
@@ -86,6 +87,20 @@ def _renewed(
             }, line
     answer = enroll_by_est(identity, settings, clock)
     return enroll.record(identity, answer), enroll.text(identity, answer)
+
+
+def _check_not_offered(identity: IdentityName, identities: IdentityStore, clock: Clock) -> None:
+    """No agent waits for a certificate that the configuration does not ask for (any more).
+
+    Raises:
+        ConfigurationError: One does.
+    """
+    if waiting_offer(identity, identities, clock.now()) is not None:
+        raise ConfigurationError(
+            f"The agent waits for a certificate of a key in memory, but [identity.{identity}] key_store is not "
+            '"memory".',
+            remedy='Set key_store = "memory"; or restart the agent and run: scanseal enroll est.',
+        )
 
 
 def _served(

@@ -54,6 +54,15 @@ def state_places(root: Path, files: StateFiles) -> Iterator[Place]:
             yield _place(folder / entry, secret=secret)
 
 
+def can_be_made(root: Path) -> bool:
+    """Whether a directory is not there, and this user may make it."""
+    try:
+        nearest = next(path for path in (root, *root.parents) if path.exists())
+    except OSError:
+        return False  # looking at the directory itself says why
+    return nearest != root and nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
 def _place(path: Path, *, secret: bool = False) -> Place:
     try:
         status = path.lstat()

@@ -39,8 +39,13 @@ synthesis = ["user:{user}"]
 """
 
 
+def configuration_file(directory: Path) -> Path:
+    """Where the configuration is, in the directory of an evaluation CA."""
+    return directory / "scanseal.toml"
+
+
 def write_configuration(ca: EvaluationCa, url: str) -> Path:
-    """Write scanseal.toml, and what it names, next to an evaluation CA.
+    """Write scanseal.toml, and what it names, next to an evaluation CA. What is there may have been edited and stays.
 
     Args:
         ca: The CA that the scanner enrolls with.
@@ -53,6 +58,9 @@ def write_configuration(ca: EvaluationCa, url: str) -> Path:
         StateError: It cannot be written.
     """
     files = StateFiles()
+    path = configuration_file(ca.directory)
+    if path.exists():
+        return path
     passphrase = ca.directory / "passphrase"
     if not passphrase.exists():
         files.write(passphrase, secrets.token_urlsafe(32).encode())
@@ -66,6 +74,5 @@ def write_configuration(ca: EvaluationCa, url: str) -> Path:
         user=os.getuid(),
         group=os.getgid(),
     )
-    path = ca.directory / "scanseal.toml"
     files.write(path, content.encode("utf-8"))
     return path

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from agent.daemon.wire import HashName
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.certificates import PARSE_ERRORS, check_pair, private_key_usage_period
-from enroll.errors import KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
-from enroll.identity import Generation
+from enroll.errors import KeyDamaged, KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
+from enroll.identity import Generation, IdentityName
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
 
@@ -138,7 +138,7 @@ class ActiveKey:
         try:
             return self.key.sign(digest, padding.PKCS1v15(), HASHES[hash_name])
         except KeyStoreError as error:
-            raise signing_error(error) from error
+            raise signing_error(error, self.generation.identity) from error
 
 
 def key_expired(end: datetime) -> CertificateNotUsable:
@@ -150,10 +150,20 @@ def key_expired(end: datetime) -> CertificateNotUsable:
     )
 
 
-def signing_error(error: KeyStoreError) -> SigningError:
+def signing_error(error: KeyStoreError, name: IdentityName) -> SigningError:
     """A failure of the key store as a caller of the socket is told."""
+    if isinstance(error, KeyDamaged):
+        remedy = f"Run: {enrolling(name)}, and have the CA revoke the old certificate."
+        return SigningError(error.what, remedy=remedy, code=error.code)
     code = error.code if isinstance(error, KeyStoreUnavailable) else None
     return SigningError(error.what, remedy=error.remedy, code=code)
+
+
+def enrolling(name: IdentityName) -> str:
+    """The command that gets an identity a new key and certificate."""
+    # Without the option the device identity and the one for originals are enrolled: the first step in any case.
+    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
+    return "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
 
 
 def _granted(certificate: x509.Certificate) -> Period:

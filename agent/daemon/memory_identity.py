@@ -151,7 +151,8 @@ class MemoryIdentity:
             return key_expired(expired_at)
         return AwaitingCertificate(
             f"The key of the {self._maker.name} identity was made and waits for its certificate.",
-            remedy="Nothing: it is asked for automatically. If it lasts, `scanseal renew` says why it does not come.",
+            remedy="You need do nothing: it is asked for automatically. If it lasts, `scanseal renew` says why it does "
+            "not come.",
         )
 
     def tend(self, active: ActiveKey | None) -> None:

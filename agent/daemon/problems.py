@@ -48,6 +48,7 @@ PROBLEMS = {
     "not-enrolled": Problem(503, "There is no certificate yet"),
     "awaiting-certificate": Problem(503, "The key waits for its certificate"),
     "key-expired": Problem(503, "The time in which the key may sign is over"),
+    "key-damaged": Problem(503, "The key is lost"),
     "key-store-unavailable": Problem(503, "The token is not there"),
     "certificate-expired": Problem(503, "The certificate has expired"),
     "certificate-not-yet-valid": Problem(503, "The certificate is not valid yet"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import agent
 from agent.audit import AuditTrail
+from agent.daemon.active_key import ActiveKey
 from agent.daemon.peer import Caller
 from agent.daemon.signer import FOLLOWED, IDENTITY_OF, Identities, IdentityView, not_enrolled
 from agent.daemon.tally import SigningTally
@@ -58,6 +60,7 @@ class SigningService:
         self._tally = tally
         self._figures = figures
         self._refusals = _Refusals(audit, clock)
+        self._failures: dict[Role, _Failure] = {}
 
     def reply(self, frame: bytes, caller: Caller, roles: frozenset[Role]) -> bytes:
         """Answer one frame.
@@ -86,15 +89,20 @@ class SigningService:
         try:
             if request.operation is Operation.SIGN:
                 return self._sign(request, caller)
-            self._check_usable(request.role)
+            self._usable_key(request.role)
             return encode_answer(b"")
         except ScansealError as error:
-            self._tally.unsigned(error.code)
+            self._tally.unsigned(request.role, error)
             raise
 
     def _sign(self, request: Request, caller: Caller) -> bytes:
-        active = self._identities.active_key(IDENTITY_OF[request.role])
-        value = active.sign(request.digest, request.hash_name, self._clock.now())
+        active = self._usable_key(request.role)
+        try:
+            value = active.sign(request.digest, request.hash_name, self._clock.now())
+        except SigningError as error:
+            self._failures[request.role] = _Failure(active.generation.number, error.code)
+            raise
+        self._failures.pop(request.role, None)
         fields: dict[str, str | int] = {
             "uid": caller.uid,
             "role": request.role,
@@ -107,7 +115,7 @@ class SigningService:
         if request.device_unnamed:
             fields["warning"] = "device-identity-missing"
         self._audit.record("signature", fields)
-        self._tally.signed()
+        self._tally.signed(request.role)
         protection = Protection(active.protection)
         return encode_signature(Signature(value, active.certificate, active.generation.number, protection))
 
@@ -120,21 +128,26 @@ class SigningService:
                 "and to restart the agent: systemctl restart scanseal.",
             )
 
-    def _check_usable(self, role: Role) -> None:
-        """Whether something can be signed in a role now.
+    def _usable_key(self, role: Role) -> ActiveKey:
+        """The key that may sign in a role now.
+
+        A failure of its store is no obstacle: every image tries it anew.
 
         Raises:
-            SigningError: It cannot.
+            SigningError: There is none.
         """
-        if (refusal := self._identities.active_key(IDENTITY_OF[role]).refusal(self._clock.now())) is not None:
+        active = self._identities.active_key(IDENTITY_OF[role])
+        if (refusal := active.refusal(self._clock.now())) is not None:
             raise refusal
+        return active
 
     def _state(self, role: Role) -> str:
         try:
-            self._check_usable(role)
+            active = self._usable_key(role)
         except SigningError as error:
             return error.code
-        return READY
+        failure = self._failures.get(role)
+        return failure.code if failure and failure.generation == active.generation.number else READY
 
     def _certificates(self, name: IdentityName) -> bytes:
         chain = self._identities.chain(name)
@@ -161,6 +174,14 @@ class SigningService:
             **self._figures(),
         }
         return json.dumps(status).encode("ascii")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What the last attempt to sign in a role came to. It names the key and does not hold it: keys are destroyed."""
+
+    generation: int
+    code: str
 
 
 class _Refusals:

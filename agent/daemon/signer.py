@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from agent.audit import AuditTrail
-from agent.daemon.active_key import ALWAYS, ActiveKey, signing_error
+from agent.daemon.active_key import ALWAYS, ActiveKey, enrolling, signing_error
 from agent.daemon.demands import Demands
 from agent.daemon.memory_identity import MemoryIdentity
 from agent.daemon.wire import Role
@@ -125,7 +125,7 @@ class Identities:
         if view.refused is not None:
             error = view.refused
             raise (
-                signing_error(error)
+                signing_error(error, name)
                 if isinstance(error, KeyStoreError)
                 else SigningError(error.what, remedy=error.remedy)
             )
@@ -156,10 +156,10 @@ class Identities:
 
     def _refresh(self, name: IdentityName, *, at_once: bool) -> None:
         try:
-            pointer = self._store.pointer(name)
-            if pointer == self._pointers.get(name) and not at_once and not self._retry_is_due(name):
+            before = self._pointers.pop(name, None)  # one that cannot be read any more names no generation
+            pointer = self._pointers[name] = self._store.pointer(name)
+            if pointer == before and not at_once and not self._retry_is_due(name):
                 return
-            self._pointers[name] = pointer
             view = self._load(name)
             self._check_usable(name, view.active)
             if view.active is not None and _number(self._views[name]) != _number(view):
@@ -183,7 +183,7 @@ class Identities:
             if before is not None:
                 raise KeyNotFound(
                     f"The key of generation {generation.number} of the identity {name} is not in this process.",
-                    remedy="Nothing: the agent asks for a certificate for the key that it has.",
+                    remedy="You need do nothing: the agent asks for a certificate for the key that it has.",
                 )
             return IdentityView(generation)
         active = ActiveKey.load(generation, self._keys, usage)
@@ -225,17 +225,17 @@ class Identities:
         pause = TOKEN_RETRY_SECONDS if isinstance(error, KeyStoreUnavailable) else RETRY_SECONDS
         self._retry_at[name] = self._clock.monotonic() + pause
         if str(before.refused) != str(error):
-            logger.error("The new generation of the identity %s is not used: %s", name, error)
+            pointer = self._pointers.get(name)
+            generation = f"Generation {int(pointer.rpartition('/')[2])} of the" if pointer else "The"
+            logger.error("%s identity %s cannot be used: %s", generation, name, error)
             fields: dict[str, str | int] = {"identity": name, "code": error.code, "detail": error.what}
             self._audit.record("identity-refused", fields, durable=True)
 
 
 def not_enrolled(name: IdentityName) -> NotEnrolled:
     """What to raise where there is no certificate, or only one whose key was in the memory of an earlier process."""
-    # Without the option the device identity and the one for originals are enrolled: the first step in any case.
-    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
-    command = "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
-    return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=f"Run `{command}`; no restart is needed.")
+    remedy = f"Run `{enrolling(name)}`; no restart is needed."
+    return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=remedy)
 
 
 def _stops_the_start(name: IdentityName, error: ScansealError) -> bool:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from agent.audit import AuditTrail
+from agent.daemon.wire import Role
 from enroll.clock import Clock
+from enroll.errors import ScansealError
 
 INTERVAL = 10.0  # seconds between two audit lines about images that were not signed
+
+logger = logging.getLogger("scanseal.keyholder")
 
 
 class SigningTally:
     """Counts signatures that were asked for and not given, whatever was in the way but the caller itself.
 
     Args:
-        audit: Hears of them, at intervals and when signing goes on.
+        audit: Hears of them, at intervals and when signing goes on. The log hears of the first of a row and of its
+            end.
         clock: The clocks.
         started: When the process began, on the monotonic clock.
     """
@@ -30,28 +36,37 @@ class SigningTally:
         self._first_signature: float | None = None
         self._unsigned = 0
         self._unsigned_since = 0
+        self._rows: Counter[Role] = Counter()  # by role: one that signs does not end the row of another
         self._unwritten: Counter[str] = Counter()
         self._resumed = False
         self._written_at = -INTERVAL
 
-    def signed(self) -> None:
+    def signed(self, role: Role) -> None:
         """A signature was made and recorded."""
         with self._lock:
+            row = self._rows.pop(role, 0)
             if self._first_signature is None:
                 self._first_signature = self._clock.monotonic() - self._started
             self._unsigned_since = 0
             self._resumed = bool(self._unwritten)
+        if row:
+            logger.info("Signing goes on; %s went unsigned.", "1 image" if row == 1 else f"{row} images")
 
-    def unsigned(self, code: str) -> None:
+    def unsigned(self, role: Role, error: ScansealError) -> None:
         """An image, or a digest, was not signed.
 
         Args:
-            code: Why.
+            role: In which it was to be signed.
+            error: Why.
         """
         with self._lock:
+            self._rows[role] += 1
+            first = self._rows[role] == 1
             self._unsigned += 1
             self._unsigned_since += 1
-            self._unwritten[code] += 1
+            self._unwritten[error.code] += 1
+        if first:
+            logger.error("Images are not signed: %s", error)
 
     def figures(self) -> Mapping[str, Any]:
         """For the status."""

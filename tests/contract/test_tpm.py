@@ -450,7 +450,7 @@ class TestTheTpm:
         for use in (lambda: sign(key), lambda: place.store.generate("new", KeyAlgorithm.P_256)):
             error = refused(KeyStoreUnavailable, use)
             assert "0x902" in error.what
-            assert "/dev/tpmrm0" in error.remedy
+            assert "a simulator has room for one program" in error.remedy
 
         place.tpm.run("tpm2_flushcontext", "--transient-object")
         assert sign(key)

@@ -32,8 +32,10 @@ from tests.support.agent_process import (
 )
 from tests.support.dicom_samples import ct_slice
 from tests.support.hospital import Hospital
+from tests.support.key_stores import secret_file
 from tests.support.process_memory import holds
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
+from tests.support.swtpm import running_swtpm
 
 CONNECTIONS = 4
 INSTANCES = 50
@@ -208,3 +210,55 @@ def test_a_token_that_is_away_at_the_start_is_waited_for(
         if away.exists():
             tokens.rmdir()
             away.rename(tokens)
+
+
+def test_a_token_that_goes_is_seen_in_the_status_and_in_the_log(agent: Agent, softhsm: SoftHsm) -> None:
+    """And every image tries it anew: nobody has to tell the agent that the token is back."""
+    tokens, away = softhsm.directory / "tokens", softhsm.directory / "away"
+    with SigningClient(agent.socket) as client:
+        assert client.splice_instance(ct_slice(16, 16), role="acquisition").key_generation == 1
+        tokens.rename(away)
+        tokens.mkdir()
+        try:
+            for _ in range(3):
+                assert refused_code(client) == "key-store-unavailable"
+            assert client.status()["state"] == client.status()["roles"]["acquisition"] == "key-store-unavailable"
+        finally:
+            tokens.rmdir()
+            away.rename(tokens)
+        wait_until(lambda: refused_code(client) is None, 5)
+        assert client.status()["state"] == "ready"
+    assert agent.log.read_text("utf-8").count("Images are not signed: ") == 1
+
+
+def test_a_tpm_that_is_cleared_needs_an_enrollment_and_no_restart(tmp_path: Path, hospital: Hospital) -> None:
+    with running_swtpm(tmp_path / "tpm") as tpm, new_scanner(tmp_path) as scanner:
+        authorization = secret_file(tmp_path / "authorization", "a long authorization value of the keys")
+        tables = {
+            **hospital.tables(),
+            "identity.signing": {"key_store": "tpm", "key_algorithm": "rsa-2048"},
+            "keystore.tpm": {"tcti": tpm.tcti, "authorization_file": str(authorization)},
+        }
+        with hospital.answers():
+            assert run(["enroll", "est", "--config", str(scanner.configure(**tables))]) == exits.OK
+        with running_agent(scanner, **tables) as agent, SigningClient(agent.socket) as client:
+            assert refused_code(client) is None
+            tpm.clear()
+            with pytest.raises(AgentRefused) as refused:
+                client.splice_instance(ct_slice(16, 16), role="acquisition")
+            assert (refused.value.status, refused.value.code) == (503, "key-damaged")
+            assert refused.value.remedy == ("Run: scanseal enroll est, and have the CA revoke the old certificate.")
+            assert client.status()["roles"]["acquisition"] == "key-damaged"
+
+            scanner.enroll()
+            wait_until(lambda: client.status()["roles"]["acquisition"] == "ready", 5)
+            assert refused_code(client) is None
+
+
+def refused_code(client: SigningClient) -> str | None:
+    """Why an image is not signed; nothing where it is."""
+    try:
+        client.splice_instance(ct_slice(16, 16), role="acquisition")
+    except AgentRefused as refused:
+        return refused.code
+    return None

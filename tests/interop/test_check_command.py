@@ -112,6 +112,7 @@ def test_a_scanner_that_can_do_its_work_is_told_so(enrolled: Path, check: Callab
     found = check(enrolled)
 
     assert (found.code, found.wrong()) == (exits.OK, set())
+    assert {name[0] for name, finding in found.findings.items() if finding["code"]} <= {"agent"}
     assert found.findings["key", "signing"]["what"].startswith("software")
     assert found.findings["tls-route", ""]["what"].startswith("key-file")
 
@@ -123,6 +124,39 @@ def test_a_scanner_without_certificates_is_told_what_comes_next(
 
     assert (found.code, found.wrong()) == (exits.OK, set())
     assert found.findings["identity", "device"]["remedy"] == "Run: scanseal enroll est"
+    assert found.state("identity", "derivation") == found.state("identity", "synthesis") == "not-applicable"
+
+
+def test_a_role_that_is_given_to_somebody_needs_its_identity(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    found = check(scanner.configure(**hospital.tables(), roles={"derivation": [f"user:{os.getuid()}"]}))
+
+    assert found.state("identity", "derivation") == "warning"
+    assert found.state("identity", "synthesis") == "not-applicable"
+
+
+def test_before_the_first_enrollment_there_is_no_state_directory(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    path = scanner.configure(**hospital.tables())
+    scanner.state.rmdir()
+    found = check(path)
+
+    assert (found.code, found.wrong()) == (exits.OK, set())
+    assert found.state("state-directory") == "warning"
+    assert not scanner.state.exists()
+
+
+def test_a_state_directory_that_nobody_can_make_has_to_be_corrected(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    path = scanner.configure(**hospital.tables())
+    scanner.state.rmdir()
+    scanner.state.write_bytes(b"")
+    path.write_text(path.read_text("utf-8").replace(str(scanner.state), f"{scanner.state}/below-a-file"), "utf-8")
+
+    assert check(path).state("state-directory") == "failed"
 
 
 def test_speed_is_measured_with_a_key_that_is_gone_afterwards(
@@ -209,6 +243,15 @@ def test_what_has_to_be_corrected_is_named_and_nothing_else(
     assert (found.code, found.wrong()) == (exits.CONFIGURATION, wrong)
 
 
+def test_a_finding_names_the_code_of_the_error_behind_it(
+    enrolled: Path, scanner: Scanner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_passphrase(scanner)
+    run(["check", "--config", str(enrolled)])
+
+    assert "FAILED   key (signing) [pin-refused]: " in capsys.readouterr().out
+
+
 def test_hardware_that_is_demanded_and_not_there_has_to_be_corrected(
     enrolled: Path, scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
 ) -> None:
@@ -282,11 +325,15 @@ def test_a_key_in_memory_is_where_the_running_agent_says(
             wait_until(lambda: check(path).state("key", "signing") == "ok")
             running = check(path)
     ended = check(path)
+    with running_agent(scanner, **tables):
+        restarted = check(path)
 
     assert (running.code, running.wrong()) == (exits.OK, set())
     assert running.findings["key", "signing"]["what"].startswith("memory")
     assert (ended.code, ended.state("key", "signing")) == (exits.OK, "warning")
     assert "Start the agent" in ended.findings["key", "signing"]["remedy"]
+    assert (restarted.code, restarted.wrong()) == (exits.UNAVAILABLE, {("agent", ""), ("key", "signing")})
+    assert restarted.findings["agent", ""]["what"].endswith("as acquisition: awaiting-certificate.")
 
 
 # --------------------------------------------------------------------------------------------- keys in SoftHSM
@@ -372,6 +419,7 @@ def test_a_pin_that_is_refused_is_sent_once(softhsm: dict[str, str], in_softhsm:
     found = checked_apart(scanner.configure(**in_softhsm), softhsm, "--speed")
 
     assert (found.code, found.wrong()) == (exits.CONFIGURATION, {("key-store", f"pkcs11 {TOKEN}")})
+    assert found.findings["key-store", f"pkcs11 {TOKEN}"]["code"] == "pin-refused"
     assert logins(softhsm) == 1
     assert WRONG_PIN not in found.text
 
@@ -431,6 +479,11 @@ def test_a_tpm_that_does_not_answer_is_not_available_now(in_tpm: Tables, scanner
     pytest.importorskip("tpm2_pytss", reason="tpm2-pytss is missing: pip install '.[tpm]'")
     in_tpm["keystore.tpm"]["tcti"] = "swtpm:host=127.0.0.1,port=1"
 
-    found = checked_apart(scanner.configure(**in_tpm), {})
+    path = scanner.configure(**in_tpm)
+    found = checked_apart(path, {})
+    enroll = [sys.executable, "-m", "agent.cli.main", "enroll", "est", "--json", "--config", str(path)]
+    enrolled = subprocess.run(enroll, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
     assert (found.code, found.wrong()) == (exits.UNAVAILABLE, {("key-store", "tpm")})
+    assert found.findings["key-store", "tpm"]["code"] == "key-store-unavailable"
+    assert (enrolled.returncode, "key-store-unavailable" in enrolled.stdout) == (exits.UNAVAILABLE, True)

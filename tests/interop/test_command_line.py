@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -214,3 +215,37 @@ def test_a_port_in_use_is_the_users_to_change(tmp_path: Path, capsys: pytest.Cap
         port = str(taken.getsockname()[1])
         assert run(["evaluation-ca", "--directory", str(tmp_path), "--port", port]) == exits.CONFIGURATION
     assert "--port" in capsys.readouterr().err
+
+
+def banner(directory: Path) -> str:
+    """What the evaluation CA says at its start, on a free port; it is stopped then."""
+    command = [sys.executable, "-m", "agent.cli.main", "evaluation-ca", "--port", "0", "--directory", str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Stop with"):
+                break
+        process.terminate()
+    return "".join(lines)
+
+
+def test_the_evaluation_ca_keeps_a_configuration_that_is_there(tmp_path: Path) -> None:
+    """Its port is another one at the second start: it says so, and changes nothing."""
+    assert "kept" not in banner(tmp_path)
+    path = tmp_path / "scanseal.toml"
+    edited = path.read_text("utf-8") + '\n[identity.signing]\nkey_store = "memory"\n'
+    path.write_text(edited, "utf-8")
+    url = next(line.partition(" = ")[2].strip('"') for line in edited.splitlines() if line.startswith("url = "))
+
+    said = banner(tmp_path)
+
+    assert path.read_text("utf-8") == edited
+    assert f"kept as it was. It enrolls at {url}: start the CA with the --port of that" in said
+
+
+def test_the_evaluation_ca_starts_beside_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "scanseal.toml").write_text("[devise]\n", "utf-8")
+
+    assert "kept as it was. It cannot be used" in banner(tmp_path)

@@ -29,7 +29,7 @@ from tests.support.swtpm import running_swtpm
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "keys.md").read_text("utf-8")
-SECRETS = {"token-pin", "tpm-authorization", "key-passphrase"}
+SECRETS = {"token-pin", "hsm-pin", "tpm-authorization", "key-passphrase"}
 HOST_KEY = Path("/var/lib/systemd/credential.secret")
 SIZES = {"scanseal.service": 1.0, "scanseal-renew.service": 1.5}
 
@@ -84,6 +84,8 @@ def followed(softhsm_library: Path) -> Iterator[Path]:
         root = Path(folder)
         root.chmod(0o755)
         (root / "etc/systemd/system").mkdir(parents=True)
+        (root / "etc/scanseal").mkdir()
+        (root / "var/lib/scanseal").mkdir(parents=True)
         (root / "opt/scanseal/bin").mkdir(parents=True)
         (root / "opt/scanseal/bin/pip").symlink_to("/bin/true")
         (root / "tokens").mkdir()
@@ -154,6 +156,25 @@ def test_the_token_in_the_tpm_is_set_up_and_opens_with_its_pin(followed: Path) -
     assert "User PIN successfully initialized" in (followed / "printed").read_text("utf-8")
 
 
+def test_the_token_of_softhsm_lies_where_the_units_may_write_and_they_find_it(followed: Path) -> None:
+    """systemd/*.service: ProtectSystem=strict, ReadWritePaths=/var/lib/scanseal."""
+    tokens = followed / "var/lib/scanseal/softhsm"
+    variables = (followed / "etc/scanseal/token.env").read_text("utf-8").splitlines()
+
+    assert any(tokens.iterdir())
+    assert f"SOFTHSM2_CONF={followed}/etc/scanseal/softhsm2.conf" in variables
+    for name in SIZES:
+        dropped = followed / "etc/systemd/system" / f"{name}.d/token.conf"
+        assert f"EnvironmentFile={followed}/etc/scanseal/token.env" in dropped.read_text("utf-8")
+
+
+def test_every_loop_makes_the_folder_of_its_drop_ins() -> None:
+    """Sections are read alone: none relies on the folder that another one makes."""
+    loops = re.findall(r"for unit in .*; do\n(.*)", "\n".join(blocks("sh")))
+
+    assert set(loops) == {'    install -d "/etc/systemd/system/$unit.service.d"'}
+
+
 def test_the_units_are_what_systemd_understands(followed: Path) -> None:
     for name, text in units(followed).items():
         (followed / "units" / name).write_text(text, "utf-8")
@@ -214,7 +235,7 @@ def hsm_server(root: Path) -> Iterator[Path]:
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     address = root / "run/scanseal-hsm/pkcs11"
     address.parent.mkdir()
-    environment = {**os.environ, "SOFTHSM2_CONF": str(root / "softhsm2.conf")}
+    environment = {**os.environ, "SOFTHSM2_CONF": str(root / "etc/scanseal/softhsm2.conf")}
     arguments = [argument.strip('"') for argument in command.split()]
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL) as process:
         try:

@@ -230,3 +230,36 @@ def test_what_is_shown_of_a_generation_needs_no_key(
 
     identities = json.loads(capsys.readouterr().out)["identities"]
     assert identities["signing"]["protection"] == "memory"
+
+
+def test_an_agent_that_waits_with_a_key_that_is_no_longer_wanted_has_to_be_restarted(
+    tmp_path: Path, hospital: Hospital, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The configuration was changed under a running agent, before its first certificate."""
+    with new_scanner(tmp_path) as scanner:
+        memory = {"identity.signing": {"key_store": "memory", "key_algorithm": "rsa-2048"}}
+        settings = configuration(scanner.configure(**hospital.tables(), **memory)).enroll
+        Keyholder(Enroller(settings, (hospital.ca.certificate,), SystemClock())).offer()
+        scanner.configure(**hospital.tables(), **QUICK)
+
+        assert command(scanner, "renew") == exits.CONFIGURATION
+
+    line = signing_line(capsys.readouterr().out)
+    assert "The agent waits for a certificate of a key in memory, but [identity.signing] key_store" in line
+    assert "restart the agent" in line
+
+
+@pytest.mark.parametrize("demanded", [True, False])
+def test_a_key_that_the_agent_will_refuse_is_not_enrolled_in_silence(
+    tmp_path: Path, hospital: Hospital, capsys: pytest.CaptureFixture[str], *, demanded: bool
+) -> None:
+    with new_scanner(tmp_path) as scanner:
+        scanner.configure(**hospital.tables(), **QUICK, signing={"require_hardware": demanded})
+        with hospital.answers():
+            assert command(scanner, "enroll", "est") == exits.OK
+
+    warning = (
+        "The agent will not sign with this key: [signing] require_hardware is true, and the key of signing is in "
+        "software."
+    )
+    assert (warning in capsys.readouterr().err) == demanded

@@ -121,6 +121,7 @@ def test_a_token_has_to_make_as_many_signatures_as_the_scanner_makes_images() ->
     assert checks.speed(40, 39.9, in_token=True).state is State.FAILED
     assert checks.speed(40, 40.0, in_token=True).state is State.OK
     assert checks.speed(40, None, in_token=True).state is State.WARNING
+    assert "does not start if it is too slow." in checks.speed(40, None, in_token=True).what
     assert checks.speed(40, 1.0, in_token=False).state is State.NOT_APPLICABLE
     assert checks.speed(0, 1.0, in_token=True).state is State.NOT_APPLICABLE
 
@@ -133,8 +134,11 @@ def test_a_key_that_is_no_longer_where_it_was_recorded_is_worth_a_look() -> None
 
 
 def test_a_key_in_memory_is_where_the_agent_says() -> None:
-    assert of_memory_key({"identities": {"signing": {"generation": 2}}}) is State.OK
-    assert of_memory_key({"identities": {"signing": {"generation": 1}}}) is State.UNAVAILABLE
+    end = "2026-11-23T12:00:00+00:00"
+
+    assert of_memory_key({"identities": {"signing": {"generation": 2, "signs_until": end}}}) is State.OK
+    assert of_memory_key({"identities": {"signing": {"generation": 1, "signs_until": end}}}) is State.UNAVAILABLE
+    assert of_memory_key({"identities": {"signing": {"generation": 2, "signs_until": None}}}) is State.UNAVAILABLE
     assert of_memory_key(None) is State.WARNING
 
 
@@ -151,6 +155,46 @@ def test_an_agent_that_refuses_a_generation_says_why_on_one_line() -> None:
     assert found.what.isprintable()
 
 
+def test_an_agent_is_well_only_if_it_signs() -> None:
+    ready = {"state": "ready", "roles": {"acquisition": "ready", "derivation": "not-enrolled"}}
+    waiting = {"state": "awaiting-certificate", "roles": {"acquisition": "awaiting-certificate"}}
+    found = checks.agent_state(waiting)
+
+    assert checks.agent_state(ready).state is State.OK
+    assert found.state is State.UNAVAILABLE
+    assert found.what == "The agent cannot sign as acquisition: awaiting-certificate."
+    assert found.remedy == "Run: scanseal renew; it says why the certificate does not come."
+
+
+@pytest.mark.parametrize("state", ["not-enrolled", "key-expired", "key-store-unavailable", "a\x1b[2J", 1, None, []])
+def test_an_agent_that_signs_in_one_role_of_two_is_not_well(state: object) -> None:
+    alone = checks.agent_state({"state": state, "roles": {"acquisition": state}})
+    second = checks.agent_state({"state": "ready", "roles": {"acquisition": "ready", "derivation": "key-expired"}})
+
+    assert (alone.state, second.state) == (State.UNAVAILABLE, State.UNAVAILABLE)
+    assert alone.what.isprintable()
+    assert alone.remedy
+    assert "as derivation: key-expired" in second.what
+
+
+def test_a_finding_that_comes_from_an_error_has_its_code() -> None:
+    refused = {"refused_generation": {"identity": "signing", "code": "key-damaged", "detail": "no"}}
+
+    assert checks.failure("key-store", PinRefused("no")).code == "pin-refused"
+    assert checks.agent_state(refused).code == "key-damaged"
+    assert checks.state_directory([ROOT]).code == ""
+
+
+def test_a_state_directory_that_can_still_be_made_is_no_failure() -> None:
+    found = checks.state_directory_to_come(Path("/state"))
+
+    assert (found.state, found.what) == (State.WARNING, "/state does not exist yet; scanseal enroll makes it.")
+
+
+def test_a_role_that_is_given_to_nobody_needs_no_identity() -> None:
+    assert checks.not_needed(IdentityName.DERIVATION).state is State.NOT_APPLICABLE
+
+
 def test_only_p11_kit_proxy_is_used_by_several_threads_at_once() -> None:
     assert checks.token_threads("pkcs11 t", through_proxy=True).remedy == ""
     assert "p11-kit-proxy.so" in checks.token_threads("pkcs11 t", through_proxy=False).remedy
@@ -163,6 +207,8 @@ def test_keys_in_memory_need_memory_that_is_locked() -> None:
     assert state(possible=True, in_memory=True) is State.OK
     assert state(possible=False, in_memory=False) is State.WARNING
     assert state(possible=False, in_memory=True) is State.FAILED
+    remedy = checks.memory_lock("this user", possible=False, in_memory=True).remedy
+    assert remedy.endswith("by hand (as root: prlimit --pid $$ --memlock=unlimited).")
 
 
 def test_no_service_may_leave_its_memory_in_a_file() -> None:

@@ -16,7 +16,16 @@ from agent.cli.main import COMMANDS, run
 from agent.cli.options import written_whole
 from agent.errors import AgentRefused, DicomError, OutputFileError
 from agent.policy.verdicts import EXIT_CODES, ExitCode
-from enroll.errors import ScansealError
+from enroll.errors import (
+    KeyDamaged,
+    KeyMismatch,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    PinRefused,
+    ScansealError,
+    UnsupportedKey,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +102,13 @@ def test_a_refusal_by_the_agent_keeps_its_meaning() -> None:
     assert exits.exit_code(AgentRefused("not now", status=503)) == exits.UNAVAILABLE
     assert exits.exit_code(AgentRefused("cut off", status=422)) == exits.INSTANCE_REFUSED
     assert exits.exit_code(DicomError("cut off")) == exits.INSTANCE_REFUSED
+
+
+def test_a_token_that_is_only_away_has_nothing_to_be_corrected() -> None:
+    """As `scanseal check` says of it."""
+    assert exits.exit_code(KeyStoreUnavailable("away")) == exits.UNAVAILABLE
+    for kind in (KeyStoreError, PinRefused, KeyNotFound, KeyDamaged, KeyMismatch, UnsupportedKey):
+        assert exits.exit_code(kind("wrong")) == exits.CONFIGURATION
 
 
 def test_the_exit_codes_are_documented() -> None:

@@ -14,7 +14,7 @@ from agent.audit import AuditTrail
 from agent.daemon.active_key import ActiveKey
 from agent.daemon.signer import IDENTITY_OF, RETRY_SECONDS, Identities, IdentityView
 from agent.daemon.wire import HashName, Role
-from agent.errors import CertificateNotUsable
+from agent.errors import CertificateNotUsable, SigningError
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import StoreName
 from enroll.errors import KeyNotFound, KeyStoreError, PinRefused, ScansealError, UnsupportedKey
@@ -265,7 +265,7 @@ def test_the_keys_and_generations_of_the_roles_are_told_apart(
 
 @pytest.mark.parametrize("name", [IdentityName.DERIVATION, IdentityName.SYNTHESIS])
 def test_an_identity_of_another_role_that_is_broken_keeps_no_original_from_being_signed(
-    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, name: IdentityName
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, caplog: pytest.LogCaptureFixture, name: IdentityName
 ) -> None:
     """Acquisition comes first."""
     scanner.enroll()
@@ -277,6 +277,42 @@ def test_an_identity_of_another_role_that_is_broken_keeps_no_original_from_being
     assert identities.view(name).active is None
     assert isinstance(refusal(identities, name), KeyNotFound)
     assert [line["identity"] for line in scanner.audit("identity-refused")] == [name]
+    assert caplog.messages[0].startswith(f"Generation 1 of the identity {name} cannot be used: ")
+
+
+def test_a_damaged_key_has_to_be_enrolled_anew(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+    """Trying again does not help: whoever asks for a signature is told so, and with which command."""
+    scanner.enroll()
+    damaged = scanner.enroll(IdentityName.DERIVATION)
+    (scanner.state / "keys" / f"{damaged.key_uri.partition(':')[2]}.pem").write_text("no key", "utf-8")
+    identities = follow(scanner, audit, clock)
+
+    with pytest.raises(SigningError) as refused:
+        identities.active_key(IdentityName.DERIVATION)
+    assert refused.value.code == "key-damaged"
+    assert refused.value.remedy == (
+        "Run: scanseal enroll est --identity derivation, and have the CA revoke the old certificate."
+    )
+
+
+def test_a_damaged_pointer_is_not_blamed_on_a_generation(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    pointer = scanner.identities.directory(IdentityName.SIGNING) / "current"
+    target = pointer.readlink()
+    pointer.unlink()
+    pointer.symlink_to("elsewhere")
+    for _ in range(3):
+        identities.refresh()
+
+    assert [message.partition(":")[0] for message in caplog.messages] == ["The identity signing cannot be used"]
+    assert generation(identities) == 1
+    pointer.unlink()
+    pointer.symlink_to(target)
+    identities.refresh()
+    assert refusal(identities) is None
 
 
 def test_a_broken_identity_is_taken_up_when_it_is_mended(

@@ -132,6 +132,8 @@ class Keyholder:
         with pytest.raises(SigningError) as refused:
             self.signs_with()
         assert refused.value.remedy
+        if refused.value.code == "awaiting-certificate":
+            assert refused.value.remedy.startswith("You need do nothing: ")
         return refused.value.code
 
     def held(self) -> list[str]:

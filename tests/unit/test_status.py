@@ -26,6 +26,7 @@ STATES = (
     "awaiting-certificate",
     "key-expired",
     "key-store-unavailable",
+    "key-damaged",
     "certificate-expired",
     "certificate-not-yet-valid",
     "signing-failed",

@@ -43,6 +43,17 @@ def test_who_has_to_act(code: int, kind: type[KeyStoreError], says: str) -> None
     assert f"0x{code:x}" in error.what
 
 
+def test_a_simulator_has_room_for_one_program() -> None:
+    """It has no resource manager that could be named as a remedy."""
+    no_room = tpm2_pytss.TSS2_Exception(0x902)
+
+    assert faults.translated(no_room, "swtpm:port=2321").remedy == faults.translated(no_room, "mssim").remedy
+    assert faults.translated(no_room, "mssim").remedy == (
+        "Stop the agent while you do this: a simulator has room for one program."
+    )
+    assert "Stop" not in faults.translated(no_room, "device:/dev/tpm0").remedy
+
+
 @given(st.integers(1, 0xFFFFF))
 def test_there_is_none_without_a_meaning(code: int) -> None:
     error = faults.translated(tpm2_pytss.TSS2_Exception(code))

@@ -146,7 +146,7 @@ class Connection:
             except TssError as error:
                 if is_of_the_connection(error):
                     self._drop()
-                raise translated(error) from error
+                raise translated(error, self._tcti) from error
             except ConnectionLost:
                 self._drop()
                 raise

@@ -17,6 +17,7 @@ _FROM_THE_TPM = (TSS2_RC.TPM_RC_LAYER, TSS2_RC.RESMGR_RC_LAYER, TSS2_RC.RESMGR_T
 _AUTHORIZATION = (TPM2_RC.AUTH_FAIL, TPM2_RC.BAD_AUTH)
 _NO_ROOM = (TPM2_RC.OBJECT_MEMORY, TPM2_RC.OBJECT_HANDLES)
 _NO_ROOM_AT_ALL = (*_NO_ROOM, TPM2_RC.MEMORY, TPM2_RC.SESSION_MEMORY, TPM2_RC.SESSION_HANDLES)
+_SIMULATORS = ("swtpm", "mssim")  # TCTIs without a resource manager
 # A handle of ours means nothing any more: the TPM was reset, or somebody flushed it.
 _HANDLE_GONE = (TPM2_RC.HANDLE, *range(TPM2_RC.REFERENCE_H0, TPM2_RC.REFERENCE_H6 + 1))
 _UNSUPPORTED = (
@@ -100,13 +101,16 @@ def is_of_the_connection(error: TssError) -> bool:
     return code is None or code in _HANDLE_GONE or code in (TPM2_RC.INITIALIZE, TPM2_RC.FAILURE)
 
 
-def translated(error: TssError) -> KeyStoreError:
+def translated(error: TssError, tcti: str = "") -> KeyStoreError:
     """The same in our words.
 
     Args:
         error: Of a command to an open TPM.
+        tcti: How it is reached, if that is known.
     """
     kind, what, remedy = _meaning(error)
+    if response_code(error) in _NO_ROOM_AT_ALL and tcti.startswith(_SIMULATORS):
+        remedy = "Stop the agent while you do this: a simulator has room for one program."
     return kind(f"{what} (0x{int(error.rc):x}, {error}).", remedy=remedy)
 
 
