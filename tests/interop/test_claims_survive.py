@@ -26,14 +26,13 @@ from tests.support.dicom_tools import filtered, modified, needs_dcmtk
 
 pytestmark = needs_dcmtk
 
-NOW: Final = datetime.now(UTC)
 LOSSLESS: Final = ("+e1", "+el")  # JPEG lossless: selection value 1, and any
 DERIVED: Final = Verdict.DERIVED_UNVERIFIED_SOURCE
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("ca"), NOW)
+    return Authority(tmp_path_factory.mktemp("ca"), datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,10 @@ def signed(data: bytes, signer: Signer, profile: ProfileName = ProfileName.CREAT
 
 
 def verified(data: bytes, authority: Authority, profile: ProfileName) -> tuple[InstanceReport, Judgement]:
+    now = datetime.now(UTC)  # when these tests run, others have taken minutes
     trust = TrustMaterial(anchors=(authority.certificate,))
-    report = verify_instance(data, Verification(load_profile(profile), NOW, trust))
-    return report, evaluate(report, Receipt(NOW), None, NOW)
+    report = verify_instance(data, Verification(load_profile(profile), now, trust))
+    return report, evaluate(report, Receipt(now), None, now)
 
 
 @pytest.mark.parametrize("profile", ProfileName)

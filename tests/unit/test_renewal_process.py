@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,12 @@ def clock() -> SteppedClock:
 
 
 @pytest.fixture
+def others() -> Collection[int]:
+    """The child processes of this one before the test."""
+    return child_processes(os.getpid())
+
+
+@pytest.fixture
 def enroller(tmp_path: Path, clock: SteppedClock) -> Iterator[Enroller]:
     enroller = Enroller(tmp_path, clock)
     yield enroller
@@ -72,26 +78,28 @@ def test_an_offer_starts_it_at_once(enroller: Enroller) -> None:
     enroller.tend_until_runs(2)
 
 
-def test_there_is_one_at_a_time_and_nothing_is_forgotten(enroller: Enroller) -> None:
+def test_there_is_one_at_a_time_and_nothing_is_forgotten(enroller: Enroller, others: Collection[int]) -> None:
     enroller.busy_file.touch()
     enroller.tend_until_runs(1)
     for _ in range(3):
         enroller.offers += 1
         enroller.tend()
-    assert len(child_processes_of_ours()) == 1
+    assert len(child_processes_of_ours(others)) == 1
 
     enroller.busy_file.unlink()
     enroller.tend_until_runs(2)
 
 
-def test_one_that_hangs_is_stopped(enroller: Enroller, clock: SteppedClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_hangs_is_stopped(
+    enroller: Enroller, clock: SteppedClock, others: Collection[int], caplog: pytest.LogCaptureFixture
+) -> None:
     enroller.busy_file.touch()
     enroller.tend_until_runs(1)
     clock.sleep(LONGEST_RUN + 1)
     enroller.tend()
 
     assert "stopped" in caplog.text
-    assert child_processes_of_ours() == []
+    assert child_processes_of_ours(others) == []
 
 
 def test_a_failure_is_logged(tmp_path: Path, clock: SteppedClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,10 +118,10 @@ def test_a_program_that_is_not_there_is_no_end(clock: SteppedClock, caplog: pyte
     assert "cannot be started" in caplog.text
 
 
-def test_nothing_is_started_where_something_else_does_it(clock: SteppedClock) -> None:
+def test_nothing_is_started_where_something_else_does_it(clock: SteppedClock, others: Collection[int]) -> None:
     Renewal((), clock).tend(1)
 
-    assert child_processes_of_ours() == []
+    assert child_processes_of_ours(others) == []
 
 
 def test_the_command_is_that_of_this_installation(tmp_path: Path) -> None:
@@ -121,5 +129,6 @@ def test_the_command_is_that_of_this_installation(tmp_path: Path) -> None:
     assert renewal_command(tmp_path / "s.toml")[-3:] == ("renew", "--config", str(tmp_path / "s.toml"))
 
 
-def child_processes_of_ours() -> list[int]:
-    return child_processes(os.getpid())
+def child_processes_of_ours(before: Collection[int]) -> list[int]:
+    """Those that were started since; simulators that several tests share are children of this process as well."""
+    return [child for child in child_processes(os.getpid()) if child not in before]
