@@ -63,13 +63,8 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
         )
         identities = Identities(store, keys, audit, clock, demands=demands, in_memory=in_memory)
         tally = SigningTally(audit, clock, started)
-        service = SigningService(
-            identities,
-            audit,
-            clock,
-            tally,
-            lambda: {"memory_locked": memory_locked, **_counts(workers, channels)},
-        )
+        figures = {"memory_locked": memory_locked}
+        service = SigningService(identities, audit, clock, tally, lambda: {**figures, **_counts(workers, channels)})
         channels = SigningChannels(service.reply, audit, threads=cpus)
         stack.callback(channels.close)
         renewal = Renewal(renewal_command, clock)
