@@ -58,8 +58,11 @@ def signature_of(agent: Agent, data: bytes, **how: str) -> Signature:
 
 
 def certificate_of(signature: Signature) -> x509.Certificate:
-    # A byte of padding may follow (PS3.5 6.2).
-    return x509.load_der_x509_certificate(signature.certificate[: -1 if signature.certificate[-1:] == b"\0" else None])
+    # A byte of padding may follow (PS3.5 6.2), and the certificate itself may end with such a byte.
+    length = 4 + int.from_bytes(
+        signature.certificate[2:4], "big"
+    )  # X.690 8.1.3: of a SEQUENCE with two bytes of length
+    return x509.load_der_x509_certificate(signature.certificate[:length])
 
 
 @pytest.fixture(scope="module")
