@@ -12,8 +12,9 @@ from typing import Any
 from agent.daemon.wire import HashName
 from agent.dicom.content import MissingDeviceIdentity
 from agent.dicom.profile import ProfileName
-from enroll.config import EnrollSettings, option, read_settings, read_toml
+from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError
+from enroll.options import option, read_settings, read_toml
 from enroll.statefile import StateFiles
 
 _ANTIQUE_HASHES = frozenset({"md5", "sha1", "ripemd160"})

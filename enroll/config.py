@@ -1,49 +1,24 @@
-"""The enrollment part of scanseal.toml, and the strict reader that both parts share.
-
-A settings class is a frozen dataclass; its fields are the options. `option()` gives each its description and bounds,
-which the packaged example and its test use. An unknown option is an error that names the nearest known one: a
-misspelt option that is silently ignored is how a scanner ends up unprotected.
-"""
+"""The enrollment part of scanseal.toml."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import re
-import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.errors import ConfigurationError, StateError, StateUnreadable
-from enroll.statefile import StateFiles
+from enroll.flows.settings import (
+    AcmeSettings,
+    CmpSettings,
+    EstSettings,
+    OfflineSettings,
+    ScepSettings,
+    VendorSettings,
+)
+from enroll.options import option
 
-CONFIGURATION_LIMIT = 256 * 1024  # bytes
 DEFAULT_CONFIGURATION = Path("/etc/scanseal/scanseal.toml")
-
-Settings = TypeVar("Settings")
-
-
-def option(  # noqa: PLR0913 - one keyword for each thing to say of an option
-    text: str,
-    *,
-    default: Any = dataclasses.MISSING,
-    default_factory: Any = dataclasses.MISSING,
-    unit: str = "",
-    at_least: int | None = None,
-    at_most: int | None = None,
-    pattern: str = "",
-) -> Any:
-    """Declare one option: what it means, its unit, its default and its bounds."""
-    metadata = {"text": text, "unit": unit, "at_least": at_least, "at_most": at_most, "pattern": pattern}
-    if default_factory is not dataclasses.MISSING:
-        return field(default_factory=default_factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -175,37 +150,27 @@ class SigningIdentitySettings(IdentitySettings):
 
 
 @dataclass(frozen=True)
-class IdentitiesSettings:
-    """`[identity]`: the device identity says "I am this scanner"; the others sign, each for one role."""
+class VendorIdentitySettings(IdentitySettings):
+    """`[identity.vendor]`: how the next key is made that the vendor certifies for signing original images."""
 
+    key_algorithm: KeyAlgorithm = option(
+        "Kind of new keys. Image signatures need RSA (PS3.15 C.2).", default=KeyAlgorithm.RSA_3072, pattern=r"rsa-.*"
+    )
+
+
+@dataclass(frozen=True)
+class IdentitiesSettings:
+    """`[identity]`: device says "I am this scanner"; signing, derivation and synthesis sign, each for one role.
+
+    idevid and vendor are the same from the vendor: the factory identity, and what signs original images.
+    """
+
+    idevid: IdentitySettings = field(default_factory=IdentitySettings)
+    vendor: VendorIdentitySettings = field(default_factory=VendorIdentitySettings)
     device: IdentitySettings = field(default_factory=IdentitySettings)
     signing: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
     derivation: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
     synthesis: SigningIdentitySettings = field(default_factory=SigningIdentitySettings)
-
-
-@dataclass(frozen=True)
-class EstSettings:
-    """`[est]`: the hospital's CA over Enrollment over Secure Transport (RFC 7030)."""
-
-    url: str = option(
-        "Address of the EST server, without /.well-known/est.", default="", pattern=r"(|https://[^\s/?#@]+)/?"
-    )
-    label: str = option(
-        "EST label (RFC 7030 3.2.2), where the CA wants one.", default="", pattern=r"[A-Za-z0-9._~-]{0,64}"
-    )
-    anchor_file: Path | None = option(
-        "File (PEM or DER) with the CA certificate that the server and every issued certificate must lead to. "
-        "Get it on a trusted way.",
-        default=None,
-    )
-    username: str = option(
-        "User name of the first enrollment (HTTP Basic); without a colon.",
-        default="",
-        pattern=r"[^\x00-\x1f\x7f:]{0,255}",
-    )
-    password_file: Path | None = option("File that holds the password of the first enrollment.", default=None)
-    timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
 
 
 @dataclass(frozen=True)
@@ -241,131 +206,9 @@ class EnrollSettings:
     keystore: KeyStoreSettings = field(default_factory=KeyStoreSettings)
     identity: IdentitiesSettings = field(default_factory=IdentitiesSettings)
     est: EstSettings = field(default_factory=EstSettings)
+    acme: AcmeSettings = field(default_factory=AcmeSettings)
+    cmp: CmpSettings = field(default_factory=CmpSettings)
+    scep: ScepSettings = field(default_factory=ScepSettings)
+    offline: OfflineSettings = field(default_factory=OfflineSettings)
+    vendor: VendorSettings = field(default_factory=VendorSettings)
     attestation: AttestationSettings = field(default_factory=AttestationSettings)
-
-
-def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises:
-        ConfigurationError: Unreadable, too large or not TOML; the message names the line.
-    """
-    try:
-        data = files.read(path, CONFIGURATION_LIMIT, follow=True)
-    except StateUnreadable as error:
-        raise ConfigurationError(error.what, remedy=error.remedy) from error
-    except StateError as error:
-        remedy = "Name your configuration with --config, or begin with the packaged example, systemd/scanseal.toml."
-        raise ConfigurationError(error.what, remedy=remedy) from error
-    try:
-        return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named."
-        ) from error
-
-
-def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
-    """Turn a TOML table into a settings object.
-
-    Args:
-        settings: A frozen dataclass whose fields are declared with `option`.
-        table: The table as read.
-        where: Name of the table for messages, as in "[est]".
-
-    Raises:
-        ConfigurationError: An unknown option, a wrong type or a value out of bounds.
-    """
-    fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(settings)
-    for name in table:
-        if name not in fields:
-            raise _unknown(name, fields, where)
-    values = {
-        name: _convert(hints[name], value, fields[name], f"{where} {name}".strip()) for name, value in table.items()
-    }
-    for name, declared in fields.items():
-        if name not in values and declared.default is declared.default_factory is dataclasses.MISSING:
-            if dataclasses.is_dataclass(hints[name]):
-                values[name] = read_settings(typing.cast("type[Any]", hints[name]), {}, f"[{name}]")
-                continue
-            raise ConfigurationError(
-                f"{where} {name} is missing.", remedy=f"Add it. {declared.metadata.get('text', '')}"
-            )
-    return settings(**values)
-
-
-def choices_of(kind: type[StrEnum], declared: Mapping[str, Any]) -> list[str]:
-    """The values that an option takes.
-
-    Args:
-        kind: Its type.
-        declared: The metadata of its field, as `option` makes it; a pattern narrows the choice.
-    """
-    return [member.value for member in kind if re.fullmatch(declared["pattern"] or ".*", member.value)]
-
-
-def _unknown(name: str, known: Mapping[str, Any], where: str) -> ConfigurationError:
-    near = difflib.get_close_matches(name, known, n=1)
-    remedy = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(sorted(known))}."
-    return ConfigurationError(f"{where} has no option {name!r}.".strip(), remedy=remedy)
-
-
-def _convert(hint: Any, value: Any, declared: dataclasses.Field[Any], where: str) -> Any:
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigurationError(f"{where} must be a table.", remedy=f"Write it as [{where}].")
-        return read_settings(typing.cast("type[Any]", hint), value, f"[{where.replace('[', '').replace('] ', '.')}]")
-    if typing.get_origin(hint) is Mapping:
-        return _convert_tables(typing.get_args(hint)[1], value, where)
-    if typing.get_origin(hint) is tuple:
-        return _convert_list(value, where)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        choices = choices_of(hint, declared.metadata)
-        if value not in choices:
-            raise ConfigurationError(f"{where} is {value!r}.", remedy=f"Use one of: {', '.join(choices)}.")
-        return hint(value)
-    if hint is Path:
-        path = Path(_checked(str, value, declared, where))
-        if not path.is_absolute():
-            raise ConfigurationError(
-                f"{where} is {value!r}.", remedy="Give an absolute path: commands and services start in other folders."
-            )
-        return path
-    return _checked(hint, value, declared, where)
-
-
-def _convert_list(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise ConfigurationError(
-            f"{where} must be a list of strings.", remedy='For example ["user:ct", "group:imaging"].'
-        )
-    return tuple(value)
-
-
-def _convert_tables(kind: type, value: Any, where: str) -> Any:
-    """Tables whose names the operator chooses."""
-    table = where.replace("[", "").replace("] ", ".")
-    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
-        raise ConfigurationError(f"{where} must hold tables.", remedy=f"Write them as [{table}.NAME].")
-    return {name: read_settings(kind, entry, f"[{table}.{name}]") for name, entry in value.items()}
-
-
-def _checked(kind: type, value: Any, declared: dataclasses.Field[Any], where: str) -> Any:
-    # bool is an int in Python, never in TOML.
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigurationError(f"{where} is {value!r}.", remedy=f"Give {_KIND_NAMES.get(kind, kind.__name__)}.")
-    low, high, pattern = (declared.metadata.get(key) for key in ("at_least", "at_most", "pattern"))
-    unit = declared.metadata.get("unit", "")
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise ConfigurationError(
-            f"{where} is {value}.", remedy=f"Choose a value from {low} to {high} {unit}".strip() + "."
-        )
-    if pattern and not re.fullmatch(pattern, str(value)):
-        raise ConfigurationError(f"{where} is {value!r}.", remedy=str(declared.metadata["text"]))
-    return value
-
-
-_KIND_NAMES = {str: "a string in quotes", int: "a whole number", bool: "true or false", float: "a number"}

@@ -37,12 +37,15 @@ _FILE_MODE = 0o640
 
 
 class IdentityName(StrEnum):
-    """The identities of a scanner: from the factory, of its owner, and those that sign.
+    """The identities of a scanner: from its vendor, of its owner, and those that sign.
 
-    What signs original images, what is made from them, and what a model makes, are three keys with three certificates.
+    The vendor's two stay when the owner changes: the factory identity (IEEE 802.1AR IDevID), and what signs original
+    images where the owner has no CA. What signs original images, what is made from them, and what a model makes, are
+    three keys with three certificates.
     """
 
     IDEVID = "idevid"
+    VENDOR = "vendor"
     DEVICE = "device"
     SIGNING = "signing"
     DERIVATION = "derivation"
@@ -147,6 +150,18 @@ class IdentityStore:
     def journal(self, name: IdentityName) -> Journal:
         """The journal of a request under way."""
         return Journal(self.directory(name) / "pending", self._files)
+
+    def requests_by_hand(self, name: IdentityName) -> tuple[str, ...]:
+        """The names of the journals of requests that are sent by hand.
+
+        Raises:
+            StateError: The directory cannot be read.
+        """
+        return tuple(sorted(self._files.names(self.directory(name) / "offline")))
+
+    def journal_by_hand(self, name: IdentityName, request: str) -> Journal:
+        """The journal of a request that is sent by hand; there may be several at a time."""
+        return Journal(self.directory(name) / "offline" / request, self._files)
 
     def offer(self, name: IdentityName) -> Offer | None:
         """What the keyholder offers; None where there is nothing.

@@ -24,7 +24,6 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -36,17 +35,28 @@ from enroll.config import EnrollSettings, IdentitySettings, SigningIdentitySetti
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import (
     CertificateRefused,
-    ConfigurationError,
+    EnrollmentError,
     EnrollmentRefused,
     KeyDamaged,
     KeyMismatch,
     KeyNotFound,
     KeyStoreError,
+    ServerUnreachable,
     StateError,
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.flows.base import LONGEST_WAIT, Enrollment, Flow, OfferedEnrollment, Pending, Refused
+from enroll.flows.base import (
+    LONGEST_WAIT,
+    Enrollment,
+    Flow,
+    Handle,
+    OfferedEnrollment,
+    Pending,
+    PlannedExchange,
+    Refused,
+)
+from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
@@ -90,10 +100,19 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     stores: KeyStores,
     identities: IdentityStore,
     flow: Flow,
-    anchors: Sequence[x509.Certificate],
     clock: Clock,
+    journal: Journal | None = None,
 ) -> Generation | Pending | NotAsked:
     """Get a new key and certificate for an identity, or go on with a request that is under way.
+
+    Args:
+        identity: Whose.
+        settings: Of this scanner.
+        stores: Where keys are made.
+        identities: Where the new generation goes.
+        flow: The way to the certificate.
+        clock: The time.
+        journal: Of the request; by default the one of the identity. Requests that are sent by hand have their own.
 
     Returns:
         The generation that is in use now; or when to come back, where the CA has not decided yet; or that a key of the
@@ -104,24 +123,51 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         EnrollmentError: No certificate; the generation before is still in use.
         KeyStoreError: The key store refused; the generation before is still in use.
         StateError: The disk refused; the generation before is still in use.
-        ConfigurationError: This identity is not enrolled by its owner.
     """
     usage, wanted = _owned(identity, settings)
-    request = CertificateRequest.for_device(settings.device, usage)
+    request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
     with identities.lock():
-        journal = identities.journal(identity)
-        return _Transaction(identity, wanted, request, stores, identities, journal, flow, tuple(anchors), clock).run()
+        journal = journal or identities.journal(identity)
+        return _Transaction(identity, wanted, request, stores, identities, journal, flow, clock).run()
+
+
+def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
+    """The way that a renewal goes: that of the certificate in use, or of the request under way.
+
+    Where there is neither, that of the device identity, which authenticates the others.
+
+    Raises:
+        StateUnreadable: Not for the user who runs this.
+    """
+    current = _readable(identity, identities)
+    if current is not None:
+        return FlowName(current.flow)
+    pending = identities.journal(identity).read()
+    if pending is not None:
+        return FlowName(json.loads(pending.asked)["flow"])
+    return FlowName.EST if identity is IdentityName.DEVICE else flow_of(IdentityName.DEVICE, identities)
+
+
+def planned(
+    identity: IdentityName, settings: EnrollSettings, *, identities: IdentityStore, flow: Flow
+) -> tuple[PlannedExchange, ...]:
+    """What `issue` would send to whom, as far as that can be told without the network."""
+    usage, _ = _owned(identity, settings)
+    request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
+    current = _readable(identity, identities)
+    renews = current.certificate if current and names_kept(current.certificate, request) else None
+    return flow.plan(request, renews)
 
 
 def _owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, IdentitySettings]:
     owned: dict[IdentityName, tuple[Usage, IdentitySettings]] = {
+        IdentityName.IDEVID: (Usage.DEVICE, settings.identity.idevid),
+        IdentityName.VENDOR: (Usage.SIGNING, settings.identity.vendor),
         IdentityName.DEVICE: (Usage.DEVICE, settings.identity.device),
         IdentityName.SIGNING: (Usage.SIGNING, settings.identity.signing),
         IdentityName.DERIVATION: (Usage.DERIVATION, settings.identity.derivation),
         IdentityName.SYNTHESIS: (Usage.SYNTHESIS, settings.identity.synthesis),
     }
-    if identity not in owned:
-        raise ConfigurationError(f"{identity} comes from the vendor.", remedy=f"Enroll one of: {', '.join(owned)}.")
     return owned[identity]
 
 
@@ -150,7 +196,6 @@ class _Transaction:
     identities: IdentityStore
     journal: Journal
     flow: Flow
-    anchors: tuple[x509.Certificate, ...]
     clock: Clock
 
     def run(self) -> Generation | Pending | NotAsked:
@@ -189,7 +234,7 @@ class _Transaction:
         try:
             verified = check_issued(
                 *issued,
-                self.anchors,
+                self.flow.anchors,
                 public_key=asking.public_key,
                 request=self.request,
                 now=self.clock.now(),
@@ -199,10 +244,28 @@ class _Transaction:
             if isinstance(asking, Enrollment):
                 check_pair(asking.key, verified.certificate)
         except (CertificateRefused, KeyMismatch):
+            self._reject(asking.handle)
             self._abandon(pending)
             raise
-        self.journal.write(replace(pending, step=Step.VERIFIED))
+        if pending.step is not Step.VERIFIED:
+            self._confirm(asking.handle, verified.certificate)
+            self.journal.write(replace(pending, step=Step.VERIFIED, handle=asking.handle.text))
         return self._commit(pending.key_uri, asking.protection, verified, current)
+
+    def _confirm(self, handle: Handle, certificate: x509.Certificate) -> None:
+        """Without an answer the next run confirms again; a CA that knows nothing of it any more had its answer."""
+        try:
+            self.flow.confirm(handle, certificate)
+        except (ServerUnreachable, KeyStoreError):
+            raise
+        except EnrollmentError as error:
+            _LOG.warning("The certificate of %s is used, its confirmation failed: %s", self.identity, error)
+
+    def _reject(self, handle: Handle) -> None:
+        try:
+            self.flow.confirm(handle, None)
+        except (EnrollmentError, KeyStoreError) as error:
+            _LOG.warning("The CA does not know that its certificate for %s is not used: %s", self.identity, error)
 
     def _ask(self, pending: PendingRequest, asking: _Asking) -> _Answer | Pending:
         intermediates = self.flow.anchors_and_intermediates()
@@ -215,9 +278,9 @@ class _Transaction:
                 remedy=f"Nothing was changed. To act: {answer.who_must_act}. {answer.advice}".rstrip(),
             )
         if isinstance(answer, Pending):
-            self.journal.write(replace(sent, until=answer.until, reason=answer.reason))
+            self.journal.write(replace(sent, until=answer.until, reason=answer.reason, handle=asking.handle.text))
             return answer
-        self.journal.write_issued(sent, answer.certificates, intermediates)
+        self.journal.write_issued(replace(sent, handle=asking.handle.text), answer.certificates, intermediates)
         return answer.certificates, intermediates
 
     def _commit(
@@ -280,13 +343,17 @@ class _Transaction:
 
     def _asking(self, pending: PendingRequest, offer: Offer | None, current: Generation | None) -> _Asking:
         """What to ask the CA with the key of a request, or with what its holder signed."""
+        handle = Handle(pending.handle, lambda text: self._keep(pending, text))
         if offer is not None:
-            return OfferedEnrollment(offer.request, self.request, offer.public_key, Protection.MEMORY)
+            return OfferedEnrollment(offer.request, self.request, offer.public_key, Protection.MEMORY, handle)
         in_use = current.certificate if current else None
         # A certificate with names that are no longer wanted is replaced, not renewed.
         renews = in_use if in_use and names_kept(in_use, self.request) else None
         uri = pending.key_uri
-        return Enrollment(self.stores.load(uri), self.request, renews, self.stores.protection(uri))
+        return Enrollment(self.stores.load(uri), self.request, renews, self.stores.protection(uri), uri, handle)
+
+    def _keep(self, pending: PendingRequest, handle: str) -> None:
+        self.journal.write(replace(pending, step=Step.SENT, until=None, reason="", handle=handle))
 
     def _going_on(
         self, pending: PendingRequest, offer: Offer | None, current: Generation | None, now: datetime

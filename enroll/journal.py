@@ -23,7 +23,7 @@ from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import StateFiles
 
-_FIELDS = ("step", "key_name", "key_uri", "asked", "started_at", "until", "reason")
+_FIELDS = ("step", "key_name", "key_uri", "asked", "started_at", "until", "reason", "handle")
 
 
 class Step(StrEnum):
@@ -48,6 +48,7 @@ class PendingRequest:
         started_at: When the key was planned.
         until: When the CA wants to be asked again, where it said so.
         reason: Why the CA wants us to wait.
+        handle: What the flow needs to go on; see `enroll.flows.base.Handle`.
     """
 
     step: Step
@@ -57,6 +58,7 @@ class PendingRequest:
     started_at: datetime
     until: datetime | None = None
     reason: str = ""
+    handle: str = ""
 
 
 class Journal:
@@ -92,6 +94,7 @@ class Journal:
             started_at=read_time(values["started_at"], self._request),
             until=read_time(values["until"], self._request) if values["until"] else None,
             reason=values["reason"],
+            handle=values["handle"],
         )
 
     def write(self, request: PendingRequest) -> PendingRequest:
@@ -110,6 +113,7 @@ class Journal:
             "started_at": request.started_at.isoformat(),
             "until": until,
             "reason": request.reason,
+            "handle": request.handle,
         }
         write_record(self._request, values, self._files)
         return request

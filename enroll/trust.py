@@ -234,14 +234,21 @@ def names_kept(certificate: x509.Certificate, request: CertificateRequest) -> bo
     return True
 
 
-def read_anchors(path: Path | None, files: StateFiles) -> tuple[x509.Certificate, ...]:
+def read_anchors(path: Path | None, files: StateFiles, table: str) -> tuple[x509.Certificate, ...]:
     """The pinned CA certificates that are configured.
+
+    Args:
+        path: Of their file.
+        files: Reads it.
+        table: Where it is configured, as in "[est]".
 
     Raises:
         ConfigurationError: No file is configured, or it holds no certificate.
     """
     if path is None:
-        raise ConfigurationError("[est] anchor_file is not set.", remedy="Name the file of the hospital's CA.")
+        raise ConfigurationError(
+            f"{table} anchor_file is not set.", remedy="Name the file with the certificate of the CA."
+        )
     return read_ca_certificates(path, files)
 
 

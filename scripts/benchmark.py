@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from pydicom.data import get_testdata_file
 
-from agent.cli.enroll import enroll_by_est
+from agent.cli.enrolling import enroll_by
 from agent.cli.try_out import SERIAL_NUMBER, write_configuration
 from agent.client import SigningClient
 from agent.config import load
@@ -40,6 +40,7 @@ from agent.errors import AgentError
 from enroll.clock import SystemClock
 from enroll.evaluation.ca import EvaluationCa
 from enroll.evaluation.est_server import EstServer
+from enroll.flows.settings import FlowName
 from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
@@ -98,7 +99,7 @@ def enrolled(root: Path) -> Scanner:
         configuration = write_configuration(ca, server.url)
         settings = load(configuration, files).enroll
         for identity in (IdentityName.DEVICE, IdentityName.SIGNING):
-            enroll_by_est(identity, settings, clock)
+            enroll_by(FlowName.EST, identity, settings, clock)
     current = IdentityStore(settings.state_directory, files).current(IdentityName.SIGNING)
     if current is None:
         raise SystemExit("enrollment failed")

@@ -21,14 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import AgentSettings
-from enroll.config import EnrollSettings, choices_of
+from enroll.config import EnrollSettings
+from enroll.options import choices_of
 
 EXAMPLE = Path(__file__).parent.parent / "systemd" / "scanseal.toml"
 
 # Options without a default need a value to show.
 SAMPLES: Mapping[str, Any] = {
+    "acme.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
+    "acme.eab_key_file": Path("/etc/scanseal/acme-eab-key"),
+    "acme.hook": Path("/usr/local/lib/scanseal/acme-hook"),
+    "acme.server_anchor_file": Path("/etc/scanseal/acme-server-ca.pem"),
     "attestation.anchor_file": Path("/etc/scanseal/attestation-ca.pem"),
     "attestation.password_file": Path("/etc/scanseal/attestation-password"),
+    "cmp.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
+    "cmp.server_anchor_file": Path("/etc/scanseal/cmp-server-ca.pem"),
     "device.serial_number": "CT-000123",
     "est.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
     "est.password_file": Path("/etc/scanseal/est-password"),
@@ -37,6 +44,11 @@ SAMPLES: Mapping[str, Any] = {
     "keystore.software.passphrase_file": Path("/etc/scanseal/key-passphrase"),
     "keystore.tpm.authorization_file": Path("/etc/scanseal/tpm-authorization"),
     "keystore.tpm.directory": Path("/var/lib/scanseal/tpm"),
+    "offline.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
+    "scep.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
+    "scep.challenge_file": Path("/etc/scanseal/scep-challenge"),
+    "scep.server_anchor_file": Path("/etc/scanseal/scep-server-ca.pem"),
+    "vendor.anchor_file": Path("/etc/scanseal/vendor-ca.pem"),
 }
 
 HEAD = """\

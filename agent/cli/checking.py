@@ -16,7 +16,7 @@ from typing import Any
 
 from agent import checks
 from agent.checks import Finding, State
-from agent.cli.enroll import USUAL_IDENTITIES
+from agent.cli.enrolling import USUAL_IDENTITIES
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
@@ -165,7 +165,7 @@ class _Inspection:
             what = "[est] url is not set: there is nobody to ask for a certificate."
             return Finding("enrollment", State.WARNING, what, "Set [est] url and anchor_file.")
         try:
-            anchors = read_anchors(est.anchor_file, self.files)
+            anchors = read_anchors(est.anchor_file, self.files, "[est]")
         except ScansealError as error:
             return checks.failure("enrollment", error)
         return checks.anchors(est.url, anchors, self.clock.now())

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from agent.cli import enroll, exits
-from agent.cli.enroll import OWNER_IDENTITIES, USUAL_IDENTITIES, enroll_by_est
+from agent.cli import enrolling, exits
+from agent.cli.enrolling import OWNER_IDENTITIES, USUAL_IDENTITIES, enroll_by
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, ScansealError
 from enroll.identity import IdentityName, IdentityStore
-from enroll.issue import NotAsked, made_by_agent, waiting_offer
+from enroll.issue import NotAsked, flow_of, made_by_agent, waiting_offer
 from enroll.journal import Step
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
@@ -85,8 +85,8 @@ def _renewed(
                 "state": "due" if due else "not-due",
                 "due_at": due_at.isoformat(),
             }, line
-    answer = enroll_by_est(identity, settings, clock)
-    return enroll.record(identity, answer), enroll.text(identity, answer)
+    answer = enroll_by(flow_of(identity, identities), identity, settings, clock)
+    return enrolling.record(identity, answer), enrolling.text(identity, answer)
 
 
 def _check_not_offered(identity: IdentityName, identities: IdentityStore, clock: Clock) -> None:
@@ -110,8 +110,8 @@ def _served(
     identities = IdentityStore(settings.state_directory, StateFiles())
     if dry_run and waiting_offer(identity, identities, clock.now()) is not None:
         return {"identity": identity, "state": "due"}, f"{identity}: the agent has asked for a certificate"
-    answer = NotAsked() if dry_run else enroll_by_est(identity, settings, clock)
+    answer = NotAsked() if dry_run else enroll_by(flow_of(identity, identities), identity, settings, clock)
     if isinstance(answer, NotAsked):
         line = f"{identity}: the agent asks for the next key by itself"
-        return enroll.record(identity, answer), f"{line}; --force does not apply" if force else line
-    return enroll.record(identity, answer), enroll.text(identity, answer)
+        return enrolling.record(identity, answer), f"{line}; --force does not apply" if force else line
+    return enrolling.record(identity, answer), enrolling.text(identity, answer)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agent.cli import attested, exits, running
-from agent.cli.enroll import USUAL_IDENTITIES
+from agent.cli.enrolling import USUAL_IDENTITIES
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration

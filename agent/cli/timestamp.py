@@ -44,7 +44,7 @@ from enroll.time_stamp_authority import (
     new_query,
     read_response,
 )
-from enroll.trust import read_anchors
+from enroll.trust import read_ca_certificates
 
 _PREFIX = slice(128, 132)  # where PS3.10 7.1 has DICM
 # Why a time stamp cannot prove anything to anybody, whomever he trusts. The others may: they are not replaced.
@@ -176,14 +176,14 @@ def command(  # noqa: PLR0913, PLR0917 - one argument for each option
     if not files:
         raise InputFileError("There is no DICOM file in the directory.", remedy="Name a directory with DICOM files.")
     if query_directory is not None:
-        known = read_anchors(anchor, StateFiles()) if anchor is not None else ()
+        known = read_ca_certificates(anchor, StateFiles()) if anchor is not None else ()
         queried = partial(_queried, directory=query_directory, anchors=known)
         return _for_each(files, queried, "Writing queries", as_json=as_json)
     if anchor is None:
         raise click.UsageError("Say whom you trust for time stamps: --anchor tsa-ca.pem.")
     places = _Places(output, output_directory, in_place, force)
     places.check(files)
-    anchors = read_anchors(anchor, StateFiles())
+    anchors = read_ca_certificates(anchor, StateFiles())
     if tsa is None:
         responses = partial(_response, directory=response_directory or Path())
         return _for_each(files, _Stamper(places, anchors, responses).stamped, "Stamping", as_json=as_json)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
 
+from enroll.clock import Clock
+from enroll.config import EnrollSettings
 from enroll.csr import CertificateRequest
+from enroll.identity import IdentityStore
+from enroll.keystore import KeyStores
 from enroll.keystore.base import PrivateKey, Protection, PublicKey
+from enroll.statefile import StateFiles
 
+HANDLE_LIMIT = 8 * 1024  # characters
 LONGEST_WAIT = timedelta(days=1)  # whatever a server says: a request is repeated at least this often
 
 
@@ -45,6 +52,30 @@ class Refused:
     advice: str = ""
 
 
+class Handle:
+    """What a flow needs to go on with a request after a crash: a text of its own, which the journal keeps.
+
+    An order, a transaction. A flow that would ask for the same thing twice without it keeps it before it goes on.
+
+    Args:
+        text: As it was kept; empty for a new request.
+        write: Makes a new text durable.
+    """
+
+    def __init__(self, text: str = "", write: Callable[[str], None] = lambda _: None) -> None:
+        self.text = text
+        self._write = write
+
+    def keep(self, text: str) -> None:
+        """Make `text` durable; at most `HANDLE_LIMIT` characters.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        self._write(text)
+        self.text = text
+
+
 @dataclass(frozen=True)
 class Enrollment:
     """One request for one key.
@@ -54,12 +85,16 @@ class Enrollment:
         request: What is asked for.
         renews: The certificate being renewed, where there is one.
         protection: Where the key lives; without better knowledge the least.
+        key_uri: The name of the key in its store.
+        handle: Of the flow.
     """
 
     key: PrivateKey = field(repr=False)
     request: CertificateRequest
     renews: x509.Certificate | None = None
     protection: Protection = Protection.SOFTWARE
+    key_uri: str = ""
+    handle: Handle = field(default_factory=Handle, compare=False, repr=False)
 
     @property
     def public_key(self) -> PublicKey:
@@ -76,21 +111,64 @@ class OfferedEnrollment:
         request: What it asks for.
         public_key: What is to be certified.
         protection: Where the key lives.
+        handle: Of the flow.
     """
 
     signed: x509.CertificateSigningRequest
     request: CertificateRequest
     public_key: PublicKey
     protection: Protection
+    handle: Handle = field(default_factory=Handle, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class PlannedExchange:
+    """What would be sent, for `scanseal enroll --dry-run`.
+
+    Args:
+        to: Address, or the place where a file appears.
+        what: The message, in the words of its protocol.
+        proof: What this side proves itself with.
+    """
+
+    to: str
+    what: str
+    proof: str
+
+
+@dataclass(frozen=True)
+class FlowContext:
+    """What a flow works with: the parts of a running enroller."""
+
+    settings: EnrollSettings
+    stores: KeyStores
+    identities: IdentityStore
+    clock: Clock
+    files: StateFiles
 
 
 class Flow(Protocol):
-    """One way to get a certificate."""
+    """One way to get a certificate. Flows are context managers; they release their connection at the end."""
 
     name: str
 
+    @property
+    def anchors(self) -> tuple[x509.Certificate, ...]:
+        """The CA certificates that what this flow brings must lead to."""
+
+    def asks_for(self, request: CertificateRequest) -> CertificateRequest:
+        """The request as this flow makes it, such as with the identifier of an order; usually as it is."""
+
+    def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
+        """What `enroll` would send, in this order, as far as that can be told without the network.
+
+        Args:
+            request: As `asks_for` made it.
+            renews: The certificate being renewed, where there is one.
+        """
+
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
-        """Ask once.
+        """Ask once, or go on with what the handle speaks of.
 
         Raises:
             EnrollmentError: No usable answer; the caller may try again later.
@@ -98,3 +176,15 @@ class Flow(Protocol):
 
     def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
         """CA certificates that the server offers; trusted only as far as they lead to the pinned anchor."""
+
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+        """Tell the CA what became of what it issued, where the protocol wants that (RFC 9810 5.3.18).
+
+        Args:
+            handle: Of the request.
+            certificate: The one that is used; None where all were refused.
+
+        Raises:
+            ServerUnreachable: No answer; the caller confirms again later.
+            EnrollmentError: The CA does not accept the confirmation.
+        """

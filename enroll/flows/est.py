@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from enroll import csr
 from enroll.certificates import PARSE_ERRORS, decode_base64
 from enroll.clock import Clock
-from enroll.config import EnrollSettings, EstSettings
+from enroll.csr import CertificateRequest
 from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
@@ -48,15 +48,25 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.flows.base import LONGEST_WAIT, Enrollment, Issued, OfferedEnrollment, Pending, Refused
+from enroll.flows.base import (
+    LONGEST_WAIT,
+    Enrollment,
+    FlowContext,
+    Handle,
+    Issued,
+    OfferedEnrollment,
+    Pending,
+    PlannedExchange,
+    Refused,
+)
+from enroll.flows.settings import EstSettings
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
 from enroll.identity import Generation, IdentityName, IdentityStore
-from enroll.keystore import KeyStores
 from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
 from enroll.tls import ClientIdentity, client_context
-from enroll.trust import CERTIFICATE_LIMIT, CERTIFICATES_LIMIT, verify_chain
+from enroll.trust import CERTIFICATE_LIMIT, CERTIFICATES_LIMIT, read_anchors, verify_chain
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,35 +98,31 @@ class EstFlow:
     """An EST server; closes its session at the end of a `with` block.
 
     Args:
-        url: Of the server, without /.well-known/est.
-        label: Of the CA behind it (RFC 7030 3.2.2); may be empty.
+        settings: `[est]`.
         session: A connection with pinned trust; carries the client certificate where there is one.
         clock: For a 202.
         authentication: What this side proves itself with: the password, or the certificate in `session`.
+        anchors: What it issues must lead to them.
     """
 
     name = "est"
 
     def __init__(
-        self, url: str, label: str, session: HttpsSession, clock: Clock, authentication: Credentials | x509.Certificate
+        self,
+        settings: EstSettings,
+        session: HttpsSession,
+        clock: Clock,
+        authentication: Credentials | x509.Certificate,
+        anchors: tuple[x509.Certificate, ...],
     ) -> None:
-        self._base = "/".join(filter(None, (url.rstrip("/"), ".well-known/est", label)))
+        self._base = "/".join(filter(None, (settings.url.rstrip("/"), ".well-known/est", settings.label)))
+        self.anchors = anchors
         self._session = session
         self._clock = clock
         self._authentication = authentication
 
     @classmethod
-    def connect(  # noqa: PLR0913 - the parts of a running enroller
-        cls,
-        identity: IdentityName,
-        settings: EnrollSettings,
-        *,
-        stores: KeyStores,
-        identities: IdentityStore,
-        anchors: Sequence[x509.Certificate],
-        clock: Clock,
-        files: StateFiles,
-    ) -> Self:
+    def connect(cls, identity: IdentityName, context: FlowContext) -> Self:
         """The configured server, with what this side proves itself with for a certificate of `identity`.
 
         That is the certificate of the device identity. The device identity itself falls back to the password: for
@@ -125,23 +131,25 @@ class EstFlow:
         Raises:
             ScansealError: Nothing to prove itself with, or the configuration is incomplete.
         """
-        if not settings.est.url:
+        settings = context.settings.est
+        if not settings.url:
             raise ConfigurationError("[est] url is not set.", remedy="Set the https address of the EST server.")
+        anchors = read_anchors(settings.anchor_file, context.files, "[est]")
         client: ClientIdentity | None = None
         authentication: Credentials | x509.Certificate
         try:
-            device = _device_identity(identities, anchors, clock.now())
-            client = ClientIdentity(identities.chain_file(device), stores.tls_key(device.key_uri))
+            device = _device_identity(context.identities, anchors, context.clock.now())
+            client = ClientIdentity(context.identities.chain_file(device), context.stores.tls_key(device.key_uri))
             authentication = device.certificate
         except StateUnreadable:
             raise  # it may be the best of all identities, seen by the wrong user
         except (StateError, KeyNotFound, KeyDamaged, UnsupportedKey, CertificateRefused) as error:
-            if identity is not IdentityName.DEVICE or not settings.est.username:
+            if identity is not IdentityName.DEVICE or not settings.username:
                 raise
             _LOG.info("The device proves itself with the password: %s", error.what)
-            authentication = _credentials(settings.est, files)
-        session = HttpsSession(client_context(anchors, client), clock, settings.est.timeout)
-        return cls(settings.est.url, settings.est.label, session, clock, authentication)
+            authentication = _credentials(settings, context.files)
+        session = HttpsSession(client_context(anchors, client), context.clock, settings.timeout)
+        return cls(settings, session, context.clock, authentication, anchors)
 
     def __enter__(self) -> Self:
         return self
@@ -160,6 +168,23 @@ class EstFlow:
         if answer.status != 200:  # noqa: PLR2004 - RFC 7030 4.1.3
             raise _unusable(answer)
         return _certificates(answer)
+
+    def asks_for(self, request: CertificateRequest) -> CertificateRequest:
+        """See `Flow`."""
+        return request
+
+    def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
+        """See `Flow`."""
+        password = isinstance(self._authentication, Credentials)
+        proof = "the password of the first enrollment" if password else "the certificate of the device identity"
+        operation = "simpleenroll" if renews is None or renews != self._authentication else "simplereenroll"
+        return (
+            PlannedExchange(f"{self._base}/cacerts", "GET: the certificates of the CA", "nothing"),
+            PlannedExchange(f"{self._base}/{operation}", f"POST: PKCS#10, {request.usage}", proof),
+        )
+
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+        """EST knows no confirmation."""
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Ask once for a certificate (RFC 7030 4.2); see `Flow`.

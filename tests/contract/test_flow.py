@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import enroll.flows
 from enroll.clock import SystemClock
-from enroll.config import EstSettings
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import ServerUnreachable
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.flows.base import Enrollment, Flow, Issued, Refused
+from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
 from enroll.trust import check_issued
 from tests.support.enrolling import Scanner, settings

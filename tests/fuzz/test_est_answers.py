@@ -18,6 +18,7 @@ from enroll.certificates import PARSE_ERRORS
 from enroll.errors import CertificateRefused, ProtocolViolation
 from enroll.flows.base import Enrollment, Issued
 from enroll.flows.est import Credentials, EstFlow
+from enroll.flows.settings import EstSettings
 from enroll.http import Answer, HttpsSession
 from enroll.trust import check_issued
 from tests.support.clocks import SteppedClock
@@ -54,7 +55,11 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 def ask(body: bytes) -> Issued:
     session = cast("HttpsSession", CannedSession(body))
     answer = EstFlow(
-        "https://est.example", "", session, SteppedClock(), Credentials("a", b"b", Path("password"))
+        EstSettings(url="https://est.example"),
+        session,
+        SteppedClock(),
+        Credentials("a", b"b", Path("password")),
+        (CA.certificate,),
     ).enroll(Enrollment(KEY, REQUEST))
     assert isinstance(answer, Issued)
     return answer

@@ -22,7 +22,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enroll import der
 from enroll.clock import SystemClock
-from enroll.config import EstSettings
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import (
     CertificateRefused,
@@ -33,6 +32,7 @@ from enroll.errors import (
     ServerUnreachable,
 )
 from enroll.flows.base import Pending
+from enroll.flows.settings import EstSettings
 from enroll.http import BODY_LIMIT
 from enroll.identity import Generation, IdentityName
 from tests.support.enrolling import Scanner, settings

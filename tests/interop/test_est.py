@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import serialization
 
 from enroll.certificates import pem
 from enroll.clock import SystemClock
-from enroll.config import EstSettings
 from enroll.csr import build
 from enroll.errors import CertificateRefused, PinRefused
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
+from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
 from enroll.keystore.base import Protection
 from enroll.tls import ClientIdentity, client_context

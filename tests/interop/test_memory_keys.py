@@ -30,8 +30,9 @@ from agent.daemon.wire import HashName
 from agent.dicom.profile import ProfileName, load_profile
 from agent.dicom.sign import SignaturePlan
 from agent.errors import AgentRefused
+from enroll.csr import CertificateRequest
 from enroll.evaluation.ca import EvaluationCa
-from enroll.flows.base import Enrollment, Issued, OfferedEnrollment, Pending, Refused
+from enroll.flows.base import Enrollment, Handle, Issued, OfferedEnrollment, Pending, PlannedExchange, Refused
 from enroll.identity import IdentityName
 from enroll.issue import issue
 from enroll.keystore import KeyStores
@@ -178,8 +179,21 @@ class Offered:
         assert isinstance(asking, OfferedEnrollment)
         return Issued((self.ca.issue(asking.signed),))
 
-    def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
+    @property
+    def anchors(self) -> tuple[x509.Certificate, ...]:
         return (self.ca.certificate,)
+
+    def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
+        return self.anchors
+
+    def asks_for(self, request: CertificateRequest) -> CertificateRequest:
+        return request
+
+    def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
+        return ()
+
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+        pass
 
 
 @dcmsign.needs_dcmsign
@@ -211,7 +225,6 @@ def test_an_image_verifies_with_dcmsign_after_its_key_has_been_rotated_away_ten_
                     stores=KeyStores(settings.keystore, scanner.state, scanner.files),  # of another process
                     identities=scanner.identities,
                     flow=Offered(ca),
-                    anchors=(ca.certificate,),
                     clock=clock,
                 )
                 identities.refresh()

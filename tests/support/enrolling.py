@@ -12,11 +12,10 @@ from typing import Any
 from cryptography import x509
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.certificates import check_pair
+from enroll.certificates import check_pair, pem
 from enroll.clock import Clock
 from enroll.config import (
     EnrollSettings,
-    EstSettings,
     IdentitiesSettings,
     IdentitySettings,
     KeyStoreSettings,
@@ -25,8 +24,19 @@ from enroll.config import (
     StoreName,
 )
 from enroll.csr import CertificateRequest, Usage, build
-from enroll.flows.base import Enrollment, Flow, Issued, OfferedEnrollment, Pending, Refused
+from enroll.flows.base import (
+    Enrollment,
+    Flow,
+    FlowContext,
+    Handle,
+    Issued,
+    OfferedEnrollment,
+    Pending,
+    PlannedExchange,
+    Refused,
+)
 from enroll.flows.est import EstFlow
+from enroll.flows.settings import EstSettings
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, issue
 from enroll.keystore import KeyStores
@@ -68,6 +78,7 @@ class CaFlow:
     name: str = "est"
     answer: Callable[[Enrollment | OfferedEnrollment], Issued | Pending | Refused] | None = None
     asked: list[Enrollment | OfferedEnrollment] = field(default_factory=list)
+    confirmed: list[x509.Certificate | None] = field(default_factory=list)
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         self.asked.append(enrollment)
@@ -76,8 +87,21 @@ class CaFlow:
         content = Content.asked(enrollment.request, self.clock.now())
         return Issued((self.ca.issue(enrollment.public_key, content),))
 
-    def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
+    @property
+    def anchors(self) -> tuple[x509.Certificate, ...]:
         return (self.ca.certificate,)
+
+    def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
+        return self.anchors
+
+    def asks_for(self, request: CertificateRequest) -> CertificateRequest:
+        return request
+
+    def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
+        return ()
+
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+        self.confirmed.append(certificate)
 
 
 class Scanner:
@@ -90,7 +114,9 @@ class Scanner:
         clock: Clock | None = None,
         files: StateFiles | None = None,
     ) -> None:
-        self.settings = settings
+        anchor_file = settings.state_directory.with_name("anchors.pem")
+        anchor_file.write_bytes(pem(anchors))
+        self.settings = replace(settings, est=replace(settings.est, anchor_file=anchor_file))
         self.anchors = anchors
         self.clock = clock or SteppedClock()
         self.files = files or StateFiles()
@@ -104,20 +130,16 @@ class Scanner:
             stores=self.stores,
             identities=self.identities,
             flow=flow,
-            anchors=self.anchors,
             clock=self.clock,
         )
 
     def connect(self, identity: IdentityName) -> EstFlow:
-        return EstFlow.connect(
-            identity,
-            self.settings,
-            stores=self.stores,
-            identities=self.identities,
-            anchors=self.anchors,
-            clock=self.clock,
-            files=self.files,
-        )
+        return EstFlow.connect(identity, self.context)
+
+    @property
+    def context(self) -> FlowContext:
+        """What flows work with."""
+        return FlowContext(self.settings, self.stores, self.identities, self.clock, self.files)
 
     def enroll(self, identity: IdentityName) -> Generation:
         """The whole way over EST."""

@@ -38,13 +38,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enroll.certificates import read_certificates
 from enroll.clock import SystemClock
-from enroll.config import EnrollSettings, StoreName, read_settings, read_toml
+from enroll.config import EnrollSettings, StoreName
 from enroll.errors import ScansealError
 from enroll.http import HttpsSession
 from enroll.identity import Generation, IdentityName
 from enroll.keystore import token_settings
 from enroll.keystore.base import StoredKey
 from enroll.keystore.keys import Scheme, stored_key
+from enroll.options import read_settings, read_toml
 from enroll.statefile import StateFiles
 from enroll.tls import ClientIdentity, client_context, tls_route, token_provider
 from enroll.tls.connection import ClientContext

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.config import CONFIGURATION_LIMIT, EnrollSettings, StoreName, read_settings, read_toml
+from enroll.config import EnrollSettings, StoreName
 from enroll.errors import ConfigurationError
+from enroll.options import CONFIGURATION_LIMIT, read_settings, read_toml
 from enroll.statefile import StateFiles
 from tests.support.other_user import error_of
 

@@ -12,7 +12,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from enroll.config import EstSettings
 from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
@@ -24,6 +23,7 @@ from enroll.errors import (
     UnsupportedKey,
 )
 from enroll.flows.est import Credentials
+from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings

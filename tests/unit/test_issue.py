@@ -19,7 +19,6 @@ from enroll.config import IdentitiesSettings, SigningIdentitySettings, StoreName
 from enroll.csr import Usage
 from enroll.errors import (
     CertificateRefused,
-    ConfigurationError,
     EnrollerBusy,
     EnrollmentRefused,
     KeyMismatch,
@@ -90,11 +89,6 @@ def test_each_identity_has_its_usage(scanner: Scanner, flow: CaFlow, identity: I
     scanner.issue(flow, identity)
 
     assert flow.asked[0].request.usage is usage
-
-
-def test_the_factory_identity_is_not_enrolled(scanner: Scanner, flow: CaFlow) -> None:
-    with pytest.raises(ConfigurationError, match="vendor"):
-        scanner.issue(flow, IdentityName.IDEVID)
 
 
 def test_a_renewal_takes_a_new_key(scanner: Scanner, flow: CaFlow) -> None:

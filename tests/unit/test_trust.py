@@ -552,14 +552,14 @@ def test_anchors_come_from_a_pem_file(tmp_path: Path) -> None:
     path = tmp_path / "anchor.pem"
     path.write_bytes(CA.certificate.public_bytes(serialization.Encoding.PEM))
 
-    assert read_anchors(path, StateFiles()) == (CA.certificate,)
+    assert read_anchors(path, StateFiles(), "[est]") == (CA.certificate,)
 
 
 def test_an_anchor_file_may_be_a_link_as_in_etc_ssl_certs(tmp_path: Path) -> None:
     (tmp_path / "real.pem").write_bytes(CA.certificate.public_bytes(serialization.Encoding.PEM))
     (tmp_path / "anchor.pem").symlink_to("real.pem")
 
-    assert read_anchors(tmp_path / "anchor.pem", StateFiles()) == (CA.certificate,)
+    assert read_anchors(tmp_path / "anchor.pem", StateFiles(), "[est]") == (CA.certificate,)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate", b"-----BEGIN CERTIFICATE-----\nAA==\n"])
@@ -569,12 +569,12 @@ def test_a_missing_or_wrong_anchor_file_names_the_remedy(tmp_path: Path, content
         path.write_bytes(content)
 
     with pytest.raises(ConfigurationError, match="PEM"):
-        read_anchors(path, StateFiles())
+        read_anchors(path, StateFiles(), "[est]")
 
 
 def test_without_an_anchor_nothing_is_trusted() -> None:
     with pytest.raises(ConfigurationError, match="anchor_file"):
-        read_anchors(None, StateFiles())
+        read_anchors(None, StateFiles(), "[est]")
     refused("certificate-untrusted", issued(), anchors=())
 
 

@@ -1,9 +1,10 @@
-"""`scanseal enroll`."""
+"""What the commands that get certificates have in common."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +12,68 @@ import click
 
 from agent.cli import exits
 from agent.cli.options import config_option, configuration, json_option, show
+from agent.config import Configuration
 from agent.daemon.hardening import protect_memory
 from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
+from enroll.enroller import Enroller
 from enroll.errors import ScansealError
 from enroll.flows.base import Pending
-from enroll.flows.est import EstFlow
-from enroll.identity import Generation, IdentityName, IdentityStore
-from enroll.issue import NotAsked, issue, made_by_agent, waiting_offer
-from enroll.keystore import KeyStores
+from enroll.flows.settings import FlowName
+from enroll.identity import Generation, IdentityName
+from enroll.issue import NotAsked
 from enroll.keystore.base import Protection
 from enroll.statefile import StateFiles
-from enroll.trust import read_anchors
 
 # The device identity authenticates the enrollment of the others, so it comes first.
 USUAL_IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
 OWNER_IDENTITIES = (*USUAL_IDENTITIES, IdentityName.DERIVATION, IdentityName.SYNTHESIS)
 
+_COMMON_HELP = """\
+Keys in memory (key_store = "memory") are made by the agent, which asks for their certificates by itself.
+
+\b
+Exit code: 0 enrolled, 69 no answer from the CA, 75 the CA has not decided yet: run the command again,
+           77 the CA refused, 78 the configuration or a key store has to be corrected.
+
+\b
+Example: scanseal enroll {flow} --config /etc/scanseal/scanseal.toml
+"""
+
 logger = logging.getLogger("scanseal.enroll")
 
 
-@click.group("enroll")
-def command() -> None:
-    """Get a certificate for this scanner.
+def network_command(flow: FlowName, help_text: str) -> click.Command:
+    """`scanseal enroll est` and its like: the same options and exit codes for every flow over the network."""
 
-    \b
-    est    from a CA that speaks Enrollment over Secure Transport (RFC 7030)
-    """
+    @click.command(flow.value, help=f"{help_text}\n\n{_COMMON_HELP.format(flow=flow)}")
+    @config_option
+    @click.option(
+        "--identity",
+        type=click.Choice([identity.value for identity in OWNER_IDENTITIES]),
+        help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs "
+        "original images. What is processed, or made by a model, is signed by derivation and synthesis.",
+    )
+    @click.option("--dry-run", is_flag=True, help="Only say what would be sent to whom.")
+    @json_option
+    def run(config: Path, identity: str | None, *, dry_run: bool, as_json: bool) -> int:
+        protect_memory()
+        whole = configuration(config)
+        chosen = (IdentityName(identity),) if identity else USUAL_IDENTITIES
+        if dry_run:
+            return _show_plan(flow, chosen, whole.enroll, as_json=as_json)
+        return _enroll_all(flow, chosen, whole, as_json=as_json)
+
+    return run
 
 
-@command.command("est")
-@config_option
-@click.option(
-    "--identity",
-    type=click.Choice([identity.value for identity in OWNER_IDENTITIES]),
-    help="Only this identity. Default: first the device's own, which proves who asks, then the one that signs "
-    "original images. What is processed, or made by a model, is signed by derivation and synthesis.",
-)
-@json_option
-def est(config: Path, identity: str | None, *, as_json: bool) -> int:
-    """Get new keys and certificates from the CA in [est].
-
-    Keys in memory (key_store = "memory") are made by the agent, which asks for their certificates by itself.
-
-    \b
-    Exit code: 0 enrolled, 69 no answer from the CA, 75 the CA has not decided yet: run the command again,
-               77 the CA refused, 78 the configuration or a key store has to be corrected.
-
-    \b
-    Example: scanseal enroll est --config /etc/scanseal/scanseal.toml
-    """
-    protect_memory()
-    whole = configuration(config)
-    settings = whole.enroll
+def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configuration, *, as_json: bool) -> int:
     clock = SystemClock()
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
-    for name in (IdentityName(identity),) if identity else USUAL_IDENTITIES:
-        answers[name] = enroll_by_est(name, settings, clock)
+    for name in chosen:
+        answers[name] = enroll_by(flow, name, whole.enroll, clock)
         if isinstance(answers[name], Pending):
             break
     show(
@@ -80,6 +84,19 @@ def est(config: Path, identity: str | None, *, as_json: bool) -> int:
     if whole.agent.signing.require_hardware:
         _warn_of_software(answers)
     return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
+
+
+def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollSettings, *, as_json: bool) -> int:
+    with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
+        plans = {name: enroller.plan(name, flow) for name in chosen}
+    lines = [
+        f"{name}: to {exchange.to}\n    {exchange.what}\n    proved by {exchange.proof}"
+        for name, plan in plans.items()
+        for exchange in plan
+    ]
+    records = [{"identity": name, "exchanges": [asdict(exchange) for exchange in plan]} for name, plan in plans.items()]
+    show({"identities": records}, "\n".join([*lines, "Nothing was sent."]), as_json=as_json)
+    return exits.OK
 
 
 def _warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotAsked]) -> None:
@@ -95,23 +112,13 @@ def _warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotA
             )
 
 
-def enroll_by_est(identity: IdentityName, settings: EnrollSettings, clock: Clock) -> Generation | Pending | NotAsked:
+def enroll_by(
+    flow: FlowName, identity: IdentityName, settings: EnrollSettings, clock: Clock
+) -> Generation | Pending | NotAsked:
     """Get a new key and certificate, or go on with a request that is under way; see `enroll.issue.issue`."""
     files = StateFiles()
-    identities = IdentityStore(settings.state_directory, files)
-    if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
-        return NotAsked()  # before a token is opened for the connection
-    anchors = read_anchors(settings.est.anchor_file, files)
-    stores = KeyStores(settings.keystore, settings.state_directory, files)
-    try:
-        with EstFlow.connect(
-            identity, settings, stores=stores, identities=identities, anchors=anchors, clock=clock, files=files
-        ) as flow:
-            answer = issue(
-                identity, settings, stores=stores, identities=identities, flow=flow, anchors=anchors, clock=clock
-            )
-    finally:
-        stores.close()
+    with Enroller.configured(settings, clock, files) as enroller:
+        answer = enroller.enroll(identity, flow)
     if isinstance(answer, Generation) and settings.attestation.anchor_file is not None:
         _attest(answer, settings, clock, files)
     return answer

@@ -1,0 +1,8 @@
+"""`scanseal enroll est`."""
+
+from __future__ import annotations
+
+from agent.cli.enrolling import network_command
+from enroll.flows.settings import FlowName
+
+command = network_command(FlowName.EST, "Get new keys and certificates from the CA in [est] (RFC 7030).")

@@ -1,0 +1,85 @@
+"""The enroller: everything that gets certificates for one scanner, put together. Which flow brings what.
+
+    with Enroller.configured(settings, clock, files) as enroller:
+        enroller.enroll(IdentityName.DEVICE, FlowName.EST)
+
+A renewal goes the way that the certificate in use came. So there is no setting that says which flow is used: it is the
+one that was asked for last.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Self
+
+from enroll.clock import Clock
+from enroll.config import EnrollSettings
+from enroll.errors import ConfigurationError
+from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
+from enroll.flows.settings import FlowName
+from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.issue import NotAsked, issue, made_by_agent, planned, waiting_offer
+from enroll.keystore import KeyStores
+from enroll.statefile import StateFiles
+
+VENDORS_IDENTITIES = frozenset({IdentityName.IDEVID, IdentityName.VENDOR})
+
+
+@dataclass(frozen=True)
+class Enroller:
+    """The enroller of one scanner; closes its key stores at the end of a `with` block."""
+
+    context: FlowContext
+
+    @classmethod
+    def configured(cls, settings: EnrollSettings, clock: Clock, files: StateFiles) -> Self:
+        """By the settings; opens nothing yet."""
+        stores = KeyStores(settings.keystore, settings.state_directory, files)
+        identities = IdentityStore(settings.state_directory, files)
+        return cls(FlowContext(settings, stores, identities, clock, files))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.stores.close()
+
+    def enroll(self, identity: IdentityName, flow_name: FlowName) -> Generation | Pending | NotAsked:
+        """Get a new key and certificate, or go on with a request that is under way; see `enroll.issue.issue`.
+
+        Raises:
+            ScansealError: No certificate; what is in use stays in use.
+        """
+        if (flow_name is FlowName.VENDOR) != (identity in VENDORS_IDENTITIES):
+            raise ConfigurationError(
+                f"The identity {identity} does not come by {flow_name}.",
+                remedy="The vendor's identities are idevid and vendor; all others are the owner's.",
+            )
+        settings, identities, clock = self.context.settings, self.context.identities, self.context.clock
+        if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
+            return NotAsked()  # before a token is opened for the connection
+        with self._connect(identity, flow_name) as flow:
+            return issue(identity, settings, stores=self.context.stores, identities=identities, flow=flow, clock=clock)
+
+    def plan(self, identity: IdentityName, flow_name: FlowName) -> tuple[PlannedExchange, ...]:
+        """What `enroll` would send to whom; nothing is sent and no key is made.
+
+        Raises:
+            ScansealError: The configuration or a key does not allow it.
+        """
+        with self._connect(identity, flow_name) as flow:
+            return planned(identity, self.context.settings, identities=self.context.identities, flow=flow)
+
+    def _connect(self, identity: IdentityName, flow_name: FlowName) -> AbstractContextManager[Flow]:
+        # A process loads the flow that it uses and no other.
+        match flow_name:
+            case FlowName.EST:
+                from enroll.flows.est import EstFlow  # noqa: PLC0415
+
+                return EstFlow.connect(identity, self.context)
+            case _:
+                raise ConfigurationError(
+                    f"A certificate that came by {flow_name} is not renewed over the network.",
+                    remedy=f"Run: scanseal enroll {flow_name}",
+                )
