@@ -155,6 +155,13 @@ class Scanner:
             check_pair(self.stores.load(current.key_uri), current.certificate)
         return current
 
+    def forget_until(self, identity: IdentityName) -> None:
+        """The time to ask again has come."""
+        journal = self.identities.journal(identity)
+        pending = journal.read()
+        assert pending is not None
+        journal.write(replace(pending, until=None))
+
     def restarted(self, **changes: Any) -> Scanner:
         """The process after a restart, with other settings where a test wants them."""
         return Scanner(replace(self.settings, **changes), self.anchors, self.clock)
