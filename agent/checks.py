@@ -6,10 +6,10 @@ Each check says what is the case, and what to do where that is not as it should 
     state-directory     whose it is, and who else may look or write
     user                who asks sees what the service sees
     clock               it does not stand before what has happened already
-    enrollment          where the next certificate comes from is configured
     key-store           it opens, with the secret that is configured
     token-threads       whether several threads sign with a token at the same time
     identity            there is a certificate, it is valid, and when it is renewed
+    proves              where a certificate lies on many machines: that it proves their vendor only
     key                 it is there, signs, fits the certificate, and where it really lives
     tls-route           how the key of the device identity authenticates a connection
     require-hardware    whether the keys that sign are where [signing] wants them
@@ -18,6 +18,8 @@ Each check says what is the case, and what to do where that is not as it should 
     memory-lock         keys in memory are not written to swap
     core-dumps          nor into a file when a process crashes
     agent               it runs, and what it says of the keys that only it has
+
+`agent.enrollment_checks` has those about where certificates come from.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import Any
 
 from cryptography import x509
 
+from agent.daemon.active_key import enrolling
 from agent.daemon.hardening import UNLOCKED_REMEDY
 from agent.errors import AgentError
 from enroll.config import StoreName
@@ -39,7 +42,7 @@ from enroll.errors import KeyStoreUnavailable, ScansealError, ServerUnreachable
 from enroll.foreign import printable
 from enroll.identity import IdentityName
 from enroll.keystore.base import Protection
-from enroll.rotation import renewal_due, renewal_time
+from enroll.rotation import renewal_time
 
 PROGRAM_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(minutes=5)  # clocks are set back by a little now and then
@@ -50,6 +53,7 @@ _REMEDIES = {
     "awaiting-certificate": _RENEW,
     "key-expired": _RENEW,
     "certificate-expired": _RENEW,
+    "certificate-revoked": "Ask the CA's operator why; then enroll the identity again.",
     _NOT_ENROLLED: "Run: scanseal enroll est",
 }
 _OTHER_REMEDY = "See the other findings, and the log: journalctl --unit scanseal.service"
@@ -187,9 +191,9 @@ def clock(now: datetime, passed: Iterable[datetime]) -> Finding:
     return Finding("clock", State.OK, f"{now:%Y-%m-%d %H:%M} UTC")
 
 
-def certificate(identity: IdentityName, found: x509.Certificate, now: datetime) -> Finding:
+def certificate(identity: IdentityName, found: x509.Certificate, now: datetime, suggested: datetime | None) -> Finding:
     """Whether the certificate of an identity is valid, and its renewal not overdue."""
-    begin, end, due = found.not_valid_before_utc, found.not_valid_after_utc, renewal_time(found)
+    begin, end, due = found.not_valid_before_utc, found.not_valid_after_utc, renewal_time(found, suggested)
     if now < begin:
         what, remedy = f"valid only from {begin:%Y-%m-%d %H:%M} UTC on", "Check the clock of this machine."
         return Finding("identity", State.FAILED, what, remedy, identity)
@@ -197,7 +201,9 @@ def certificate(identity: IdentityName, found: x509.Certificate, now: datetime) 
         remedy = "Run: scanseal renew. If the CA refuses that, set [est] username and password_file and enroll again."
         return Finding("identity", State.FAILED, f"expired on {end:%Y-%m-%d %H:%M} UTC", remedy, identity)
     valid = f"valid until {end:%Y-%m-%d}"
-    if renewal_due(found, now):
+    if identity is IdentityName.IDEVID:
+        return Finding("identity", State.OK, f"{valid}, never renewed by itself", "", identity)
+    if now >= due:
         what = f"{valid}; to be renewed since {due:%Y-%m-%d %H:%M} UTC"
         remedy = "Run: scanseal renew, and see whether the timer runs: systemctl list-timers scanseal-renew.timer"
         return Finding("identity", State.WARNING, what, remedy, identity)
@@ -257,26 +263,11 @@ def speed(needed: int, rate: float | None, *, in_token: bool) -> Finding:
     return Finding(name, State.OK, f"{needed} signatures per second are needed, and the token makes {rate:.1f}")
 
 
-def anchors(url: str, found: Sequence[x509.Certificate], now: datetime) -> Finding:
-    """Whether the CA certificates that are pinned still count.
-
-    Args:
-        url: Of the CA.
-        found: The certificates.
-        now: The time.
-    """
-    if all(anchor.not_valid_after_utc < now for anchor in found):
-        what = "Every CA certificate in [est] anchor_file has expired."
-        return Finding("enrollment", State.FAILED, what, "Get the present one from the hospital's CA on a trusted way.")
-    return Finding("enrollment", State.OK, f"certificates come from {url}")
-
-
 def not_enrolled(identity: IdentityName, *, in_memory: bool) -> Finding:
     """What to say of an identity without a certificate."""
     remedy = "Start the agent: it makes the key and asks for the certificate."
     if not in_memory:
-        remedy = "Run: scanseal enroll est"
-        remedy += "" if identity in (IdentityName.DEVICE, IdentityName.SIGNING) else f" --identity {identity}"
+        remedy = f"Run: {enrolling(identity)}"
     return Finding("identity", State.WARNING, "no certificate yet", remedy, identity)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class RolesSettings:
     """
 
     acquisition: tuple[str, ...] = option(
-        "Callers that may sign original images. They are signed by the identity signing.", default=()
+        "Callers that may sign original images: by the identity that [signing] identity names.", default=()
     )
     derivation: tuple[str, ...] = option(
         "Callers that may sign processed images: scanseal enroll est --identity derivation.", default=()
@@ -50,10 +51,23 @@ class RolesSettings:
     )
 
 
+class SigningIdentity(StrEnum):
+    """The identities that may sign original images; see `enroll.identity.IdentityName`."""
+
+    SIGNING = "signing"
+    VENDOR = "vendor"
+
+
 @dataclass(frozen=True)
 class SigningSettings:
     """`[signing]`: how images are signed."""
 
+    identity: SigningIdentity = option(
+        "Which identity signs original images. signing: that of the owner's CA. vendor: that of the vendor of the "
+        "scanner (docs/vendor.md); a certificate for all its devices proves the vendor only. Neither ever takes the "
+        "place of the other.",
+        default=SigningIdentity.SIGNING,
+    )
     profile: ProfileName = option(
         "What a signature covers, where a request does not say. creator-plus: everything but what may rightly change "
         "afterwards. creator-rsa: the minimum of PS3.15 C.2, without pixel spacing, orientation or Synthetic Data.",

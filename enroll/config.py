@@ -196,6 +196,31 @@ class AttestationSettings:
 
 
 @dataclass(frozen=True)
+class RevocationSettings:
+    """`[revocation]`: how this scanner hears that the CA has revoked one of its certificates. Then it stops signing."""
+
+    watch: bool = option("Whether `scanseal renew` asks, by OCSP and then by CRL.", default=True)
+    ocsp_url: str = option(
+        "Address of the OCSP responder of the owner's CA, beside those that the certificates name.",
+        default="",
+        pattern=r"(|https?://[^\s?#@]+)",
+    )
+    crl_url: str = option(
+        "Address of the revocation list of the owner's CA, beside those that the certificates name.",
+        default="",
+        pattern=r"(|https?://[^\s#@]+)",
+    )
+    patience: int = option(
+        "After how long without an answer `status` and `check` warn. Signing goes on in any case.",
+        default=7,
+        unit="days",
+        at_least=1,
+        at_most=366,
+    )
+    timeout: int = option("Longest time for one exchange.", default=10, unit="seconds", at_least=1, at_most=600)
+
+
+@dataclass(frozen=True)
 class EnrollSettings:
     """Everything that enrollment and renewal need."""
 
@@ -211,4 +236,5 @@ class EnrollSettings:
     scep: ScepSettings = field(default_factory=ScepSettings)
     offline: OfflineSettings = field(default_factory=OfflineSettings)
     vendor: VendorSettings = field(default_factory=VendorSettings)
+    revocation: RevocationSettings = field(default_factory=RevocationSettings)
     attestation: AttestationSettings = field(default_factory=AttestationSettings)

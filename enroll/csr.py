@@ -19,14 +19,14 @@ owner's CA that knows its name. Patients and staff are never named.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, alternative_names, private_key_usage_period
@@ -37,6 +37,8 @@ from enroll.keystore.base import PrivateKey, Protection
 DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # RFC 4108 section 5: the SAN otherName that names a device by type and serial number.
 HARDWARE_MODULE_NAME = ObjectIdentifier("1.3.6.1.5.5.7.8.4")
+# RFC 4043 section 2: the SAN otherName that names a device by an identifier for ever.
+PERMANENT_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.8.3")
 UNSTRUCTURED_NAME = NameOID.UNSTRUCTURED_NAME
 DIGITAL_SIGNATURE = x509.KeyUsage(
     digital_signature=True,
@@ -74,6 +76,16 @@ class Usage(StrEnum):
 
 
 RESERVED_UNITS = frozenset(filter(None, (usage.organizational_unit for usage in Usage)))
+OWNERS_NAMES = frozenset(  # what the owner's CA may add to the names of a device; of the units none that is reserved
+    {
+        NameOID.ORGANIZATION_NAME,
+        NameOID.ORGANIZATIONAL_UNIT_NAME,
+        NameOID.COUNTRY_NAME,
+        NameOID.STATE_OR_PROVINCE_NAME,
+        NameOID.LOCALITY_NAME,
+        NameOID.DOMAIN_COMPONENT,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +97,16 @@ class CertificateRequest:
         serial_number: Subject attribute serialNumber, as on the type plate.
         hardware_type: Object identifier of the model; empty for no hardwareModuleName.
         usage: What the certificate is for.
+        host_name: The one alternative name where the CA proves a host name and nothing else.
+        permanent_identifier: The one alternative name where the CA proves an identifier of the device.
     """
 
     common_name: str
     serial_number: str
     hardware_type: str
     usage: Usage
+    host_name: str = ""
+    permanent_identifier: str = ""
 
     @classmethod
     def for_device(cls, device: DeviceSettings, usage: Usage) -> CertificateRequest:
@@ -99,13 +115,27 @@ class CertificateRequest:
         name = full_name if len(full_name) <= _COMMON_NAME_LIMIT else device.serial_number
         return cls(name, device.serial_number, device.hardware_type, usage)
 
+    def for_host(self, name: str) -> CertificateRequest:
+        """The same for a CA that proves a host name (RFC 8555), which the common name has to be then as well."""
+        common_name = name if len(name) <= _COMMON_NAME_LIMIT else ""
+        return replace(self, common_name=common_name, hardware_type="", host_name=name)
+
+    def for_permanent_identifier(self, identifier: str) -> CertificateRequest:
+        """The same for a CA that proves an identifier of the device, which the common name has to be as well."""
+        common_name = identifier if len(identifier) <= _COMMON_NAME_LIMIT else ""
+        return replace(self, common_name=common_name, hardware_type="", permanent_identifier=identifier)
+
+    @property
+    def proved_by_ca(self) -> bool:
+        """Whether the CA certifies a name that it has proved; it may leave out what it has not."""
+        return bool(self.host_name or self.permanent_identifier)
+
     @property
     def subject(self) -> x509.Name:
         """The distinguished name."""
-        names = [
-            x509.NameAttribute(NameOID.COMMON_NAME, self.common_name),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, self.serial_number),
-        ]
+        names = [x509.NameAttribute(NameOID.SERIAL_NUMBER, self.serial_number)]
+        if self.common_name:
+            names.insert(0, x509.NameAttribute(NameOID.COMMON_NAME, self.common_name))
         if unit := self.usage.organizational_unit:
             names.insert(0, x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
         return x509.Name(names)
@@ -113,7 +143,17 @@ class CertificateRequest:
     @property
     def alternative_names(self) -> tuple[x509.GeneralName, ...]:
         """The names of the SubjectAltName extension; none where no hardware type is configured."""
+        if self.host_name:
+            return (x509.DNSName(self.host_name),)
+        if self.permanent_identifier:
+            return (permanent_identifier(self.permanent_identifier),)
         return (hardware_module_name(self.hardware_type, self.serial_number),) if self.hardware_type else ()
+
+
+def permanent_identifier(identifier: str) -> x509.OtherName:
+    """PermanentIdentifier ::= SEQUENCE { identifierValue UTF8String, assigner left out } (RFC 4043 section 2)."""
+    value = der.encode(der.UTF8_STRING, identifier.encode("utf-8"))
+    return x509.OtherName(PERMANENT_IDENTIFIER, der.encode(der.SEQUENCE, value))
 
 
 def hardware_module_name(hardware_type: str, serial_number: str) -> x509.OtherName:
@@ -122,13 +162,15 @@ def hardware_module_name(hardware_type: str, serial_number: str) -> x509.OtherNa
     return x509.OtherName(HARDWARE_MODULE_NAME, der.encode(der.SEQUENCE, content))
 
 
-def build(
+def build(  # noqa: PLR0913 - all that a request may hold
     key: PrivateKey,
     request: CertificateRequest,
     renews: x509.Certificate | None = None,
     usage_period: tuple[datetime, datetime] | None = None,
     *,
     protection: Protection = Protection.SOFTWARE,
+    owners_names: Sequence[x509.NameAttribute[str]] = (),
+    challenge_password: str = "",
 ) -> x509.CertificateSigningRequest:
     """Sign a request with the key that it asks a certificate for.
 
@@ -140,16 +182,20 @@ def build(
         usage_period: First and last moment when the key will sign, where the certificate is to outlive it (RFC 3280
             4.2.1.4). In whole seconds.
         protection: Where the key lives; without better knowledge the least.
+        owners_names: Names of the owner that the CA wants before those of the device. A renewal repeats what it has.
+        challenge_password: The attribute of that name (RFC 2985 5.4.1), where the protocol wants one.
 
     Raises:
         KeyStoreError: The key's store refused to sign.
     """
-    subject = request.subject if renews is None else renews.subject
+    subject = x509.Name([*owners_names, *request.subject]) if renews is None else renews.subject
     names = request.alternative_names if renews is None else alternative_names(renews)
     builder = x509.CertificateSigningRequestBuilder(subject)
     for extension, critical in _extensions(request.usage, names, usage_period):
         builder = builder.add_extension(extension, critical)
     builder = builder.add_attribute(UNSTRUCTURED_NAME, _marker(protection))
+    if challenge_password:
+        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge_password.encode("ascii"))
     return builder.sign(key, _hash_for(key))
 
 

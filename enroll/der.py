@@ -4,6 +4,7 @@ from __future__ import annotations
 
 OBJECT_IDENTIFIER = 0x06
 OCTET_STRING = 0x04
+UTF8_STRING = 0x0C
 SEQUENCE = 0x30
 
 _CONSTRUCTED = 0x20

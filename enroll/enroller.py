@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError
+from enroll.failure import Failures
 from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
 from enroll.flows.settings import FlowName
-from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, issue, made_by_agent, planned, waiting_offer
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
-
-VENDORS_IDENTITIES = frozenset({IdentityName.IDEVID, IdentityName.VENDOR})
+from enroll.suggestion import suggested_renewal
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Enroller:
         settings, identities, clock = self.context.settings, self.context.identities, self.context.clock
         if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
             return NotAsked()  # before a token is opened for the connection
-        with self._connect(identity, flow_name) as flow:
+        with Failures(identities).noted(identity, flow_name, clock), self._connect(identity, flow_name) as flow:
             return issue(identity, settings, stores=self.context.stores, identities=identities, flow=flow, clock=clock)
 
     def plan(self, identity: IdentityName, flow_name: FlowName) -> tuple[PlannedExchange, ...]:
@@ -71,6 +72,14 @@ class Enroller:
         with self._connect(identity, flow_name) as flow:
             return planned(identity, self.context.settings, identities=self.context.identities, flow=flow)
 
+    def suggested_renewal(self, generation: Generation) -> datetime | None:
+        """The moment that the CA suggests for the renewal, which is asked where it is time to; None without one."""
+        if generation.flow == FlowName.ACME:
+            from enroll.flows.acme.renewal_info import refresh  # noqa: PLC0415
+
+            refresh(generation, self.context)
+        return suggested_renewal(generation, self.context.identities, self.context.files)
+
     def _connect(self, identity: IdentityName, flow_name: FlowName) -> AbstractContextManager[Flow]:
         # A process loads the flow that it uses and no other.
         match flow_name:
@@ -78,6 +87,22 @@ class Enroller:
                 from enroll.flows.est import EstFlow  # noqa: PLC0415
 
                 return EstFlow.connect(identity, self.context)
+            case FlowName.ACME:
+                from enroll.flows.acme import AcmeFlow  # noqa: PLC0415
+
+                return AcmeFlow.connect(identity, self.context)
+            case FlowName.VENDOR:
+                from enroll.flows.vendor import VendorFlow  # noqa: PLC0415
+
+                return VendorFlow.connect(identity, self.context)
+            case FlowName.CMP:
+                from enroll.flows.cmp import CmpFlow  # noqa: PLC0415
+
+                return CmpFlow.connect(identity, self.context)
+            case FlowName.SCEP:
+                from enroll.flows.scep import ScepFlow  # noqa: PLC0415
+
+                return ScepFlow.connect(identity, self.context)
             case _:
                 raise ConfigurationError(
                     f"A certificate that came by {flow_name} is not renewed over the network.",

@@ -3,7 +3,7 @@
     ScansealError
     ├── ConfigurationError       the operator: scanseal.toml or an option is wrong
     ├── StateError               service: a file of ours is damaged, missing or not what it should be
-    │   └── StateUnreadable      the caller: these files are not for the user who runs this
+    │   └── StateUnreadable      the operator: these files are not for the user who runs this
     ├── KeyStoreError            service: the token or the key file
     │   ├── KeyNotFound
     │   ├── KeyDamaged           only this key is lost; a new one can be made
@@ -15,10 +15,13 @@
     ├── TimeStampError           the time stamp authority: no token, or one that does not prove a time
     ├── EvidenceRefused          whoever shows evidence of where a key lives: it does not prove it
     └── EnrollmentError
-        ├── ServerUnreachable    the network or the CA's host
-        ├── ProtocolViolation    the CA's software: the answer is not what the protocol allows
-        ├── EnrollmentRefused    the CA's operator: it understood and said no
-        └── CertificateRefused   the CA's operator: we said no to what it issued
+        ├── ServerUnreachable    hospital IT: the network or the CA's host
+        ├── ProtocolViolation    the CA's operator: the answer is not what the protocol allows
+        ├── EnrollmentRefused    whom the flow names: the server understood and said no
+        ├── CertificateRefused   the CA's operator: we said no to what it issued
+        └── CertificateRevoked   the CA's operator: it took back what it had issued
+
+Each class says who has to act, and what scanseal does next by itself; a raiser that knows better says so.
 
 `agent/errors.py` hangs its own branch below ScansealError. Errors of other libraries are wrapped where they
 enter (`raise ... from`), so a caller that handles ScansealError handles everything that may happen.
@@ -26,24 +29,50 @@ enter (`raise ... from`), so a caller that handles ScansealError handles everyth
 
 from __future__ import annotations
 
+# Who has to act.
+OPERATOR = "operator of the scanner"
+SERVICE = "service engineer"
+HOSPITAL_IT = "hospital IT"
+CA_OPERATOR = "CA operator"
+NOBODY = "nobody"
+
+_TRIED_AGAIN = "What is in use stays in use. The timer (scanseal renew) tries again by itself."
+_TRIED_ANEW = "What is in use stays in use. The timer (scanseal renew) tries again with a new key."
+
 
 class ScansealError(Exception):
-    """What happened, and what to do about it.
+    """What happened, who has to act, and what happens next.
 
     Args:
         what: One sentence for a person. Never holds a secret.
-        remedy: What the reader can do now.
+        remedy: What whoever has to act can do now.
         code: Stable name for programs; the class has a default.
+        who_must_act: A role, such as "CA operator"; the class has a default.
+        what_next: What scanseal does by itself; the class has a default.
     """
 
     code = "error"
+    who_must_act = SERVICE
+    what_next = "Nothing was changed."
 
-    def __init__(self, what: str, *, remedy: str = "", code: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        remedy: str = "",
+        code: str | None = None,
+        who_must_act: str | None = None,
+        what_next: str | None = None,
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.remedy = remedy
         if code is not None:
             self.code = code
+        if who_must_act is not None:
+            self.who_must_act = who_must_act
+        if what_next is not None:
+            self.what_next = what_next
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()
@@ -53,24 +82,30 @@ class ConfigurationError(ScansealError):
     """scanseal.toml or a command-line option is wrong."""
 
     code = "configuration-invalid"
+    who_must_act = OPERATOR
+    what_next = "Nothing was changed. It goes on when the command is run again; the agent reads the file at its start."
 
 
 class StateError(ScansealError):
     """A state file is damaged, missing, or not of the kind, size or owner it must have."""
 
     code = "state-damaged"
+    what_next = "Nothing was changed. What the agent has loaded goes on signing until its next start."
 
 
 class StateUnreadable(StateError):
     """A state file is not for the user who runs this, which says nothing about what is in it."""
 
     code = "state-unreadable"
+    who_must_act = OPERATOR
+    what_next = "Nothing was changed."
 
 
 class KeyStoreError(ScansealError):
     """A key store could not do what was asked."""
 
     code = "key-store-failed"
+    what_next = _TRIED_AGAIN
 
 
 class KeyNotFound(KeyStoreError):
@@ -83,6 +118,7 @@ class KeyDamaged(KeyStoreError):
     """What is kept under this name is no key any more."""
 
     code = "key-damaged"
+    what_next = _TRIED_ANEW
 
 
 class KeyStoreUnavailable(KeyStoreError):
@@ -101,6 +137,7 @@ class PinRefused(KeyStoreError):
     """The token refused the PIN, or the key file its passphrase."""
 
     code = "pin-refused"
+    what_next = "The PIN is not tried again by itself, because tokens lock; it is once its file has changed."
 
 
 class UnsupportedKey(KeyStoreError):
@@ -113,30 +150,39 @@ class EnrollerBusy(ScansealError):
     """Another process is enrolling; two at once would work on the same request."""
 
     code = "enroller-busy"
+    who_must_act = NOBODY
+    what_next = "The other enrollment goes on."
 
 
 class TimeStampError(ScansealError):
     """A time stamp authority gave no token, or there is one that does not prove a time; `code` says why."""
 
     code = "time-stamp-refused"
+    who_must_act = "operator of the time stamp authority"
+    what_next = "The signatures stay as they are, without a time stamp."
 
 
 class EvidenceRefused(ScansealError):
     """Evidence does not prove what it is shown for; `code` says which check failed."""
 
     code = "evidence-refused"
+    who_must_act = "whoever shows the evidence"
+    what_next = "Nothing was changed: the key is not believed to be where it is said to be."
 
 
 class EnrollmentError(ScansealError):
     """Getting a certificate failed."""
 
     code = "enrollment-failed"
+    who_must_act = CA_OPERATOR
+    what_next = _TRIED_AGAIN
 
 
 class ServerUnreachable(EnrollmentError):
     """No answer from the server, or no trusted connection to it."""
 
     code = "server-unreachable"
+    who_must_act = HOSPITAL_IT
 
 
 class ProtocolViolation(EnrollmentError):
@@ -149,9 +195,18 @@ class EnrollmentRefused(EnrollmentError):
     """The server understood the request and refused it."""
 
     code = "enrollment-refused"
+    what_next = _TRIED_ANEW
 
 
 class CertificateRefused(EnrollmentError):
     """The server issued a certificate that must not be used."""
 
     code = "certificate-refused"
+    what_next = _TRIED_ANEW
+
+
+class CertificateRevoked(EnrollmentError):
+    """The CA has revoked a certificate of this scanner, for a reason that a person has to look into."""
+
+    code = "certificate-revoked"
+    what_next = "Nothing is signed with it, and no new one is asked for by itself, until somebody enrolls again."

@@ -2,6 +2,7 @@
 
     identities/<name>/generations/<NNNN>/certificate.pem   the certificate
                                          chain.pem         the same, then its intermediates: what TLS wants
+                                         anchor.pem        what it led to when it came
                                          key.uri           the name of its key in a key store
                                          meta.json         how and when it came
     identities/<name>/current -> generations/<NNNN>        one atomic rename decides
@@ -13,7 +14,9 @@ lock and sees one matching pair at any time. Numbers are never used twice.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +26,7 @@ from pathlib import Path
 from cryptography import x509
 
 from enroll.certificates import pem, read_certificates
-from enroll.errors import EnrollerBusy
+from enroll.errors import EnrollerBusy, StateError, StateUnreadable
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
 from enroll.offer import Offer, read_offer
@@ -34,6 +37,7 @@ from enroll.trust import VerifiedCertificate
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
 _FILE_MODE = 0o640
+_LOG = logging.getLogger(__name__)
 
 
 class IdentityName(StrEnum):
@@ -50,6 +54,9 @@ class IdentityName(StrEnum):
     SIGNING = "signing"
     DERIVATION = "derivation"
     SYNTHESIS = "synthesis"
+
+
+VENDORS_IDENTITIES = frozenset({IdentityName.IDEVID, IdentityName.VENDOR})  # all others are the owner's
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,16 @@ class IdentityStore:
     def __init__(self, root: Path, files: StateFiles) -> None:
         self._root = root
         self._files = files
+
+    @property
+    def root(self) -> Path:
+        """The state directory."""
+        return self._root
+
+    @property
+    def files(self) -> StateFiles:
+        """Reads and writes below it."""
+        return self._files
 
     def directory(self, name: IdentityName) -> Path:
         """Where everything about an identity lies."""
@@ -134,6 +151,32 @@ class IdentityStore:
         """
         entries = self._files.names(self.directory(name) / "generations")
         return tuple(sorted(int(entry) for entry in entries if _POINTER.fullmatch(f"generations/{entry}")))
+
+    def certificates(self) -> Iterator[x509.Certificate]:
+        """Every certificate this scanner ever had; one that is damaged is left out.
+
+        Raises:
+            StateUnreadable: Not for the user who runs this.
+        """
+        for name in IdentityName:
+            for number in self.generations(name):
+                try:
+                    yield from read_certificates(
+                        self._generation_directory(name, number) / "certificate.pem", self._files
+                    )
+                except StateUnreadable:
+                    raise
+                except StateError as error:
+                    _LOG.warning("A certificate of generation %d of %s is lost: %s", number, name, error.what)
+
+    def anchor(self, generation: Generation) -> x509.Certificate | None:
+        """The CA certificate that a generation led to when it came; None where that was not kept.
+
+        Raises:
+            StateError: It is damaged.
+        """
+        path = self._generation_directory(generation.identity, generation.number) / "anchor.pem"
+        return read_certificates(path, self._files)[0] if self._files.exists(path) else None
 
     def key_uri(self, name: IdentityName, number: int) -> str:
         """The name of the key of one generation.
@@ -197,6 +240,8 @@ class IdentityStore:
         self._files.write(draft / "key.uri", f"{key_uri}\n".encode("ascii"), _FILE_MODE)
         meta = {"flow": flow, "protection": str(protection), "committed_at": now.isoformat()}
         write_record(draft / "meta.json", meta, self._files, _FILE_MODE)
+        if verified.anchor is not None:
+            self._files.write(draft / "anchor.pem", pem((verified.anchor,)), _FILE_MODE)
         self._files.rename(draft, final)
         generation = self._load(name, number)
         self._files.point(self.directory(name) / "current", f"generations/{final.name}")

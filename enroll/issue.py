@@ -62,6 +62,7 @@ from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
 from enroll.offer import Offer, check_offer
+from enroll.retire import destroy_unused, retire
 from enroll.trust import VerifiedCertificate, check_issued, names_kept
 
 PENDING_LIFETIME = timedelta(days=30)
@@ -80,7 +81,7 @@ class NotAsked:
 
 def made_by_agent(identity: IdentityName, settings: EnrollSettings) -> bool:
     """Whether the agent makes the keys of an identity, in its memory, and asks for their certificates."""
-    _, wanted = _owned(identity, settings)
+    _, wanted = owned(identity, settings)
     return wanted.key_store is StoreName.MEMORY
 
 
@@ -124,7 +125,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         KeyStoreError: The key store refused; the generation before is still in use.
         StateError: The disk refused; the generation before is still in use.
     """
-    usage, wanted = _owned(identity, settings)
+    usage, wanted = owned(identity, settings)
     request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
     with identities.lock():
         journal = journal or identities.journal(identity)
@@ -152,15 +153,22 @@ def planned(
     identity: IdentityName, settings: EnrollSettings, *, identities: IdentityStore, flow: Flow
 ) -> tuple[PlannedExchange, ...]:
     """What `issue` would send to whom, as far as that can be told without the network."""
-    usage, _ = _owned(identity, settings)
+    usage, _ = owned(identity, settings)
     request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
     current = _readable(identity, identities)
     renews = current.certificate if current and names_kept(current.certificate, request) else None
     return flow.plan(request, renews)
 
 
-def _owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, IdentitySettings]:
-    owned: dict[IdentityName, tuple[Usage, IdentitySettings]] = {
+def asked_for(flow_name: str, wanted: IdentitySettings, request: CertificateRequest, offer: Offer | None = None) -> str:
+    """What is asked for and how, as the journal keeps it; a request under way for anything else is of no use."""
+    key = hashlib.sha256(public_key_info(offer.public_key)).hexdigest() if offer else ""
+    return json.dumps({"flow": flow_name, "key": key, **asdict(wanted), **asdict(request)})
+
+
+def owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, IdentitySettings]:
+    """What a certificate of an identity is for, and how its next key is made."""
+    by_name: dict[IdentityName, tuple[Usage, IdentitySettings]] = {
         IdentityName.IDEVID: (Usage.DEVICE, settings.identity.idevid),
         IdentityName.VENDOR: (Usage.SIGNING, settings.identity.vendor),
         IdentityName.DEVICE: (Usage.DEVICE, settings.identity.device),
@@ -168,7 +176,7 @@ def _owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, Ide
         IdentityName.DERIVATION: (Usage.DERIVATION, settings.identity.derivation),
         IdentityName.SYNTHESIS: (Usage.SYNTHESIS, settings.identity.synthesis),
     }
-    return owned[identity]
+    return by_name[identity]
 
 
 def _waiting(offer: Offer | None, current: Generation | None, now: datetime) -> Offer | None:
@@ -224,7 +232,6 @@ class _Transaction:
         return self._finish(pending, self._asking(pending, offer, current), current)
 
     def _finish(self, pending: PendingRequest, asking: _Asking, current: Generation | None) -> Generation | Pending:
-        in_use = current.certificate if current else None
         issued = self._issued_before(pending)
         if issued is None:
             answer = self._ask(pending, asking)
@@ -238,7 +245,7 @@ class _Transaction:
                 public_key=asking.public_key,
                 request=self.request,
                 now=self.clock.now(),
-                in_use=in_use,
+                seen=self.identities.certificates(),
                 usage_period=None if isinstance(asking, Enrollment) else private_key_usage_period(asking.signed),
             )
             if isinstance(asking, Enrollment):
@@ -274,8 +281,7 @@ class _Transaction:
         if isinstance(answer, Refused):
             self._abandon(sent)
             raise EnrollmentRefused(
-                f"The CA refused: {answer.reason}.",
-                remedy=f"Nothing was changed. To act: {answer.who_must_act}. {answer.advice}".rstrip(),
+                f"The CA refused: {answer.reason}.", remedy=answer.advice, who_must_act=answer.who_must_act
             )
         if isinstance(answer, Pending):
             self.journal.write(replace(sent, until=answer.until, reason=answer.reason, handle=asking.handle.text))
@@ -296,18 +302,8 @@ class _Transaction:
         )
         self.journal.clear()
         if current is not None:
-            self._retire({generation.key_uri, current.key_uri})
+            retire(self.identity, {generation.key_uri, current.key_uri}, self.identities, self.stores)
         return generation
-
-    def _retire(self, kept: set[str]) -> None:
-        """Destroy the keys of all other generations. What fails is tried again after the next commit."""
-        for number in self.identities.generations(self.identity):
-            try:
-                uri = self.identities.key_uri(self.identity, number)
-                if uri not in kept:
-                    self.stores.destroy(uri)
-            except (StateError, KeyStoreError) as error:
-                _LOG.warning("The key of generation %d of %s stays for now: %s", number, self.identity, error.what)
 
     def _journaled(self) -> PendingRequest | None:
         try:
@@ -372,9 +368,8 @@ class _Transaction:
             return None
 
     def _generate(self, now: datetime) -> PendingRequest:
-        self.stores.check(
-            self.wanted.key_store, self.wanted.token
-        )  # without a store there is no request, so none is written down
+        # Without a store there is no request, so none is written down.
+        self.stores.check(self.wanted.key_store, self.wanted.token)
         name = f"{self.identity}-{secrets.token_hex(8)}"
         planned = self.journal.write(PendingRequest(Step.PLANNED, name, "", self._asked(), now))
         uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm, self.wanted.token)
@@ -382,15 +377,8 @@ class _Transaction:
 
     def _abandon(self, pending: PendingRequest) -> None:
         """Destroy the unused key and forget the request."""
-        try:
-            uris = [pending.key_uri] if pending.key_uri else [u for u in self.stores.list() if pending.key_name in u]
-            for uri in uris:
-                self.stores.destroy(uri)
-        except KeyStoreError as error:
-            _LOG.warning("The unused key %s stays in its store: %s", pending.key_name, error.what)
+        destroy_unused(pending, self.stores)
         self.journal.clear()
 
     def _asked(self, offer: Offer | None = None) -> str:
-        """What is asked for and how; a request under way for anything else is of no use."""
-        key = hashlib.sha256(public_key_info(offer.public_key)).hexdigest() if offer else ""
-        return json.dumps({"flow": self.flow.name, "key": key, **asdict(self.wanted), **asdict(self.request)})
+        return asked_for(self.flow.name, self.wanted, self.request, offer)

@@ -10,6 +10,7 @@ its store for ever. The keyholder's file in the same directory (`enroll.offer`) 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -59,6 +60,15 @@ class PendingRequest:
     until: datetime | None = None
     reason: str = ""
     handle: str = ""
+
+    @property
+    def flow(self) -> str:
+        """The way it goes; empty where that is not known."""
+        try:
+            asked = json.loads(self.asked)
+        except ValueError:
+            return ""
+        return str(asked.get("flow", "")) if isinstance(asked, dict) else ""
 
 
 class Journal:
@@ -126,7 +136,11 @@ class Journal:
     ) -> PendingRequest:
         """Keep what the CA issued, so that a crash from here on costs no second certificate."""
         self._files.write(self._directory / "issued.pem", pem(certificates))
-        self._files.write(self._directory / "intermediates.pem", pem(intermediates))
+        path = self._directory / "intermediates.pem"
+        if intermediates:
+            self._files.write(path, pem(intermediates))
+        else:
+            self._files.remove(path)
         return self.write(replace(request, step=Step.ISSUED, until=None, reason=""))
 
     def read_issued(self) -> tuple[tuple[x509.Certificate, ...], tuple[x509.Certificate, ...]]:
@@ -136,7 +150,8 @@ class Journal:
             StateError: The files are damaged.
         """
         issued = read_certificates(self._directory / "issued.pem", self._files)
-        return issued, read_certificates(self._directory / "intermediates.pem", self._files)
+        path = self._directory / "intermediates.pem"
+        return issued, read_certificates(path, self._files) if self._files.exists(path) else ()
 
     def clear(self) -> None:
         """Forget the request. Its record goes first, so that what is left after a crash means nothing.

@@ -1,4 +1,8 @@
-"""What certificate revocation lists (RFC 5280 section 5) say of a path of certificates."""
+"""What certificate revocation lists (RFC 5280 section 5) say of a path of certificates.
+
+A list is read here and nowhere else. That an own certificate is *good* has to be true of OpenSSL's path check as well,
+see `enroll.revocation_watch`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +21,10 @@ from enroll.errors import ConfigurationError
 from enroll.statefile import StateFiles
 
 LIST_LIMIT = 16 << 20  # bytes of a file with revocation lists
+CLOCK_SKEW = timedelta(minutes=5)
 _PEM_MARK = b"-----BEGIN X509 CRL-----"
 _COMPROMISES = frozenset(("keyCompromise", "cACompromise", "aACompromise"))
+_ON_HOLD = "certificateHold"
 _TAKEN_BACK = "removeFromCRL"  # in a delta CRL: it was on hold, or has expired
 _PARTIAL = (x509.DeltaCRLIndicator, x509.IssuingDistributionPoint)
 _EXPIRED_CERTIFICATES = x509.ObjectIdentifier("2.5.29.60")  # expiredCertsOnCRL, X.509 9.5.2.9
@@ -42,6 +48,26 @@ class Revocation:
     def by_others(self) -> bool:
         """Whether others can use the key: then only proof of an earlier time helps."""
         return self.reason in _COMPROMISES
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it cannot be taken back (RFC 5280 5.3.1)."""
+        return self.reason != _ON_HOLD
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a CA has signed about one certificate.
+
+    Args:
+        since: When it was said (thisUpdate).
+        until: Until when it counts (nextUpdate).
+        revocation: None where it says that there is none.
+    """
+
+    since: datetime
+    until: datetime
+    revocation: Revocation | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +103,7 @@ def revocation_of(
     for certificate, issuer in pairwise(path):
         of_issuer = [candidate for candidate in known if _is_of(candidate, issuer)]
         unknown |= not any(
-            _is_current(candidate, now) and _is_whole(candidate) and _lists(candidate, certificate)
+            is_current(candidate, now) and _is_whole(candidate) and _lists(candidate, certificate)
             for candidate in of_issuer
         )
         for candidate in of_issuer:
@@ -96,20 +122,29 @@ def read_revocation_lists(path: Path, files: StateFiles) -> tuple[x509.Certifica
     """
     data = files.read(path, LIST_LIMIT, follow=True)
     try:
-        if _PEM_MARK not in data:
-            return (x509.load_der_x509_crl(data),)
-        return tuple(x509.load_pem_x509_crl(_PEM_MARK + part) for part in data.split(_PEM_MARK)[1:])
+        return parse_lists(data)
     except PARSE_ERRORS as error:
         raise ConfigurationError(
             f"{path} holds no certificate revocation list.", remedy="Give the CRL of the CA, as PEM or DER."
         ) from error
 
 
+def parse_lists(data: bytes) -> tuple[x509.CertificateRevocationList, ...]:
+    """The revocation lists in `data`, PEM or one in DER.
+
+    Raises:
+        ValueError: It holds none; or another of `PARSE_ERRORS`.
+    """
+    if _PEM_MARK not in data:
+        return (x509.load_der_x509_crl(data),)
+    return tuple(x509.load_pem_x509_crl(_PEM_MARK + part) for part in data.split(_PEM_MARK)[1:])
+
+
 def _is_of(candidate: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     """Whether the issuer signed a list, and keyUsage, where it is there, lets it (RFC 5280 4.2.1.3 and 6.3.3)."""
-    if candidate.issuer != issuer.subject:
-        return False
     try:
+        if candidate.issuer != issuer.subject:
+            return False
         usages = [each.value for each in issuer.extensions if isinstance(each.value, x509.KeyUsage)]
         may_sign = all(usage.crl_sign for usage in usages)
         return may_sign and candidate.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # others raise TypeError
@@ -117,7 +152,8 @@ def _is_of(candidate: x509.CertificateRevocationList, issuer: x509.Certificate) 
         return False
 
 
-def _is_current(candidate: x509.CertificateRevocationList, now: datetime) -> bool:
+def is_current(candidate: x509.CertificateRevocationList, now: datetime) -> bool:
+    """Whether a list is the one of now, as far as it says so itself."""
     until = candidate.next_update_utc
     return until is not None and candidate.last_update_utc <= now <= until
 

@@ -2,6 +2,9 @@
 
 Two thirds through its lifetime; half way where it lives less than ten days, because then a third is too short to
 repair a CA that is down. A certificate that outlives its key (PrivateKeyUsagePeriod) is renewed by the life of the key.
+
+A CA may suggest another moment, earlier or later (RFC 9773; `enroll.suggestion` keeps it). It is heeded up to nine
+tenths of the lifetime: whatever a CA suggests, there has to be time left to repair it.
 """
 
 from __future__ import annotations
@@ -13,20 +16,39 @@ from cryptography import x509
 from enroll.certificates import PARSE_ERRORS, private_key_usage_period
 
 SHORT_LIFETIME = timedelta(days=10)
+_LATEST = 0.9  # of the lifetime
 
 
-def renewal_time(certificate: x509.Certificate) -> datetime:
-    """The moment from which on the certificate is to be renewed."""
+def renewal_time(certificate: x509.Certificate, suggested: datetime | None = None) -> datetime:
+    """The moment from which on the certificate is to be renewed.
+
+    Args:
+        certificate: The one in use.
+        suggested: By its CA, where it suggests anything.
+    """
+    if suggested is not None:
+        return min(suggested, latest_renewal(certificate))
+    begin, lifetime = _life(certificate)
+    return begin + (lifetime / 2 if lifetime < SHORT_LIFETIME else lifetime * 2 / 3)
+
+
+def renewal_due(certificate: x509.Certificate, now: datetime, suggested: datetime | None = None) -> bool:
+    """Whether to renew now. An expired certificate is due as well: it is never given up."""
+    return now >= renewal_time(certificate, suggested)
+
+
+def latest_renewal(certificate: x509.Certificate) -> datetime:
+    """The moment after which no suggestion puts a renewal off."""
+    begin, lifetime = _life(certificate)
+    return begin + lifetime * _LATEST
+
+
+def _life(certificate: x509.Certificate) -> tuple[datetime, timedelta]:
+    """Beginning and length of the time in which certificate and key can be used."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     try:
         first, last = private_key_usage_period(certificate) or (None, None)
     except PARSE_ERRORS:
         first = last = None  # `enroll.trust` lets no such certificate in
     begin, end = max(begin, first or begin), min(end, last or end)
-    lifetime = end - begin
-    return begin + (lifetime / 2 if lifetime < SHORT_LIFETIME else lifetime * 2 / 3)
-
-
-def renewal_due(certificate: x509.Certificate, now: datetime) -> bool:
-    """Whether to renew now. An expired certificate is due as well: it is never given up."""
-    return now >= renewal_time(certificate)
+    return begin, end - begin

@@ -4,11 +4,15 @@
 |-------------|------------------------------------------------------------------------------|-------------------------|
 | 1 size      | at most 10 certificates of at most 16 KiB each                               | certificate-too-large   |
 | 2 key       | exactly one holds our public key; found by key, never by position            | certificate-wrong-key   |
-| 3 new       | it is not the certificate that is in use already                             | certificate-not-new     |
+| 3 new       | the serial number is positive, of at most 20 octets (RFC 5280 4.1.2.2)       | certificate-bad-serial  |
+|             | and of no certificate of the same CA that this scanner ever had              | certificate-not-new     |
 | 4 names     | common name, serial number and alternative names as asked; the owner may add | certificate-wrong-names |
 |             | organization, unit, place and domain, nothing else. Of the units that tell   |                         |
-|             | what is signed ("derivation", "synthesis") exactly the one asked for         |                         |
-| 5 usage     | digitalSignature, and exactly the extended key usage asked for               | certificate-wrong-usage |
+|             | what is signed ("derivation", "synthesis") exactly the one asked for.        |                         |
+|             | What a vendor made for all its devices names none of them                    |                         |
+|             | Where the CA proves a name (ACME), common name and serial number may lack    |                         |
+| 5 usage     | digitalSignature, and exactly the extended key usage asked for; for a host   | certificate-wrong-usage |
+|             | name serverAuth beside it                                                    |                         |
 | 6 no CA     | neither BasicConstraints nor keyUsage let it issue anything                  | certificate-is-ca       |
 | 7 dates     | begins by now, a slow clock of ours forgiven; lasts at least a minute more.  | certificate-wrong-dates |
 |             | Where it says when its key may sign, there is a minute of what was asked for |                         |
@@ -19,25 +23,23 @@
 A certificate that cannot be read at all is `certificate-malformed`. The signer of an image has to pass 6 and 8 at
 the time of the signature, and its usage must allow signing documents: other vendors have other names and usages.
 
-The chain is built by OpenSSL and not by `cryptography.x509.verification`, which demands the profile of the web:
-hospital CAs have roots without keyUsage and leaves without DNS names. For the same reason X509_STRICT stays off. An
-anchor need not be a root: a hospital may pin its issuing CA alone. Revocation is not looked at here.
+A certificate that was refused is not remembered: its key is destroyed, and check 2 never lets it in again. The chain is
+built by `enroll.chain`. Revocation is not looked at here; `enroll.revocation_watch` does that.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import crypto
 
 from enroll import der
 from enroll.certificates import (
@@ -47,9 +49,11 @@ from enroll.certificates import (
     private_key_usage_period,
     public_key_info,
 )
+from enroll.chain import build_chain, check_strength, refused
 from enroll.csr import DOCUMENT_SIGNING, RESERVED_UNITS, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
+from enroll.proves import Proves, proves
 from enroll.statefile import StateFiles
 
 CERTIFICATE_LIMIT = 16 * 1024  # bytes
@@ -57,10 +61,8 @@ CERTIFICATES_LIMIT = 10
 CLOCK_SKEW = timedelta(minutes=5)
 MINIMUM_LIFETIME = timedelta(minutes=1)
 
+_SERIAL_BITS = 160
 _DER_SEQUENCE = bytes((der.SEQUENCE,))  # PEM begins with text
-_RSA_BITS = 2048
-_CURVE_BITS = 256
-_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _OWNERS_ATTRIBUTES = frozenset(
     {
         NameOID.ORGANIZATION_NAME,
@@ -78,10 +80,14 @@ Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 @dataclass(frozen=True)
 class VerifiedCertificate:
-    """A certificate that passed every check, with the intermediates up to the anchor, the anchor left out."""
+    """A certificate that passed every check, with the intermediates up to the anchor, and the anchor.
+
+    The anchor is None where it is not known any more.
+    """
 
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
+    anchor: x509.Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,9 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     anchors: Sequence[x509.Certificate],
     *,
     public_key: PublicKey,
-    request: CertificateRequest,
+    request: CertificateRequest | None,
     now: datetime,
-    in_use: x509.Certificate | None = None,
+    seen: Iterable[x509.Certificate] = (),
     usage_period: _UsagePeriod | None = None,
 ) -> VerifiedCertificate:
     """Find the certificate that was asked for and decide whether it may be used.
@@ -112,9 +118,9 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
         intermediates: CA certificates that may help to reach an anchor; not trusted by themselves.
         anchors: The pinned CA certificates.
         public_key: Of the key the request was made for.
-        request: What was asked for.
+        request: What was asked for; None for a certificate of all devices of a vendor, which signs original images.
         now: The time of the decision.
-        in_use: The certificate that the new one replaces.
+        seen: Every certificate that this scanner has had.
         usage_period: When the key will sign, where that was asked for.
 
     Raises:
@@ -123,17 +129,20 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     _check_size(certificates)
     _check_size(intermediates)
     certificate = _find(certificates, public_key)
-    _check_new(certificate, in_use)
+    _check_new(certificate, seen)
     content = _parse(certificate)
-    _check_names(content, request)
-    _check_usage(content, request.usage)
+    if request is not None:
+        _check_names(content, request)
+    elif proves(certificate) is Proves.DEVICE:
+        raise refused("wrong-names", "The certificate names a device; one for all devices of a vendor names none.")
+    _check_usage(content, request.usage if request else Usage.SIGNING, for_host=bool(request and request.host_name))
     _check_no_ca(content)
     _check_dates(certificate, now)
     _check_usage_period(content.usage_period or (None, None), usage_period or (None, None), now)
     # Check 7 forgave a certificate that begins in a moment; the chain is asked about that moment.
     moment = max(now, certificate.not_valid_before_utc)
     chain = verify_chain(certificate, (*certificates, *intermediates), anchors, moment)
-    return VerifiedCertificate(certificate, chain[1:-1])
+    return VerifiedCertificate(certificate, chain[1:-1], chain[-1])
 
 
 def verify_chain(
@@ -153,9 +162,9 @@ def verify_chain(
     Raises:
         CertificateRefused: There is no such path (`certificate-untrusted`), or it is weak (`certificate-weak`).
     """
-    chain = _build_chain(certificate, intermediates, anchors, at)
+    chain = build_chain(certificate, intermediates, anchors, at)
     for link in chain:
-        _check_strength(link, is_anchor=link is chain[-1])
+        check_strength(link, is_anchor=link is chain[-1])
     return chain
 
 
@@ -175,19 +184,19 @@ def verify_signer(
     Raises:
         CertificateRefused: There is no such path, or the certificate is not one for signing documents.
     """
-    chain = _build_chain(certificate, intermediates, anchors, at)
+    chain = build_chain(certificate, intermediates, anchors, at)
     content = _parse(certificate)
     _check_no_ca(content)
     key_usage = _extension(content, x509.KeyUsage)
     if key_usage is not None and not key_usage.digital_signature:
-        raise _refused("wrong-usage", "keyUsage does not allow digital signatures.")
+        raise refused("wrong-usage", "keyUsage does not allow digital signatures.")
     # An authority can pass on no more than it has itself: what a CA for web servers issues signs no images. The anchor
     # is trusted as it is.
     for link in chain[:-1] or chain:
         extended = _extension(_parse(link), x509.ExtendedKeyUsage)
         if extended is not None and not _MAY_SIGN_DOCUMENTS & set(extended):
             what = f"extendedKeyUsage of {name_text(link.subject)!r} does not allow document signing."
-            raise _refused("wrong-usage", what)
+            raise refused("wrong-usage", what)
     return chain
 
 
@@ -195,34 +204,10 @@ def weakness(chain: Sequence[x509.Certificate]) -> str:
     """Which certificate of a path is too weak to be trusted today, and why (check 9); empty if none is."""
     try:
         for link in chain:
-            _check_strength(link, is_anchor=link is chain[-1])
+            check_strength(link, is_anchor=link is chain[-1])
     except CertificateRefused as error:
         return error.what
     return ""
-
-
-def _build_chain(
-    certificate: x509.Certificate,
-    intermediates: Iterable[x509.Certificate],
-    anchors: Iterable[x509.Certificate],
-    at: datetime,
-) -> tuple[x509.Certificate, ...]:
-    """Check 8."""
-    try:
-        store = crypto.X509Store()
-        for anchor in anchors:
-            store.add_cert(crypto.X509.from_cryptography(anchor))
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-        store.set_time(at.astimezone(UTC))
-        helpers = [crypto.X509.from_cryptography(intermediate) for intermediate in intermediates]
-        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), helpers)
-        return tuple(link.to_cryptography() for link in context.get_verified_chain())
-    except (crypto.X509StoreContextError, crypto.Error) as error:
-        raise CertificateRefused(
-            f"The certificate does not lead to a trusted anchor: {error}.",
-            remedy="Compare the anchor file with the CA that issued the certificate.",
-            code="certificate-untrusted",
-        ) from error
 
 
 def names_kept(certificate: x509.Certificate, request: CertificateRequest) -> bool:
@@ -273,38 +258,50 @@ def read_ca_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificat
 def _check_size(certificates: Sequence[x509.Certificate]) -> None:
     """Check 1."""
     if len(certificates) > CERTIFICATES_LIMIT:
-        raise _refused("too-large", f"The CA sent more than {CERTIFICATES_LIMIT} certificates.")
+        raise refused("too-large", f"The CA sent more than {CERTIFICATES_LIMIT} certificates.")
     if any(len(c.public_bytes(serialization.Encoding.DER)) > CERTIFICATE_LIMIT for c in certificates):
-        raise _refused("too-large", f"The CA sent a certificate of more than {CERTIFICATE_LIMIT} bytes.")
+        raise refused("too-large", f"The CA sent a certificate of more than {CERTIFICATE_LIMIT} bytes.")
 
 
 def _find(certificates: Iterable[x509.Certificate], public_key: PublicKey) -> x509.Certificate:
     """Check 2."""
     wanted = public_key_info(public_key)
     ours = {certificate for certificate in certificates if _public_key_info_of(certificate) == wanted}
-    if not ours:
-        raise _refused("wrong-key", "The CA sent no certificate for the key that the request was made for.")
-    if len(ours) > 1:
-        raise _refused("wrong-key", "The CA sent several certificates for the key that the request was made for.")
+    if len(ours) != 1:
+        count = "several certificates" if ours else "no certificate"
+        raise refused("wrong-key", f"The CA sent {count} for the key that the request was made for.")
     return ours.pop()
 
 
-def _check_new(certificate: x509.Certificate, in_use: x509.Certificate | None) -> None:
-    """Check 3: issuer and serial number are unique to a certificate (RFC 5280 4.1.2.2)."""
-    if in_use is None:
-        return
-    if (certificate.issuer, certificate.serial_number) == (in_use.issuer, in_use.serial_number):
-        raise _refused("not-new", "The CA sent a certificate with the serial number of the one that is in use.")
+def _check_new(certificate: x509.Certificate, seen: Iterable[x509.Certificate]) -> None:
+    """Check 3: issuer and serial number are unique to a certificate (RFC 5280 4.1.2.2).
+
+    The same certificate again is that of a commit which a crash cut short: it holds the key of this request.
+    """
+    number = _serial_number(certificate)
+    if number <= 0 or number.bit_length() >= _SERIAL_BITS:  # the highest of 20 octets holds the sign
+        raise refused("bad-serial", "The serial number is not a positive one of at most 20 octets.")
+    others = (known for known in seen if known != certificate)
+    if any((known.issuer, known.serial_number) == (certificate.issuer, number) for known in others):
+        raise refused("not-new", "The CA sent a certificate with the serial number of one that this scanner has had.")
+
+
+def _serial_number(certificate: x509.Certificate) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the numbers that are refused here
+        return certificate.serial_number
 
 
 def _check_names(content: _Content, request: CertificateRequest) -> None:
     """Check 4."""
     asked = Counter((attribute.oid, attribute.value) for attribute in request.subject)
     stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in _OWNERS_ATTRIBUTES or _is_reserved(a))
-    if stated != asked:
-        raise _refused("wrong-names", f"The subject is {content.subject.rfc4514_string()!r}, not as asked.")
+    # A CA that proves the name it certifies leaves out what it has not proved; never what tells what is signed.
+    may_lack = {NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER} if request.proved_by_ca else set()
+    if stated - asked or {oid for oid, _ in asked - stated} - may_lack:
+        raise refused("wrong-names", f"The subject is {content.subject.rfc4514_string()!r}, not as asked.")
     if content.alternative_names != request.alternative_names:
-        raise _refused("wrong-names", "The subject alternative names are not as asked.")
+        raise refused("wrong-names", "The subject alternative names are not as asked.")
 
 
 def _is_reserved(attribute: x509.NameAttribute[str | bytes]) -> bool:
@@ -313,19 +310,19 @@ def _is_reserved(attribute: x509.NameAttribute[str | bytes]) -> bool:
     return unit and str(attribute.value).strip().casefold() in RESERVED_UNITS
 
 
-def _check_usage(content: _Content, usage: Usage) -> None:
-    """Check 5: RFC 5280 4.2.1.3 and 4.2.1.12, RFC 9336 for document signing."""
+def _check_usage(content: _Content, usage: Usage, *, for_host: bool) -> None:
+    """Check 5: RFC 5280 4.2.1.3 and 4.2.1.12, RFC 9336 for document signing. CAs certify hosts as servers, too."""
     key_usage = _extension(content, x509.KeyUsage)
     if key_usage is None or not key_usage.digital_signature:
-        raise _refused("wrong-usage", "keyUsage does not allow digital signatures.")
+        raise refused("wrong-usage", "keyUsage does not allow digital signatures.")
     extended = _extension(content, x509.ExtendedKeyUsage)
     purposes = [] if extended is None else list(extended)
+    if for_host and set(purposes) == {usage.extended_key_usage, ExtendedKeyUsageOID.SERVER_AUTH}:
+        return
     if purposes != [usage.extended_key_usage]:
         named = ", ".join(purpose.dotted_string for purpose in purposes) or "missing"
-        raise _refused(
-            "wrong-usage",
-            f"extendedKeyUsage is {named}; {usage.extended_key_usage.dotted_string} alone was asked for.",
-        )
+        wanted = usage.extended_key_usage.dotted_string
+        raise refused("wrong-usage", f"extendedKeyUsage is {named}; {wanted} alone was asked for.")
 
 
 def _check_no_ca(content: _Content) -> None:
@@ -333,16 +330,16 @@ def _check_no_ca(content: _Content) -> None:
     constraints = _extension(content, x509.BasicConstraints)
     key_usage = _extension(content, x509.KeyUsage)
     if (constraints and constraints.ca) or (key_usage and (key_usage.key_cert_sign or key_usage.crl_sign)):
-        raise _refused("is-ca", "The certificate would allow the scanner to act as a CA.")
+        raise refused("is-ca", "The certificate would allow the scanner to act as a CA.")
 
 
 def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
     """Check 7."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if begin > now + CLOCK_SKEW:
-        raise _refused("wrong-dates", f"The certificate begins at {begin}; here it is {now}. Is this clock right?")
+        raise refused("wrong-dates", f"The certificate begins at {begin}; here it is {now}. Is this clock right?")
     if end < now + MINIMUM_LIFETIME:
-        raise _refused("wrong-dates", f"The certificate ends at {end}; here it is {now}. Is this clock right?")
+        raise refused("wrong-dates", f"The certificate ends at {end}; here it is {now}. Is this clock right?")
 
 
 def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetime) -> None:
@@ -350,22 +347,7 @@ def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetim
     begin = max((moment for moment in (granted[0], asked[0]) if moment), default=now)
     end = min((moment for moment in (granted[1], asked[1]) if moment), default=None)
     if end is not None and end - max(now, begin) < MINIMUM_LIFETIME:
-        raise _refused("wrong-dates", f"The key may not sign before {begin} and not after {end}; here it is {now}.")
-
-
-def _check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
-    """Check 9. An anchor is trusted as it is, so the signature on it says nothing; its key does."""
-    try:
-        key, hash_algorithm, _ = link.public_key(), link.signature_hash_algorithm, link.subject
-    except PARSE_ERRORS as error:
-        raise _refused("weak", "The chain holds an unknown kind of key or signature.") from error
-    strong_key = (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _RSA_BITS) or (
-        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size >= _CURVE_BITS
-    )
-    if not strong_key:
-        raise _refused("weak", f"The key of {name_text(link.subject)!r} is too weak or of an unknown kind.")
-    if not is_anchor and not isinstance(hash_algorithm, _HASHES):
-        raise _refused("weak", f"{name_text(link.subject)!r} is not signed with SHA-256, SHA-384 or SHA-512.")
+        raise refused("wrong-dates", f"The key may not sign before {begin} and not after {end}; here it is {now}.")
 
 
 def _parse(certificate: x509.Certificate) -> _Content:
@@ -373,7 +355,7 @@ def _parse(certificate: x509.Certificate) -> _Content:
         names, period = alternative_names(certificate), private_key_usage_period(certificate)
         return _Content(certificate.subject, certificate.extensions, names, period)
     except PARSE_ERRORS as error:
-        raise _refused("malformed", "The certificate cannot be read.") from error
+        raise refused("malformed", "The certificate cannot be read.") from error
 
 
 def _extension(content: _Content, kind: type[Extension]) -> Extension | None:
@@ -388,11 +370,3 @@ def _public_key_info_of(certificate: x509.Certificate) -> bytes | None:
         return public_key_info(certificate.public_key())
     except PARSE_ERRORS:
         return None  # a kind of key that we never make
-
-
-def _refused(check: str, what: str) -> CertificateRefused:
-    return CertificateRefused(
-        what,
-        remedy="It is not used. The CA's operator must correct the profile or template of this device.",
-        code=f"certificate-{check}",
-    )

@@ -88,9 +88,29 @@ lock_for_this_machine() {
     fi
 }
 
+# prepare_peer DIRECTORY LOCK: an environment with exactly what LOCK names, for a program that tests run against.
+prepare_peer() {
+    local python stamp
+    python=$(find_python)
+    stamp=$({ "$python" --version && pwd && cat "$2"; } | sha256sum)
+    if [ "$(cat "$1/installed" 2>/dev/null)" = "$stamp" ]; then
+        return
+    fi
+    say "Making a Python environment in $1 from $2"
+    new_environment "$python" "$1" && install_into "$1" "$python" --require-hashes --requirement "$2" &&
+        printf '%s\n' "$stamp" >"$1/installed"
+}
+
+# install_into DIRECTORY PYTHON OPTION...: with the pip of the environment, or else with that of PYTHON.
+install_into() {
+    local pip=("$1/bin/python" -m pip)
+    [ -x "$1/bin/pip" ] || pip=("$2" -m pip --python "$1/bin/python")
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" install --quiet "${@:3}"
+}
+
 # prepare_environment DIRECTORY LOCK: does nothing where DIRECTORY already holds what LOCK and pyproject.toml say.
 prepare_environment() {
-    local python stamp pip
+    local python stamp
     python=$(find_python)
     stamp=$({ "$python" --version && pwd && cat pyproject.toml && lock_for_this_machine "$2"; } | sha256sum)
     if [ "$(cat "$1/installed" 2>/dev/null)" = "$stamp" ]; then
@@ -98,11 +118,8 @@ prepare_environment() {
     fi
     say "Making a Python environment in $1 from $2"
     new_environment "$python" "$1"
-    pip=("$1/bin/python" -m pip)
-    [ -x "$1/bin/pip" ] || pip=("$python" -m pip --python "$1/bin/python")
-    export PIP_DISABLE_PIP_VERSION_CHECK=1
     lock_for_this_machine "$2" >"$1/requirements.lock"
-    "${pip[@]}" install --quiet --require-hashes --requirement "$1/requirements.lock"
-    "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .
+    install_into "$1" "$python" --require-hashes --requirement "$1/requirements.lock"
+    install_into "$1" "$python" --no-deps --no-build-isolation --editable .
     printf '%s\n' "$stamp" >"$1/installed"
 }

@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from agent import checks
+from agent import checks, enrollment_checks
 from agent.checks import Finding, State
-from agent.cli.enrolling import USUAL_IDENTITIES
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
@@ -35,12 +35,19 @@ from enroll.certificates import check_pair
 from enroll.clock import Clock
 from enroll.config import IdentitySettings, StoreName
 from enroll.errors import KeyNotFound, KeyStoreError, ScansealError, StateError, StateUnreadable
+from enroll.failure import Failures
+from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.issue import owned
 from enroll.keystore import KeyStores, open_store, token_settings
 from enroll.keystore.base import PrivateKey, Protection
 from enroll.keystore.secretfile import read_secret
 from enroll.keystore.tokenuri import TokenUri
+from enroll.proves import remark
+from enroll.revocation_record import RevocationRecords
+from enroll.revocation_watch import Places
 from enroll.statefile import StateFiles
+from enroll.suggestion import suggested_renewal
 from enroll.tls import RouteName, tls_route
 from enroll.trust import read_anchors
 
@@ -127,13 +134,14 @@ class _Inspection:
             yield checks.failure("state-directory", error)
         self._read_identities()
         yield checks.clock(self.clock.now(), (found.committed_at for found in self.generations.values()))
-        yield self._enrollment()
+        yield from self._enrollment()
         yield self._agent()
         names = self._names()
         for place in sorted({*map(self._place, names), *map(self._next_place, names)}, key=str):
             yield from self._key_store(place)
         for name in names:
             yield from self._identity(name)
+            yield from self._past_enrollment(name)
         yield from (checks.not_needed(name) for name in _OF_ROLES if name not in names)
         yield self._tls_route()
         yield from self._demands()
@@ -159,16 +167,40 @@ class _Inspection:
             except ScansealError as error:
                 self.damaged[name] = error
 
-    def _enrollment(self) -> Finding:
-        est = self.configuration.enroll.est
-        if not est.url:
-            what = "[est] url is not set: there is nobody to ask for a certificate."
-            return Finding("enrollment", State.WARNING, what, "Set [est] url and anchor_file.")
+    def _enrollment(self) -> Iterator[Finding]:
+        ways = enrollment_checks.ways(self.configuration.enroll)
+        if not ways:
+            yield enrollment_checks.no_way()
+        for way in ways.values():
+            by_fingerprint = way.flow is FlowName.EST and self.configuration.enroll.est.anchor_fingerprint
+            try:
+                anchors = () if by_fingerprint else read_anchors(way.anchor_file, self.files, f"[{way.flow}]")
+            except ScansealError as error:
+                yield checks.failure("enrollment", error, way.flow)
+            else:
+                yield enrollment_checks.anchors(way, anchors, self.clock.now())
+        for name, generation in self.generations.items():
+            if ways and generation.flow not in ways:
+                yield enrollment_checks.lost_way(name, generation.flow)
+
+    def _past_enrollment(self, name: IdentityName) -> Iterator[Finding]:
+        identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
+        settings = self.configuration.enroll.revocation
         try:
-            anchors = read_anchors(est.anchor_file, self.files, "[est]")
-        except ScansealError as error:
-            return checks.failure("enrollment", error)
-        return checks.anchors(est.url, anchors, self.clock.now())
+            failure = Failures(identities).last(name)
+            if failure is not None:
+                yield enrollment_checks.last_enrollment(name, failure)
+            generation = self.generations.get(name)
+            if generation is not None:
+                yield enrollment_checks.revocation(
+                    name,
+                    RevocationRecords(identities).of(generation),
+                    published=settings.watch and bool(Places.of(generation, settings)),
+                    now=self.clock.now(),
+                    patience=timedelta(days=settings.patience),
+                )
+        except StateError as error:
+            yield checks.failure("revocation", error, name)
 
     def _agent(self) -> Finding:
         try:
@@ -181,12 +213,12 @@ class _Inspection:
 
     def _names(self) -> list[IdentityName]:
         """The identities that somebody has got, or needs."""
-        roles = self.configuration.agent.roles
+        roles, needed = self.configuration.agent.roles, (IdentityName.DEVICE, self._originals)
         wanted = {IdentityName.DERIVATION: roles.derivation, IdentityName.SYNTHESIS: roles.synthesis}
         return [
             name
             for name in IdentityName
-            if name in USUAL_IDENTITIES or name in self.generations or name in self.damaged or wanted.get(name)
+            if name in needed or name in self.generations or name in self.damaged or wanted.get(name)
         ]
 
     def _place(self, name: IdentityName) -> StorePlace:
@@ -200,13 +232,13 @@ class _Inspection:
 
     def _settings(self, name: IdentityName) -> IdentitySettings:
         """How the next key of an identity is made."""
-        settings = self.configuration.enroll.identity
-        signing = {
-            IdentityName.SIGNING: settings.signing,
-            IdentityName.DERIVATION: settings.derivation,
-            IdentityName.SYNTHESIS: settings.synthesis,
-        }
-        return signing.get(name, settings.device)
+        _, made = owned(name, self.configuration.enroll)
+        return made
+
+    @property
+    def _originals(self) -> IdentityName:
+        """The identity that signs original images."""
+        return IdentityName(self.configuration.agent.signing.identity)
 
     def _key_store(self, place: StorePlace) -> Iterator[Finding]:
         if place.store is StoreName.MEMORY:
@@ -254,7 +286,11 @@ class _Inspection:
         if generation is None:
             yield checks.not_enrolled(name, in_memory=self._place(name).store is StoreName.MEMORY)
             return
-        yield checks.certificate(name, generation.certificate, self.clock.now())
+        identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
+        suggested = suggested_renewal(generation, identities, self.files)
+        yield checks.certificate(name, generation.certificate, self.clock.now(), suggested)
+        if told := remark(generation.certificate):
+            yield Finding("proves", State.OK, f"it {told}", "", name)
         place = self._place(name)
         if place.store is StoreName.MEMORY:
             self.protections[name] = Protection.MEMORY
@@ -295,9 +331,9 @@ class _Inspection:
         for name in self._names() if self.measured else []:
             yield self._signing_rate(name)
         yield self._require_hardware()
-        in_token = self._place(IdentityName.SIGNING).store in (StoreName.PKCS11, StoreName.TPM)
+        in_token = self._place(self._originals).store in (StoreName.PKCS11, StoreName.TPM)
         needed = self.configuration.agent.signing.images_per_second
-        yield checks.speed(needed, self.rates.get(IdentityName.SIGNING), in_token=in_token)
+        yield checks.speed(needed, self.rates.get(self._originals), in_token=in_token)
 
     def _require_hardware(self) -> Finding:
         signing = self.configuration.agent.signing

@@ -20,7 +20,7 @@ from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
 from enroll.errors import ScansealError
-from enroll.flows.base import Pending
+from enroll.flows.base import Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.issue import NotAsked
@@ -82,13 +82,17 @@ def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configura
         as_json=as_json,
     )
     if whole.agent.signing.require_hardware:
-        _warn_of_software(answers)
+        warn_of_software(answers)
     return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
 
 
 def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollSettings, *, as_json: bool) -> int:
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
-        plans = {name: enroller.plan(name, flow) for name in chosen}
+        return show_plans({name: enroller.plan(name, flow) for name in chosen}, as_json=as_json)
+
+
+def show_plans(plans: Mapping[IdentityName, Sequence[PlannedExchange]], *, as_json: bool) -> int:
+    """Say what would be sent to whom."""
     lines = [
         f"{name}: to {exchange.to}\n    {exchange.what}\n    proved by {exchange.proof}"
         for name, plan in plans.items()
@@ -99,7 +103,7 @@ def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollS
     return exits.OK
 
 
-def _warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotAsked]) -> None:
+def warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotAsked]) -> None:
     """Say which new keys the agent refuses for [signing] require_hardware. The device identity signs no images."""
     for name, answer in answers.items():
         if name is IdentityName.DEVICE or not isinstance(answer, Generation):
@@ -119,13 +123,15 @@ def enroll_by(
     files = StateFiles()
     with Enroller.configured(settings, clock, files) as enroller:
         answer = enroller.enroll(identity, flow)
-    if isinstance(answer, Generation) and settings.attestation.anchor_file is not None:
-        _attest(answer, settings, clock, files)
+    if isinstance(answer, Generation):
+        attest_again(answer, settings, clock, files)
     return answer
 
 
-def _attest(generation: Generation, settings: EnrollSettings, clock: Clock, files: StateFiles) -> None:
+def attest_again(generation: Generation, settings: EnrollSettings, clock: Clock, files: StateFiles) -> None:
     """Renew the evidence together with the key, where that needs no CA. The certificate is in use in any case."""
+    if settings.attestation.anchor_file is None:
+        return
     try:
         Attestation.configured(settings, clock, files).attest_alone(generation)
     except ScansealError as error:

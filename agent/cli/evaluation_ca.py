@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import ssl
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -18,12 +21,15 @@ from enroll.errors import ConfigurationError
 from enroll.evaluation.attestation_ca import AttestationCa
 from enroll.evaluation.attestation_server import AttestationServer
 from enroll.evaluation.ca import DEFAULT_LIFETIME, DEFAULT_LONG_LIFETIME, USERNAME, EvaluationCa
-from enroll.evaluation.est_server import EstServer
+from enroll.evaluation.est_authentication import Authentication
+from enroll.evaluation.est_server import EstOptions, EstServer
 from enroll.evaluation.https_server import HttpsServer
 from enroll.statefile import StateFiles
 from enroll.trust import read_ca_certificates
 
 Server = TypeVar("Server", bound=HttpsServer)
+
+TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 BANNER = """\
 Evaluation CA. NOT FOR PRODUCTION: its key lies unencrypted in {directory}, and it never revokes.
@@ -67,6 +73,25 @@ Attestation CA, as a vendor of scanners has one. NOT FOR PRODUCTION either. For 
     help="The same for certificates that outlive their keys: those of keys in memory, which sign for days only and "
     "ask for that (PrivateKeyUsagePeriod). Never longer than the CA's own.",
 )
+@click.option("--label", default="", help="EST label (RFC 7030 3.2.2) below which alone the server answers.")
+@click.option(
+    "--authentication",
+    type=click.Choice([way.value for way in Authentication]),
+    default=Authentication.BASIC.value,
+    show_default=True,
+    help="What a scanner without a certificate of this CA shows. A certificate is one by --vendor-anchor then.",
+)
+@click.option(
+    "--vendor-anchor",
+    type=click.Path(path_type=Path),
+    help="CA certificate of a vendor of scanners, in PEM or DER: their factory identities may enroll.",
+)
+@click.option("--approve-by-hand", is_flag=True, help="Each request waits until you approve it; the log says how.")
+@click.option(
+    "--proof-of-possession", is_flag=True, help="Requests must be linked to their TLS connection (RFC 7030 3.5)."
+)
+@click.option("--tls-version", type=click.Choice(list(TLS_VERSIONS)), help="The only one; by default 1.2 and 1.3.")
+@click.option("--roll-over", is_flag=True, help="First give the CA a new key, beside the one that it has.")
 @click.option(
     "--attestation-port",
     type=click.IntRange(0, 65535),
@@ -87,9 +112,11 @@ def command(  # noqa: PLR0913 - one for each option
     port: int,
     lifetime_days: int,
     long_lifetime_days: int,
+    roll_over: bool,
     attestation_port: int | None,
     manufacturers: tuple[Path, ...],
     as_json: bool,
+    **est: Any,
 ) -> None:
     """Run a small owner CA on this machine, for trying out. NOT FOR PRODUCTION.
 
@@ -103,13 +130,16 @@ def command(  # noqa: PLR0913 - one for each option
     directory = directory.absolute()
     lifetimes = timedelta(days=lifetime_days), timedelta(days=long_lifetime_days)
     ca = EvaluationCa.create_or_open(directory, SystemClock(), *lifetimes)
-    server = _listening(EstServer, ca, port, "--port")
+    if roll_over:
+        ca.roll_over()
+    options = _est_options(**est)
+    server = _listening(partial(EstServer, options=options), ca, port, "--port")
     kept = _kept(configuration_file(directory), server.url)
     facts = {
         "directory": str(directory),
         "url": server.url,
         "anchor": str(ca.anchor_file),
-        "configuration": str(write_configuration(ca, server.url)),
+        "configuration": str(write_configuration(ca, server.url, *options.labels)),
     }
     with contextlib.ExitStack() as servers:
         attestation = None
@@ -123,6 +153,28 @@ def command(  # noqa: PLR0913 - one for each option
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
+
+
+def _est_options(  # noqa: PLR0913 - one for each option
+    *,
+    label: str,
+    authentication: str,
+    vendor_anchor: Path | None,
+    approve_by_hand: bool,
+    proof_of_possession: bool,
+    tls_version: str | None,
+) -> EstOptions:
+    """What the EST server wants, as the options of the command say."""
+    if not re.fullmatch(r"[A-Za-z0-9._~-]{0,64}", label):  # RFC 3986 2.3, as in [est]
+        raise ConfigurationError(f"{label!r} is no EST label.", remedy="Use letters, digits, and any of -._~ in it.")
+    return EstOptions(
+        labels=(label,),
+        authentication=Authentication(authentication),
+        vendors=read_ca_certificates(vendor_anchor, StateFiles()) if vendor_anchor else (),
+        proof_of_possession=proof_of_possession,
+        approve_by_hand=approve_by_hand,
+        tls_version=TLS_VERSIONS[tls_version] if tls_version else None,
+    )
 
 
 def _kept(path: Path, url: str) -> str:

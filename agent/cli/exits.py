@@ -7,7 +7,7 @@ keeps clear of them. Python's own 1 for a crash and 2 for a usage error are mapp
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import click
 
@@ -24,6 +24,7 @@ from agent.errors import (
     SigningError,
 )
 from enroll.errors import (
+    CertificateRevoked,
     ConfigurationError,
     EnrollerBusy,
     EnrollmentError,
@@ -76,6 +77,7 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
     (EvidenceRefused, CONFIGURATION),
     (RoleNotAllowed, NOT_PERMITTED),
     (EnrollmentRefused, NOT_PERMITTED),
+    (CertificateRevoked, NOT_PERMITTED),
     (ServerUnreachable, UNAVAILABLE),
     (AgentError, UNAVAILABLE),
     (RequestRefused, USAGE),
@@ -95,7 +97,19 @@ def exit_code(error: ScansealError) -> int:
 
 def described(error: ScansealError) -> dict[str, str]:
     """An error for programs."""
-    return {"code": error.code, "what": error.what, "remedy": error.remedy}
+    return {
+        "code": error.code,
+        "what": error.what,
+        "remedy": error.remedy,
+        "who_must_act": error.who_must_act,
+        "next": error.what_next,
+    }
+
+
+def told(described: Mapping[str, str]) -> list[str]:
+    """The same for people: what happened, what to do, and in the last line who has to act and what happens next."""
+    lines = [described["what"], described["remedy"], f"To act: {described['who_must_act']}. Next: {described['next']}"]
+    return [line for line in lines if line]
 
 
 def check_command_name(name: str, known: Iterable[str]) -> None:

@@ -20,6 +20,8 @@ COMMANDS = {
     "agent": "agent.cli.agent",
     "enroll": "agent.cli.enroll",
     "renew": "agent.cli.renew",
+    "revoke": "agent.cli.revoke",
+    "acme-account": "agent.cli.acme_account",
     "attest": "agent.cli.attest",
     "status": "agent.cli.status",
     "check": "agent.cli.check",
@@ -28,6 +30,7 @@ COMMANDS = {
     "timestamp": "agent.cli.timestamp",
     "audit": "agent.cli.audit",
     "evaluation-ca": "agent.cli.evaluation_ca",
+    "evaluation-vendor": "agent.cli.evaluation_vendor",
 }
 
 
@@ -93,12 +96,11 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one for each kind o
 
 
 def _report(error: ScansealError, *, as_json: bool) -> None:
+    described = exits.described(error)
     if as_json:
-        click.echo(json.dumps({"error": exits.described(error)}))
+        click.echo(json.dumps({"error": described}))
         return
-    click.echo(f"Error: {error.what}", err=True)
-    if error.remedy:
-        click.echo(f"       {error.remedy}", err=True)
+    click.echo("Error: " + "\n       ".join(exits.told(described)), err=True)
 
 
 def main() -> None:

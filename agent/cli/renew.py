@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,23 @@ from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
+from enroll.enroller import Enroller
 from enroll.errors import ConfigurationError, ScansealError
-from enroll.identity import IdentityName, IdentityStore
+from enroll.flows.offline import memory_key
+from enroll.flows.offline.requests import HOPEFUL, Requests
+from enroll.flows.settings import FlowName
+from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, flow_of, made_by_agent, waiting_offer
 from enroll.journal import Step
+from enroll.revocation_record import RevocationRecords
+from enroll.revocation_watch import watch_revocations
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
+from enroll.suggestion import suggested_renewal
+
+# Not the factory identity: it lives as long as the scanner, and is replaced with a service ticket.
+_RENEWED = (*OWNER_IDENTITIES, IdentityName.VENDOR)
+_UNDECIDED = {"pending", "export-due", "answer-due"}
 
 
 @click.command("renew")
@@ -29,26 +41,34 @@ from enroll.statefile import StateFiles
 def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     """Renew what is due: new key, new certificate, then the switch.
 
+    First the CAs are asked whether they have revoked a certificate of this scanner. The agent stops signing with one
+    that they have, and it is renewed at once where they say that it was only superseded; else a person has to enroll.
+
     The agent notices the switch by itself, between two requests. A timer runs this command; when nothing is due it does
     nothing. A key in memory (key_store = "memory") is made by the agent, which asks for the next certificate by itself:
     it is due when the agent has asked, and --force changes nothing.
 
     \b
-    Exit code: 0 nothing due or renewed, 75 the CA has not decided yet, otherwise that of the first failure.
+    Exit code: 0 nothing due or renewed, 75 the CA has not decided yet, or a certificate that came by hand is due and
+               waits for a person (scanseal enroll offline), otherwise that of the first failure.
     """
     protect_memory()
     settings = configuration(config).enroll
     clock = SystemClock()
+    identities = IdentityStore(settings.state_directory, StateFiles())
+    if not dry_run:
+        watch_revocations(settings, clock, identities)
     records, lines, codes = [], [], []
-    for identity in OWNER_IDENTITIES:
+    for identity in _RENEWED:
         try:
-            record, line = _renewed(identity, settings, clock, force=force, dry_run=dry_run)
-            codes.append(exits.TRY_LATER if record["state"] == "pending" else exits.OK)
+            at_once = force or RevocationRecords(identities).calls_for_renewal(identity)
+            record, line = _renewed(identity, settings, clock, force=at_once, dry_run=dry_run)
+            codes.append(exits.TRY_LATER if record["state"] in _UNDECIDED else exits.OK)
         except ScansealError as error:
             # One identity that cannot be renewed must not keep the others from it.
             codes.append(exits.exit_code(error))
             record = {"identity": identity, "state": "failed", "error": exits.described(error)}
-            line = f"{identity}: not renewed. {error.what} {error.remedy}"
+            line = f"{identity}: not renewed. " + " ".join(exits.told(record["error"]))
         records.append(record)
         # Most scanners have only the usual identities, and nobody has to get another.
         if identity in USUAL_IDENTITIES or record["state"] != "absent":
@@ -70,14 +90,14 @@ def _renewed(
         if request is None:
             _check_not_offered(identity, identities, clock)
             return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
-        if dry_run and request.step in {Step.PLANNED, Step.GENERATED}:
-            line = f"{identity}: the first request is prepared, not sent yet"
-            return {"identity": identity, "state": "prepared"}, line
         if dry_run:
-            return {"identity": identity, "state": "waiting"}, f"{identity}: the first request is still with the CA"
+            unsent = request.step in {Step.PLANNED, Step.GENERATED}
+            line = f"{identity}: the first request is {'prepared, not sent yet' if unsent else 'still with the CA'}"
+            return {"identity": identity, "state": "prepared" if unsent else "waiting"}, line
     else:
-        due_at = renewal_time(current.certificate)
-        due = renewal_due(current.certificate, clock.now())
+        suggested = _suggested(current, settings, clock, dry_run=dry_run)
+        due_at = renewal_time(current.certificate, suggested)
+        due = renewal_due(current.certificate, clock.now(), suggested)
         if dry_run or not (due or force):
             line = f"{identity}: {'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
             return {
@@ -85,8 +105,36 @@ def _renewed(
                 "state": "due" if due else "not-due",
                 "due_at": due_at.isoformat(),
             }, line
+        if current.flow == FlowName.OFFLINE:
+            return _by_hand(current, settings, clock, due_at)
     answer = enroll_by(flow_of(identity, identities), identity, settings, clock)
     return enrolling.record(identity, answer), enrolling.text(identity, answer)
+
+
+def _by_hand(
+    current: Generation, settings: EnrollSettings, clock: Clock, due_at: datetime
+) -> tuple[dict[str, Any], str]:
+    """What came by hand is renewed by hand: nobody would carry a request that was made here."""
+    identity = current.identity
+    with Enroller.configured(settings, clock, StateFiles()) as enroller:
+        out = [r.number for r in Requests(enroller.context).all() if r.identity is identity and r.state in HOPEFUL]
+    do = (
+        f"request {', '.join(out)} waits for its answer"
+        if out
+        else f"run: scanseal enroll offline export --identity {identity}"
+    )
+    line = f"{identity}: due since {due_at:%Y-%m-%d %H:%M} UTC; its certificate came by hand: {do}"
+    state = "answer-due" if out else "export-due"
+    return {"identity": identity, "state": state, "due_at": due_at.isoformat(), "requests": out}, line
+
+
+def _suggested(current: Generation, settings: EnrollSettings, clock: Clock, *, dry_run: bool) -> datetime | None:
+    """The moment that the CA suggests, which is asked where it is time to."""
+    files = StateFiles()
+    if dry_run:
+        return suggested_renewal(current, IdentityStore(settings.state_directory, files), files)
+    with Enroller.configured(settings, clock, files) as enroller:
+        return enroller.suggested_renewal(current)
 
 
 def _check_not_offered(identity: IdentityName, identities: IdentityStore, clock: Clock) -> None:
@@ -110,7 +158,10 @@ def _served(
     identities = IdentityStore(settings.state_directory, StateFiles())
     if dry_run and waiting_offer(identity, identities, clock.now()) is not None:
         return {"identity": identity, "state": "due"}, f"{identity}: the agent has asked for a certificate"
-    answer = NotAsked() if dry_run else enroll_by(flow_of(identity, identities), identity, settings, clock)
+    flow = flow_of(identity, identities)
+    if flow is FlowName.OFFLINE and waiting_offer(identity, identities, clock.now()) is not None:
+        raise memory_key(identity)
+    answer = NotAsked() if dry_run else enroll_by(flow, identity, settings, clock)
     if isinstance(answer, NotAsked):
         line = f"{identity}: the agent asks for the next key by itself"
         return enrolling.record(identity, answer), f"{line}; --force does not apply" if force else line

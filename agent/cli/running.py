@@ -22,6 +22,7 @@ _STATES = {
     "key-damaged": ("its key is lost", "Run: scanseal enroll est, and have the CA revoke the old certificate."),
     "certificate-expired": ("its certificate has expired", "Run: scanseal renew"),
     "certificate-not-yet-valid": ("its certificate is not valid yet", "Compare the clock with that of the CA."),
+    "certificate-revoked": ("the CA has revoked its certificate", "Run: scanseal check"),
     "signing-failed": ("its key does not sign", "Run: scanseal check"),
 }
 _UNKNOWN_STATE = ("it cannot sign", "Look into the log: journalctl --unit scanseal.service")

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli import attested, exits, running
-from agent.cli.enrolling import USUAL_IDENTITIES
+from agent.cli import attested, enrollment_state, exits, running
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration
@@ -19,8 +18,10 @@ from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.identity import IdentityName, IdentityStore
+from enroll.proves import VENDOR_ONLY, Proves, proves
 from enroll.rotation import renewal_time
 from enroll.statefile import StateFiles
+from enroll.suggestion import suggested_renewal
 
 
 @click.command("status")
@@ -31,6 +32,7 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     """Show the identities of this scanner, and whether the agent signs.
 
     Where a key is, is what the running agent finds; of a key that it does not use, what was found at the enrollment.
+    Shown are, too, requests under way, the last failure with who must act, and whether the CA has revoked something.
 
     \b
     Exit code: 0 the agent can sign with every identity that is enrolled, 69 it cannot or is not running,
@@ -43,14 +45,19 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     agent, agent_text = _agent(settings)
     warnings = running.warnings(agent)
     _add_keys_in_use(identities, agent)
-    # Most scanners have only the usual identities, and nobody has to get another.
+    # Most scanners have only these two identities, and nobody has to get another.
+    signs_as = IdentityName(settings.agent.signing.identity)
+    needed = (IdentityName.DEVICE, signs_as)
     shown = {
-        name: record for name, record in identities.items() if name in USUAL_IDENTITIES or record["state"] != "absent"
+        name: record
+        for name, record in identities.items()
+        if name in needed or record["state"] != "absent" or any(enrollment_state.lines(record))
     }
     lines = [line for name, record in shown.items() for line in _identity_lines(name, record)]
+    lines.append(f"{'signs as':10} {signs_as}{_remark(identities[signs_as])}")
     lines.append(f"{'agent':10} {agent_text}")
     lines += [f"{'warning':10} {warning['what']} {warning['remedy']}" for warning in warnings]
-    shown_as_json = {"identities": identities, "agent": agent, "warnings": warnings}
+    shown_as_json = {"identities": identities, "signs_as": signs_as, "agent": agent, "warnings": warnings}
     show(shown_as_json, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
         return exits.CONFIGURATION
@@ -58,23 +65,30 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
 
 
 def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
+    files = StateFiles()
+    identities = IdentityStore(settings.state_directory, files)
     try:
-        current = IdentityStore(settings.state_directory, StateFiles()).current(name)
+        current = identities.current(name)
     except StateError as error:
-        state = "hidden" if isinstance(error, StateUnreadable) else "damaged"
-        return {"state": state, "error": exits.described(error)}
+        if isinstance(error, StateUnreadable):
+            return {"state": "hidden", "error": exits.described(error)}
+        more = enrollment_state.record(name, None, identities, settings.revocation, SystemClock())
+        return {"state": "damaged", "error": exits.described(error), **more}
+    more = enrollment_state.record(name, current, identities, settings.revocation, SystemClock())
     if current is None:
-        return {"state": "absent"}
-    certificate = current.certificate
+        return {"state": "absent", **more}
+    certificate, suggested = current.certificate, suggested_renewal(current, identities, files)
     return {
         "state": "valid" if SystemClock().now() <= certificate.not_valid_after_utc else "expired",
         "generation": current.number,
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
         "not_after": certificate.not_valid_after_utc.isoformat(),
-        "renewal_due_at": renewal_time(certificate).isoformat(),
+        "proves": proves(certificate),
+        "renewal_due_at": None if name is IdentityName.IDEVID else renewal_time(certificate, suggested).isoformat(),
         "protection": current.protection,
         "flow": current.flow,
+        **more,
     }
 
 
@@ -106,18 +120,29 @@ def _identity_lines(name: IdentityName, record: dict[str, Any]) -> list[str]:
     lines = [f"{name:10} {_identity_text(record)}"]
     if "attestation" in record:
         lines.append(f"{'':10} attestation {attested.text(record['attestation'])}")
+    lines += [f"{'':10} {line}" for line in enrollment_state.lines(record)]
     return lines
 
 
 def _identity_text(record: dict[str, Any]) -> str:
     if error := record.get("error"):
-        return f"{error['what']} {error['remedy']}"
+        return " ".join(exits.told(error))
     if record["state"] == "absent":
         return "not enrolled"
     return (
-        f"generation {record['generation']}, {record['subject']}, key in {_key_text(record)}, "
-        f"{record['state']} until {record['not_after'][:10]}, renewed from {record['renewal_due_at'][:10]}"
+        f"generation {record['generation']}, {record['subject']}, issued by {record['issuer']} ({record['flow']}), "
+        f"key in {_key_text(record)}, {record['state']} until {record['not_after'][:10]}, "
+        f"{_renewal_text(record)}{_remark(record)}"
     )
+
+
+def _renewal_text(record: dict[str, Any]) -> str:
+    due_at = record["renewal_due_at"]
+    return f"renewed from {due_at[:10]}" if due_at else "never renewed by itself"
+
+
+def _remark(record: dict[str, Any]) -> str:
+    return f"; it {VENDOR_ONLY}" if record.get("proves") == Proves.VENDOR else ""
 
 
 def _key_text(record: dict[str, Any]) -> str:
@@ -133,5 +158,5 @@ def _agent(settings: Configuration) -> tuple[dict[str, Any], str]:
         with SigningClient(settings.agent.socket.path) as client:
             status = client.status()
     except AgentError as error:
-        return {"state": "unknown", "error": exits.described(error)}, f"{error.what} {error.remedy}"
+        return {"state": "unknown", "error": exits.described(error)}, " ".join(exits.told(exits.described(error)))
     return status, running.text(status)

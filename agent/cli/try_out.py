@@ -23,7 +23,7 @@ hardware_type = "1.3.6.1.4.1.32473.1.1"
 passphrase_file = "{directory}/passphrase"
 
 [est]
-url = "{url}"
+url = "{url}"{label}
 anchor_file = "{anchor}"
 username = "{username}"
 password_file = "{password}"
@@ -44,12 +44,13 @@ def configuration_file(directory: Path) -> Path:
     return directory / "scanseal.toml"
 
 
-def write_configuration(ca: EvaluationCa, url: str) -> Path:
+def write_configuration(ca: EvaluationCa, url: str, label: str = "") -> Path:
     """Write scanseal.toml, and what it names, next to an evaluation CA. What is there may have been edited and stays.
 
     Args:
         ca: The CA that the scanner enrolls with.
         url: Its address.
+        label: EST label, where it has one.
 
     Returns:
         The configuration file.
@@ -68,6 +69,7 @@ def write_configuration(ca: EvaluationCa, url: str) -> Path:
         directory=ca.directory,
         serial_number=SERIAL_NUMBER,
         url=url,
+        label=label and f'\nlabel = "{label}"',
         anchor=ca.anchor_file,
         username=USERNAME,
         password=ca.password_file,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,10 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from agent.daemon.wire import HashName
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.certificates import PARSE_ERRORS, check_pair, private_key_usage_period
-from enroll.errors import KeyDamaged, KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
+from enroll.errors import CA_OPERATOR, KeyDamaged, KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
 from enroll.identity import Generation, IdentityName
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
+from enroll.proves import Proves, proves
+from enroll.revocation import Revocation
 
 _LAST_SECOND = timedelta(seconds=1)  # GeneralizedTime has whole seconds, and the last one counts
 
@@ -63,6 +66,7 @@ class ActiveKey:
         protection: Where the key really lives, as its store says now.
         usage: When the key may sign; the certificate's validity lies on top of it.
         signatures_per_second: What its token was measured to make; None where it was not measured.
+        revocation: Of its certificate, where the CA has revoked it.
     """
 
     generation: Generation
@@ -71,6 +75,7 @@ class ActiveKey:
     protection: Protection
     usage: Period
     signatures_per_second: float | None = None
+    revocation: Revocation | None = None
 
     @classmethod
     def load(cls, generation: Generation, stores: KeyStores, usage: Period = ALWAYS) -> ActiveKey:
@@ -102,6 +107,11 @@ class ActiveKey:
             usage=_granted(certificate).within(usage),
         )
 
+    @cached_property
+    def proves(self) -> Proves:
+        """Whom its certificate speaks for."""
+        return proves(self.generation.certificate)
+
     @property
     def signs_until(self) -> datetime:
         """When it stops to sign, by the key's period or by the certificate's validity."""
@@ -109,6 +119,8 @@ class ActiveKey:
 
     def refusal(self, now: datetime) -> CertificateNotUsable | None:
         """Why nothing can be signed at `now`, or nothing."""
+        if self.revocation is not None:
+            return _revoked(self.revocation, self.generation.identity)
         certificate = self.generation.certificate
         begin = max(certificate.not_valid_before_utc, self.usage.begin)
         if now < begin:
@@ -130,7 +142,7 @@ class ActiveKey:
         """RSASSA-PKCS1-v1_5 over a digest (PS3.15 C.1).
 
         Raises:
-            CertificateNotUsable: Not within the validity of the certificate, or the usage period of the key.
+            CertificateNotUsable: Not within the validity of the certificate or the usage period of the key, or revoked.
             SigningError: The key store failed.
         """
         if (refusal := self.refusal(now)) is not None:
@@ -150,6 +162,20 @@ def key_expired(end: datetime) -> CertificateNotUsable:
     )
 
 
+def _revoked(revocation: Revocation, name: IdentityName) -> CertificateNotUsable:
+    reason = revocation.reason or "no reason is given"
+    if revocation.is_final:
+        remedy = f"Find out why. Then run `{enrolling(name)}` for a new certificate; no restart is needed."
+    else:
+        remedy = "Ask the CA's operator: it is on hold. When that is over, signing goes on by itself."
+    return CertificateNotUsable(
+        f"The CA has revoked the certificate on {revocation.at:%Y-%m-%d %H:%M} UTC ({reason}).",
+        remedy=remedy,
+        code="certificate-revoked",
+        who_must_act=CA_OPERATOR,
+    )
+
+
 def signing_error(error: KeyStoreError, name: IdentityName) -> SigningError:
     """A failure of the key store as a caller of the socket is told."""
     if isinstance(error, KeyDamaged):
@@ -161,6 +187,8 @@ def signing_error(error: KeyStoreError, name: IdentityName) -> SigningError:
 
 def enrolling(name: IdentityName) -> str:
     """The command that gets an identity a new key and certificate."""
+    if name is IdentityName.VENDOR:
+        return "scanseal enroll vendor"  # which says that there are two ways
     # Without the option the device identity and the one for originals are enrolled: the first step in any case.
     first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
     return "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"

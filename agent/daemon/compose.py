@@ -11,7 +11,7 @@ from pathlib import Path
 
 import agent
 from agent.audit import AuditTrail
-from agent.config import AgentSettings, Configuration
+from agent.config import AgentSettings, Configuration, SigningIdentity
 from agent.daemon.channels import SigningChannels
 from agent.daemon.connection import TimeLimits
 from agent.daemon.demands import Demands
@@ -29,7 +29,7 @@ from agent.daemon.tally import SigningTally
 from agent.daemon.workers import Workers
 from agent.errors import AlreadyRunning
 from enroll.clock import Clock
-from enroll.config import EnrollSettings, SigningIdentitySettings, StoreName
+from enroll.config import SigningIdentitySettings, StoreName
 from enroll.errors import ConfigurationError
 from enroll.identity import IdentityName, IdentityStore
 from enroll.keystore import KeyStores
@@ -59,9 +59,11 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
         key_maker = stack.enter_context(ThreadPoolExecutor(1, "key-maker"))
         store = IdentityStore(state, files)
         in_memory = _identities_in_memory(
-            configuration.enroll, store, keys, files=files, audit=audit, clock=clock, thread=key_maker
+            configuration, store, keys, files=files, audit=audit, clock=clock, thread=key_maker
         )
-        identities = Identities(store, keys, audit, clock, demands=demands, in_memory=in_memory)
+        identities = Identities(
+            store, keys, audit, clock, demands=demands, in_memory=in_memory, originals=demands.originals
+        )
         tally = SigningTally(audit, clock, started)
         figures = {"memory_locked": memory_locked}
         service = SigningService(identities, audit, clock, tally, lambda: {**figures, **_counts(workers, channels)})
@@ -114,7 +116,7 @@ def _protect(configuration: Configuration) -> bool:
     reserve_descriptors(configuration.agent.limits.connections)
     harden()
     locked = lock_memory()
-    if not locked and _settings_in_memory(configuration.enroll):
+    if not locked and _settings_in_memory(configuration):
         raise ConfigurationError(
             'A key_store is "memory", and the memory of the agent cannot be locked: the key could reach the disk.',
             remedy=UNLOCKED_REMEDY,
@@ -138,19 +140,17 @@ def _counts(workers: Workers, channels: SigningChannels) -> Mapping[str, int]:
     return {"workers": len(workers.running()), "connections": len(channels.open_channels())}
 
 
-def _settings_in_memory(settings: EnrollSettings) -> Mapping[IdentityName, SigningIdentitySettings]:
-    """The identities whose keys are made in memory."""
-    identities = settings.identity
-    signing = {
-        IdentityName.SIGNING: identities.signing,
-        IdentityName.DERIVATION: identities.derivation,
-        IdentityName.SYNTHESIS: identities.synthesis,
-    }
+def _settings_in_memory(configuration: Configuration) -> Mapping[IdentityName, SigningIdentitySettings]:
+    """The identities that sign, and whose keys are made in memory."""
+    identities = configuration.enroll.identity
+    signing = {IdentityName.DERIVATION: identities.derivation, IdentityName.SYNTHESIS: identities.synthesis}
+    if configuration.agent.signing.identity is SigningIdentity.SIGNING:
+        signing[IdentityName.SIGNING] = identities.signing
     return {name: wanted for name, wanted in signing.items() if wanted.key_store is StoreName.MEMORY}
 
 
 def _identities_in_memory(  # noqa: PLR0913 - the parts of a keyholder
-    settings: EnrollSettings,
+    configuration: Configuration,
     store: IdentityStore,
     keys: KeyStores,
     *,
@@ -159,9 +159,10 @@ def _identities_in_memory(  # noqa: PLR0913 - the parts of a keyholder
     clock: Clock,
     thread: Executor,
 ) -> Mapping[IdentityName, MemoryIdentity]:
+    device = configuration.enroll.device
     return {
-        name: MemoryIdentity(KeyMaker(name, wanted, settings.device, keys, clock), store, files, audit, thread)
-        for name, wanted in _settings_in_memory(settings).items()
+        name: MemoryIdentity(KeyMaker(name, wanted, device, keys, clock), store, files, audit, thread)
+        for name, wanted in _settings_in_memory(configuration).items()
     }
 
 

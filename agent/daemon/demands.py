@@ -28,17 +28,20 @@ class Demands:
         images_per_second: How many signatures a token has to make for original images; 0 for any.
         hash_name: The hash with which that is measured.
         threads: Signatures at the same time.
+        originals: The identity that signs original images.
     """
 
     require_hardware: bool = False
     images_per_second: int = 0
     hash_name: HashName = HashName.SHA256
     threads: int = 1
+    originals: IdentityName = IdentityName.SIGNING
 
     @classmethod
     def of(cls, signing: SigningSettings, threads: int) -> Demands:
         """The demands of `[signing]`."""
-        return cls(signing.require_hardware, signing.images_per_second, signing.hash, threads)
+        originals = IdentityName(signing.identity)
+        return cls(signing.require_hardware, signing.images_per_second, signing.hash, threads, originals)
 
     def check_stores(self, identities: IdentitiesSettings) -> None:
         """Refuse a configuration in which the next key could not be used.
@@ -48,14 +51,15 @@ class Demands:
         """
         if not self.require_hardware:
             return
+        from_vendor = self.originals is IdentityName.VENDOR
         stores = {
-            IdentityName.SIGNING: identities.signing.key_store,
+            self.originals: (identities.vendor if from_vendor else identities.signing).key_store,
             IdentityName.DERIVATION: identities.derivation.key_store,
             IdentityName.SYNTHESIS: identities.synthesis.key_store,
         }
         for name, store in stores.items():
             # Most scanners never have the other two, and leave their options as they are.
-            if store is StoreName.MEMORY or (store is StoreName.SOFTWARE and name is IdentityName.SIGNING):
+            if store is StoreName.MEMORY or (store is StoreName.SOFTWARE and name is self.originals):
                 raise _not_in_hardware(name, f'[identity.{name}] key_store is "{store}"')
 
     def met_by(self, key: ActiveKey, before: ActiveKey | None, audit: AuditTrail, clock: Clock) -> ActiveKey:
@@ -78,7 +82,7 @@ class Demands:
         if before is not None and _what_signs(before) == _what_signs(key):
             return replace(key, signatures_per_second=before.signatures_per_second)
         in_token = _store_of(key) in _TOKENS
-        if not (self.images_per_second and in_token and generation.identity is IdentityName.SIGNING):
+        if not (self.images_per_second and in_token and generation.identity is self.originals):
             return key
         rate = measure(key, self.hash_name, self.images_per_second, self.threads, clock)
         fields: dict[str, str | int] = {

@@ -228,5 +228,7 @@ class MemoryIdentity:
 def _next_is_due(active: ActiveKey | None, in_use: HeldKey | None, clock: Clock) -> bool:
     if active is None or in_use is None:
         return True
+    if active.revocation is not None and active.revocation.is_final:
+        return True
     # A clock that was set back leaves a key that may not sign yet; it is replaced, too.
     return clock.now() < in_use.usage.begin or in_use.age(clock) >= (active.signs_until - in_use.made) * 2 / 3

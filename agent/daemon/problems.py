@@ -52,6 +52,7 @@ PROBLEMS = {
     "key-store-unavailable": Problem(503, "The token is not there"),
     "certificate-expired": Problem(503, "The certificate has expired"),
     "certificate-not-yet-valid": Problem(503, "The certificate is not valid yet"),
+    "certificate-revoked": Problem(503, "The CA has revoked the certificate"),
     "busy": Problem(503, "The agent has no room for another connection"),
     "caller-unknown": Problem(503, "The kernel does not say who the caller is"),
     "version-unsupported": Problem(505, "Only HTTP/1.1 is spoken here"),

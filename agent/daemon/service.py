@@ -13,7 +13,7 @@ import agent
 from agent.audit import AuditTrail
 from agent.daemon.active_key import ActiveKey
 from agent.daemon.peer import Caller
-from agent.daemon.signer import FOLLOWED, IDENTITY_OF, Identities, IdentityView, not_enrolled
+from agent.daemon.signer import FOLLOWED, Identities, IdentityView, not_enrolled
 from agent.daemon.tally import SigningTally
 from agent.daemon.wire import (
     Operation,
@@ -30,6 +30,7 @@ from enroll.certificates import name_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName
+from enroll.proves import proves
 
 READY = "ready"
 REFUSAL_INTERVAL = 1.0  # seconds between two audit lines about refusals of the same user
@@ -106,6 +107,8 @@ class SigningService:
         fields: dict[str, str | int] = {
             "uid": caller.uid,
             "role": request.role,
+            "identity": active.generation.identity,
+            "proves": active.proves,
             "key_generation": active.generation.number,
             "protection": active.protection,
             "algorithm": request.hash_name,
@@ -136,7 +139,7 @@ class SigningService:
         Raises:
             SigningError: There is none.
         """
-        active = self._identities.active_key(IDENTITY_OF[role])
+        active = self._identities.active_key(self._identities.identity_of[role])
         if (refusal := active.refusal(self._clock.now())) is not None:
             raise refusal
         return active
@@ -168,6 +171,7 @@ class SigningService:
             "version": agent.__version__,
             "time": self._clock.now().isoformat(timespec="seconds"),
             "roles": roles,
+            "signs_as": self._identities.identity_of,
             "identities": {name: _describe(view) for name, view in views.items()},
             "refused_generation": next(refused, None),
             **self._tally.figures(),
@@ -217,6 +221,7 @@ def _describe(view: IdentityView) -> dict[str, Any] | None:
         "generation": generation.number,
         "protection": active.protection if active else generation.protection,
         "flow": generation.flow,
+        "proves": proves(certificate),
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
         "serial_number": f"{certificate.serial_number:x}",

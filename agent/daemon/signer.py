@@ -17,17 +17,19 @@ from agent.errors import KeyRefused, NotEnrolled, SigningError
 from enroll.certificates import pem
 from enroll.clock import Clock
 from enroll.config import StoreName
-from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError
+from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError, StateError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
+from enroll.revocation import Revocation
+from enroll.revocation_record import RevocationRecords, RevocationState, serial_text
 
-# A role signs with its own key and never with that of another.
+# A role signs with its own key and never with that of another. Originals may be signed by that of the vendor instead.
 IDENTITY_OF: Mapping[Role, IdentityName] = {
     Role.ACQUISITION: IdentityName.SIGNING,
     Role.DERIVATION: IdentityName.DERIVATION,
     Role.SYNTHESIS: IdentityName.SYNTHESIS,
 }
-FOLLOWED = (*IDENTITY_OF.values(), IdentityName.DEVICE)
+FOLLOWED = (*IDENTITY_OF.values(), IdentityName.DEVICE, IdentityName.VENDOR)
 
 RETRY_SECONDS = 30.0  # a new generation that was refused is tried again
 TOKEN_RETRY_SECONDS = 2.0  # a token that is away comes back, and signing with it
@@ -63,6 +65,10 @@ class Identities:
         clock: For retrying.
         demands: What a key must be before it signs.
         in_memory: The identities whose keys are made here.
+        originals: The identity that signs original images; no other ever takes its place.
+
+    Attributes:
+        identity_of: The identity that signs in each role.
 
     Raises:
         ScansealError: There is an identity, but it cannot be used. Acquisition comes first: a token that is away is
@@ -79,22 +85,25 @@ class Identities:
         *,
         demands: Demands = _NO_DEMANDS,
         in_memory: Mapping[IdentityName, MemoryIdentity] = _NONE_IN_MEMORY,
+        originals: IdentityName = IdentityName.SIGNING,
     ) -> None:
+        self.identity_of = {**IDENTITY_OF, Role.ACQUISITION: originals}
         self._store = store
         self._keys = keys
         self._audit = audit
         self._clock = clock
         self._demands = demands
         self._in_memory = in_memory
+        self._revocations = RevocationRecords(store)
         self._pointers: dict[IdentityName, str | None] = {}
         self._retry_at: dict[IdentityName, float] = {}
         self._views = dict.fromkeys(FOLLOWED, IdentityView())
         for name in FOLLOWED:
             try:
                 self._pointers[name] = store.pointer(name)
-                self._views[name] = self._load(name)
+                self._use(name, self._load(name))
             except ScansealError as error:
-                if _stops_the_start(name, error):
+                if self._stops_the_start(name, error):
                     raise
                 self._refuse(name, error)
         self._tend_memory()
@@ -134,7 +143,7 @@ class Identities:
         raise not_enrolled(name)
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Take up new generations, if there are any; to be called at least once a second.
+        """Take up new generations and revocations, if there are any; to be called at least once a second.
 
         A generation that cannot be used changes nothing but the status: what signed before goes on signing.
 
@@ -144,6 +153,7 @@ class Identities:
         for name in FOLLOWED:
             before = self._views[name].refused
             self._refresh(name, at_once=at_once)
+            self._use(name, self._views[name])
             refused = self._views[name].refused
             if refused is not before and isinstance(refused, PinRefused):
                 break  # the next identity may lie in the same token, which locks after a few wrong PINs
@@ -163,17 +173,56 @@ class Identities:
             view = self._load(name)
             self._check_usable(name, view.active)
             if view.active is not None and _number(self._views[name]) != _number(view):
-                fields: dict[str, str | int] = {"identity": name, "key_generation": _number(view)}
+                fields: dict[str, str | int] = {
+                    "identity": name,
+                    "key_generation": _number(view),
+                    "proves": view.active.proves,
+                }
                 self._audit.record("identity-in-use", fields, durable=True)
                 logger.info("Generation %s of the identity %s is in use.", _number(view), name)
         except ScansealError as error:
             self._refuse(name, error)
             return
-        self._views[name] = view
+        self._use(name, view)
+
+    def _use(self, name: IdentityName, view: IdentityView) -> None:
+        """Put a view into use, together with what the CA says about its certificate."""
+        before, active = self._views[name].active, view.active
+        if active is None:
+            self._views[name] = view
+            return
+        known = before.revocation if before and _number(self._views[name]) == active.generation.number else None
+        revocation = self._revocation(active.generation, known)
+        active = dataclasses.replace(active, revocation=revocation)
+        self._views[name] = dataclasses.replace(view, active=active)
+        if revocation == known:
+            return
+        event = "certificate-revoked" if revocation else "certificate-revocation-lifted"
+        logger.warning("%s: generation %d of the identity %s.", event, active.generation.number, name)
+        self._audit.record(
+            event,
+            {
+                "identity": name,
+                "key_generation": active.generation.number,
+                "serial_number": serial_text(active.generation),
+                "reason": revocation.reason if revocation else "",
+            },
+            durable=True,
+        )
+
+    def _revocation(self, generation: Generation, known: Revocation | None) -> Revocation | None:
+        """What is known now; nothing but the word of the CA lifts what was known."""
+        try:
+            record = self._revocations.of(generation)
+        except StateError:
+            return known  # `scanseal status` says that the record is damaged
+        if record is None or (record.revocation is None and record.state is not RevocationState.GOOD):
+            return known
+        return record.revocation
 
     def _load(self, name: IdentityName) -> IdentityView:
         generation = self._store.current(name)
-        if generation is None or name not in IDENTITY_OF.values():
+        if generation is None or name not in self.identity_of.values():
             return IdentityView(generation)
         before = self._views[name].active
         memory = self._in_memory.get(name)
@@ -207,6 +256,12 @@ class Identities:
         if new and old and not old.refusal(now) and (refusal := new.refusal(now)):
             raise refusal
 
+    def _stops_the_start(self, name: IdentityName, error: ScansealError) -> bool:
+        if isinstance(error, KeyStoreUnavailable):
+            return False
+        needed = (self.identity_of[Role.ACQUISITION], IdentityName.DEVICE)
+        return name in needed or error.code == "hardware-required"
+
     def _retry_is_due(self, name: IdentityName) -> bool:
         # A PIN that was refused is not tried again: tokens lock after a few wrong ones. A key that is not what is
         # demanded stays so, and measuring it again would only keep the token from its work.
@@ -236,12 +291,6 @@ def not_enrolled(name: IdentityName) -> NotEnrolled:
     """What to raise where there is no certificate, or only one whose key was in the memory of an earlier process."""
     remedy = f"Run `{enrolling(name)}`; no restart is needed."
     return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=remedy)
-
-
-def _stops_the_start(name: IdentityName, error: ScansealError) -> bool:
-    if isinstance(error, KeyStoreUnavailable):
-        return False
-    return name in (IdentityName.SIGNING, IdentityName.DEVICE) or error.code == "hardware-required"
 
 
 def _is_in_memory(generation: Generation) -> bool:

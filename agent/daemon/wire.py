@@ -60,6 +60,7 @@ class Identity(StrEnum):
     DEVICE = "device"
     DERIVATION = "derivation"
     SYNTHESIS = "synthesis"
+    VENDOR = "vendor"
 
 
 class HashName(StrEnum):

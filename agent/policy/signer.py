@@ -24,6 +24,7 @@ _NO_DEVICE = frozenset((IdentityLevel.NONE, IdentityLevel.VENDOR, IdentityLevel.
 # These are judged by when the signature existed, not by whether there is a path.
 _FINDINGS_OF_TIME = frozenset(("certificate-expired", "certificate-revoked"))
 _SIGNERS = frozenset(AnchorKind) - {AnchorKind.TIME_STAMP_AUTHORITY}
+_PROVED = {IdentityLevel.VENDOR: ": it proves the vendor only", IdentityLevel.SITE: ": it proves the site only"}
 _CLOSEST_LEVEL = {Identifies.VENDOR: IdentityLevel.VENDOR, Identifies.SITE: IdentityLevel.SITE}
 # What an entry lists a device by, for each subject of the comparison that names one.
 _LISTED_BY = {
@@ -113,7 +114,8 @@ def _without_policy(signature: SignatureReport) -> Signer:
     """Nobody says who should have signed; that it is the device which the image names still has to be shown."""
     level = signature.identity.level
     if level in _NO_DEVICE:
-        reason = Reason(Verdict.VALID_VENDOR_ONLY, "the certificate names no single device.")
+        why = f"the certificate names no single device{_PROVED.get(level, '')}."
+        reason = Reason(Verdict.VALID_VENDOR_ONLY, why)
         return Signer(standing=Standing.VENDOR, axis=IdentityAxis.VENDOR_ONLY, level=level, reason=reason)
     if not _is_tied(signature):
         why = f"nothing ties the certificate to the device of the image{codes_of(signature.identity)}."
@@ -205,7 +207,7 @@ def _lacking(signature: SignatureReport, expected: ExpectedSigner) -> list[Named
 def _vendor_only(anchor: Anchor, level: IdentityLevel, signature: SignatureReport, device: Entry | None) -> Signer:
     lacking = [] if device is None else _lacking(signature, device.signer)
     vouched = "nothing of it" if level is IdentityLevel.NONE else f"its {level} at most"
-    why = f"the certificate names no single device, {anchor.id} vouches for {vouched}."
+    why = f"the certificate names no single device{_PROVED.get(level, '')}; {anchor.id} vouches for {vouched}."
     if lacking:
         why = f"{why} The policy requires it to name: {', '.join(lacking)}."
     return Signer(

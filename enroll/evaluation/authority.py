@@ -7,6 +7,7 @@ Certificates begin five minutes before they are issued: a signature made in the 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,8 +57,26 @@ class Authority:
         builder = builder.issuer_name(self.certificate.subject).add_extension(issuer, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
-    def make_server_certificate(self, directory: Path, now: datetime, files: StateFiles) -> None:
-        """`server.pem` and `server.key`: a new key and certificate for servers on this machine."""
+    def certify(self, other: Authority, now: datetime) -> x509.Certificate:
+        """The key of another CA, with its name and limits: NewWithOld or OldWithNew (RFC 9810 4.4)."""
+        known = other.certificate
+        lifetime = min(known.not_valid_after_utc, self.certificate.not_valid_after_utc) - now
+        builder = certificate_builder(known.subject, other._key.public_key(), now, lifetime)
+        constraints = known.extensions.get_extension_for_class(x509.BasicConstraints).value
+        builder = builder.add_extension(constraints, critical=True)
+        return self.sign(builder.add_extension(_CERTIFICATE_SIGNING, critical=True))
+
+    def make_server_certificate(
+        self, directory: Path, now: datetime, files: StateFiles, chain: Sequence[x509.Certificate] = ()
+    ) -> None:
+        """`server.pem` and `server.key`: a new key and certificate for servers on this machine.
+
+        Args:
+            directory: Where they go.
+            now: The time.
+            files: Writes them.
+            chain: CA certificates that the servers send as well.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1"))]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -67,7 +86,7 @@ class Authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         files.write(directory / "server.key", _key_bytes(key))
-        files.write(directory / "server.pem", pem([self.sign(builder)]), 0o644)
+        files.write(directory / "server.pem", pem([self.sign(builder), *chain]), 0o644)
 
 
 def create_authority(  # noqa: PLR0913 - everything a CA is made of

@@ -1,6 +1,7 @@
 """A CA as a hospital may have one, for trying out. NOT FOR PRODUCTION.
 
-    root.pem root.key       its certificate, which devices pin, and the key of it
+    root.pem root.key       its first certificate, which devices pin, and the key of it
+    root-2.pem root-2.key   the same after its first roll-over to a new key
     server.pem server.key   of the EST server: localhost, 127.0.0.1 and ::1
     password                of the first enrollment; the user name is "scanner"
     issued/<serial>.json    what was issued: to whom, for how long, and where its key lives by its own account
@@ -8,6 +9,9 @@
 It issues two kinds of certificate, chosen by the extended key usage that is asked for: clientAuth for a device,
 documentSigning for what signs images. It adds the name of its hospital, as owners do, and copies nothing but the
 names of the device.
+
+After a roll-over the newest key issues. Each root is certified by the one before and the one after it (RFC 9810 4.4),
+so that those who know only one of them come to know the others.
 
 A signing key that is to be used for days only (PrivateKeyUsagePeriod, RFC 3280 4.2.1.4) gets a certificate that lives
 years, so that what it signed can be verified for years. The period is granted as far as it is at most 90 days long and
@@ -18,7 +22,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -35,7 +41,7 @@ from enroll.csr import (
     RESERVED_UNITS,
     stated_protection,
 )
-from enroll.errors import EnrollmentRefused
+from enroll.errors import EnrollmentRefused, StateError
 from enroll.evaluation.authority import Authority, certificate_builder, create_authority
 from enroll.keystore.base import PublicKey
 from enroll.record import write_record
@@ -48,6 +54,7 @@ DEFAULT_LIFETIME = timedelta(days=365)
 DEFAULT_LONG_LIFETIME = timedelta(days=5 * 365)
 LONGEST_USAGE = timedelta(days=90)
 EARLIEST_USAGE = timedelta(hours=1)  # before the moment of issue
+ROOTS_LIMIT = 4  # clients take ten CA certificates: these and six by which they certify each other
 
 _PROFILES = (ExtendedKeyUsageOID.CLIENT_AUTH, DOCUMENT_SIGNING)
 _DEVICE_ATTRIBUTES = (NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
@@ -69,8 +76,9 @@ class EvaluationCa:
     ) -> None:
         self.directory = directory
         self.password = files.read(self.password_file).strip()
-        self._root = Authority(directory / "root", files)
-        self._clock = clock
+        self.clock = clock
+        self._roots = [Authority(path, files) for path in _root_paths(directory, files)]
+        self._links = _links(self._roots, clock.now())
         self._lifetime = lifetime
         self._long_lifetime = long_lifetime
         self._files = files
@@ -97,12 +105,22 @@ class EvaluationCa:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """Its certificate."""
-        return self._root.certificate
+        """The certificate of the key that issues."""
+        return self._roots[-1].certificate
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """Its self-signed certificates, the oldest first."""
+        return tuple(root.certificate for root in self._roots)
+
+    @property
+    def certificates(self) -> tuple[x509.Certificate, ...]:
+        """All its certificates: the roots, and those by which they certify each other."""
+        return (*reversed(self.roots), *self._links)
 
     @property
     def anchor_file(self) -> Path:
-        """The certificate that devices pin."""
+        """The certificate that devices pin: the first one, whatever came later."""
         return self.directory / "root.pem"
 
     @property
@@ -117,7 +135,7 @@ class EvaluationCa:
             EnrollmentRefused: The request is not signed with its own key, or asks for what is never issued.
             StateError: What was issued cannot be written down.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         try:
             if not request.is_signature_valid:
                 raise _refused("The request is not signed with its key.")
@@ -136,7 +154,7 @@ class EvaluationCa:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         if period is not None:
             builder = builder.add_extension(period, critical=False)
-        certificate = self._root.sign(builder)
+        certificate = self._roots[-1].sign(builder)
         self._write_down(certificate, protection)
         return certificate
 
@@ -150,9 +168,44 @@ class EvaluationCa:
         }
         write_record(issued / f"{certificate.serial_number:x}.json", facts, self._files)
 
+    def roll_over(self) -> None:
+        """Issue with a new key from now on. A server that runs notices nothing of it until it is started again.
+
+        Raises:
+            StateError: The files cannot be written, or this was done too often already.
+        """
+        number = len(self._roots) + 1
+        if number > ROOTS_LIMIT:
+            raise StateError(
+                f"This evaluation CA has had {ROOTS_LIMIT} keys; there are no more.", remedy="Make a new one."
+            )
+        path, now = _root_path(self.directory, number), self.clock.now()
+        create_authority(path, self.certificate.subject, 0, now=now, files=self._files)
+        self._roots.append(Authority(path, self._files))
+        self._links = _links(self._roots, now)
+        self.make_server_certificate(self._files)
+
     def make_server_certificate(self, files: StateFiles) -> None:
-        """A new key and certificate for the EST server on this machine."""
-        self._root.make_server_certificate(self.directory, self._clock.now(), files)
+        """A new key and certificate for the EST server on this machine, with the way to the first root."""
+        # Nothing but the way down: OpenSSL takes the first issuer that fits, and would go round in circles.
+        way_to_the_first = self._links[::2]
+        self._roots[-1].make_server_certificate(self.directory, self.clock.now(), files, way_to_the_first)
+
+
+def _root_paths(directory: Path, files: StateFiles) -> list[Path]:
+    paths = [_root_path(directory, number) for number in range(1, ROOTS_LIMIT + 1)]
+    return [path for path in paths if path is paths[0] or files.exists(path.with_suffix(".pem"))]
+
+
+def _root_path(directory: Path, number: int) -> Path:
+    return directory / ("root" if number == 1 else f"root-{number}")
+
+
+def _links(roots: Sequence[Authority], now: datetime) -> tuple[x509.Certificate, ...]:
+    """NewWithOld and OldWithNew (RFC 9810 4.4) for each roll-over, the newest first."""
+    return tuple(
+        link for old, new in reversed([*pairwise(roots)]) for link in (old.certify(new, now), new.certify(old, now))
+    )
 
 
 def _create(directory: Path, now: datetime, files: StateFiles) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -19,7 +20,11 @@ from enroll.foreign import printable
 REQUEST_LIMIT = 64 * 1024  # bytes
 IDLE_TIMEOUT = 10.0  # seconds without a byte
 CONNECTIONS_LIMIT = 16
+LINGER_TIMEOUT = 1.0  # seconds without a byte, after a handshake that failed
+LINGER_READS = 8
 POLL_INTERVAL = 0.05  # seconds until `stop` is noticed
+REALM = "evaluation"
+BASIC_CHALLENGE = f'Basic realm="{REALM}"'
 
 LOG = logging.getLogger(__name__)
 
@@ -110,19 +115,45 @@ class _Server(ThreadingHTTPServer):
         """Make TLS of the connection here, in its own thread: a slow handshake must not hold up the others."""
         request.settimeout(IDLE_TIMEOUT)
         try:
-            with self._context.wrap_socket(request, server_side=True) as secured:
+            with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+                _shake_hands(secured)
                 super().finish_request(secured, client_address)
         except OSError as error:
             self.log(f"A connection ended: {error}")
 
 
-class Rejection(Exception):
-    """The answer to a request that is not granted."""
+def _shake_hands(connection: ssl.SSLSocket) -> None:
+    """Do the handshake; where it fails, let the client read why.
 
-    def __init__(self, status: HTTPStatus, text: str) -> None:
+    In TLS 1.3 a client has sent its request before its certificate is judged. A socket that is closed with something
+    unread is reset, and the alert is lost on the way.
+    """
+    try:
+        connection.do_handshake()
+    except OSError:
+        with contextlib.suppress(OSError):
+            connection.settimeout(LINGER_TIMEOUT)
+            connection.shutdown(socket.SHUT_WR)
+            for _ in range(LINGER_READS):
+                if not connection.recv(REQUEST_LIMIT):
+                    break
+        raise
+
+
+class Rejection(Exception):
+    """The answer to a request that is not granted.
+
+    Args:
+        status: HTTP status.
+        text: For a person.
+        challenges: How the client may prove itself (RFC 9110 11.6.1); with a status of 401.
+    """
+
+    def __init__(self, status: HTTPStatus, text: str, challenges: Sequence[str] = ()) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.challenges = challenges
 
 
 class EvaluationHandler(BaseHTTPRequestHandler):
@@ -176,7 +207,9 @@ class EvaluationHandler(BaseHTTPRequestHandler):
             raise Rejection(HTTPStatus.LENGTH_REQUIRED, "Say how long the request is.")
         if len(length) > len(str(REQUEST_LIMIT)) or int(length) > REQUEST_LIMIT:
             raise Rejection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too long.")
-        return self.rfile.read(int(length))
+        content = self.rfile.read(int(length))
+        self._unread = False
+        return content
 
     def check_password(self, username: str, password: bytes) -> None:
         """HTTP Basic (RFC 7617).
@@ -187,28 +220,29 @@ class EvaluationHandler(BaseHTTPRequestHandler):
         expected = base64.b64encode(username.encode() + b":" + password).decode("ascii")
         given = self.headers.get("Authorization", "")
         if not hmac.compare_digest(f"Basic {expected}".encode(), given.encode("utf-8", errors="replace")):
-            raise Rejection(HTTPStatus.UNAUTHORIZED, "User name or password is wrong.")
+            raise Rejection(HTTPStatus.UNAUTHORIZED, "User name or password is wrong.", [BASIC_CHALLENGE])
 
-    def send(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
+    def send(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes, challenges: Sequence[str] = ()) -> None:
         """Answer."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
+        for challenge in challenges:
+            self.send_header("WWW-Authenticate", challenge)
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def _answer(self, answer: Callable[[], None]) -> None:
+        self._unread = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
         try:
             answer()
         except Rejection as rejection:
             self._reject(rejection)
+        # What is left of a request would be taken for the next one.
+        self.close_connection |= self._unread
 
     def _reject(self, rejection: Rejection) -> None:
-        # What is left of the request is not read.
-        self.close_connection = True
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Connection": "close"}
-        if rejection.status == HTTPStatus.UNAUTHORIZED:
-            headers["WWW-Authenticate"] = 'Basic realm="evaluation"'
-        self.send(rejection.status, headers, f"{rejection.text}\n".encode())
+        headers = {"Content-Type": "text/plain; charset=utf-8"} | ({"Connection": "close"} if self._unread else {})
+        self.send(rejection.status, headers, f"{rejection.text}\n".encode(), rejection.challenges)

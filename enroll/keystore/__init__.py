@@ -18,7 +18,17 @@ from pathlib import Path
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
 from enroll.errors import KeyStoreUnavailable, UnsupportedKey
-from enroll.keystore.base import HmacKey, KeyStore, PrivateKey, Protection, StoredKey, TlsKey, TlsKeyFiles
+from enroll.keystore.base import (
+    HmacKey,
+    Importing,
+    KeyStore,
+    Pausing,
+    PrivateKey,
+    Protection,
+    StoredKey,
+    TlsKey,
+    TlsKeyFiles,
+)
 from enroll.keystore.memory import MemoryKeyStore
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.keystore.tokenuri import TokenUri
@@ -157,6 +167,27 @@ class KeyStores:
         in_token = store.scheme == StoreName.PKCS11
         token = token_settings(self._settings.pkcs11, TokenUri.parse(uri).token) if in_token else None
         return StoredKey(uri, store.load(uri), token)
+
+    def import_key(self, store: StoreName, name: str, key: PrivateKey) -> str:
+        """Keep a key that was made elsewhere, and return its URI.
+
+        Raises:
+            UnsupportedKey: This store takes only keys that it makes.
+            KeyStoreError: The store refused.
+        """
+        importing = self._store(store)
+        if not isinstance(importing, Importing):
+            raise UnsupportedKey(
+                f"The key store {store} takes no key from a file.",
+                remedy="Put the key into the token with the token's own tool, and name it by its URI.",
+            )
+        return importing.import_key(name, key)
+
+    def pause(self, uri: str) -> None:
+        """Let the TPM go that holds the key that `uri` names, so that others in this process can use it."""
+        store = self._store_of(uri)
+        if isinstance(store, Pausing):
+            store.pause()
 
     def list(self) -> tuple[str, ...]:
         """The URIs of our keys in every store that has its secret configured, and in memory."""

@@ -146,6 +146,22 @@ class TlsKeyFiles(Protocol):
         """
 
 
+@runtime_checkable
+class Importing(Protocol):
+    """What a store offers that takes keys which were made elsewhere."""
+
+    def import_key(self, name: str, key: PrivateKey) -> str:
+        """Keep a key under a new name; see `KeyStore.generate` for the name, the answer and the errors."""
+
+
+@runtime_checkable
+class Pausing(Protocol):
+    """What a store offers that may keep others in this process from what it has open."""
+
+    def pause(self) -> None:
+        """Let it go until the next use of a key; keys handed out before go on working."""
+
+
 def check_key_name(name: str) -> None:
     """Refuse what could be more than a name: names become parts of paths and of labels in a token.
 

@@ -89,6 +89,11 @@ class SoftwareKeyStore:
             key = ec.generate_private_key(CURVES[algorithm])
         return self._write(name, key, passphrase)
 
+    def import_key(self, name: str, key: PrivateKey) -> str:
+        """Keep a key that was made elsewhere; see `Importing`."""
+        check_supported(key.public_key())
+        return self._write(name, key, self._passphrase_for_new(name))
+
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
         path = self._existing(uri)

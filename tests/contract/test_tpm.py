@@ -469,6 +469,14 @@ class TestTheTpm:
         refused(KeyStoreUnavailable, lambda: sign(key))
         refused(KeyStoreUnavailable, lambda: place.store.load("tpm:key"))
 
+    def test_a_paused_one_is_free_for_others_and_its_keys_go_on(self, place: Place, key: PrivateKey) -> None:
+        """A simulator serves one connection, and the proof of where a key is needs one of its own."""
+        place.store.pause()
+
+        assert place.tpm.run("tpm2_getcap", "handles-transient") == b""
+        assert sign(key)
+        assert place.store.list() == ("tpm:key",)
+
     def test_a_busy_one_is_not_waited_for_without_end(
         self, place: Place, key: PrivateKey, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import warnings
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 from cryptography import x509
@@ -15,18 +14,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enroll.certificates import PARSE_ERRORS
+from enroll.csr import build
 from enroll.errors import CertificateRefused, ProtocolViolation
+from enroll.est import attributes
+from enroll.est.authentication import Password
+from enroll.est.client import EstClient, address
 from enroll.flows.base import Enrollment, Issued
-from enroll.flows.est import Credentials, EstFlow
-from enroll.flows.settings import EstSettings
 from enroll.http import Answer, HttpsSession
 from enroll.trust import check_issued
 from tests.support.clocks import SteppedClock
+from tests.support.csr_attributes import (
+    EC_PUBLIC_KEY,
+    EMAIL_ADDRESS,
+    ORGANIZATION,
+    P_384,
+    UNIT,
+    csr_attributes,
+    oid,
+    template,
+    text,
+)
 from tests.support.pki import NOW, REQUEST, HospitalCa, new_key
 from tests.support.scripted_server import certs_only
 
 KEY = new_key()
 CA = HospitalCa()
+WANTED = csr_attributes(
+    EMAIL_ADDRESS, (ORGANIZATION, text("Hospital")), template(((UNIT, text("Radiology")),), (EC_PUBLIC_KEY, oid(P_384)))
+)
 CERTIFICATE = CA.issue(KEY.public_key(), end=NOW + timedelta(days=1))
 ENCODED = CERTIFICATE.public_bytes(serialization.Encoding.DER)
 MESSAGE = certs_only(CERTIFICATE, CA.certificate)
@@ -37,6 +52,9 @@ class CannedSession:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
+
+    def get(self, *_: Any) -> Answer:
+        return Answer(204, {}, b"")
 
     def post(self, *_: Any) -> Answer:
         return Answer(200, {"content-type": "application/pkcs7-mime"}, self.body)
@@ -54,13 +72,7 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 def ask(body: bytes) -> Issued:
     session = cast("HttpsSession", CannedSession(body))
-    answer = EstFlow(
-        EstSettings(url="https://est.example"),
-        session,
-        SteppedClock(),
-        Credentials("a", b"b", Path("password")),
-        (CA.certificate,),
-    ).enroll(Enrollment(KEY, REQUEST))
+    answer = EstClient(address("https://est.example", ""), session, SteppedClock()).enroll(Enrollment(KEY, REQUEST))
     assert isinstance(answer, Issued)
     return answer
 
@@ -96,3 +108,24 @@ def test_a_damaged_certificate(data: bytes) -> None:
         except (*PARSE_ERRORS, Warning):  # the warning is of what RFC 5280 forbids and old CAs did
             return
     use((certificate,))
+
+
+@given(damaged(WANTED))
+def test_a_damaged_list_of_wanted_attributes(data: bytes) -> None:
+    """RFC 9908: whatever it says, a request can be made with it."""
+    try:
+        wanted = attributes.read(base64.encodebytes(data))
+    except ProtocolViolation:
+        return
+    assert build(KEY, REQUEST, owners_names=wanted.owners_names).is_signature_valid
+    assert all(text.isprintable() for text in wanted.ignored)
+
+
+@given(st.text(max_size=300), st.text(st.characters(codec="latin-1"), max_size=300))
+def test_a_strange_challenge(challenge: str, tail: str) -> None:
+    """RFC 9110 11.6.1: the answer, if there is one, is one header field and does not hold the password."""
+    for header in (challenge, f'Digest realm="a", qop="auth", nonce={tail}', f"Basic {tail}, Digest {tail}"):
+        answered = Password("scanner", b"pass-4711").answer(header, "POST", "https://est.example/est")
+        assert "\r" not in answered
+        assert "\n" not in answered
+        assert "pass-4711" not in answered

@@ -6,7 +6,6 @@ The scanner of these tests has a device identity and asks for a new one. Afterwa
 from __future__ import annotations
 
 import base64
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,13 +15,14 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from enroll import der
 from enroll.clock import SystemClock
 from enroll.csr import CertificateRequest, Usage
+from enroll.enroller import Enroller
 from enroll.errors import (
     CertificateRefused,
     EnrollmentError,
@@ -32,10 +32,11 @@ from enroll.errors import (
     ServerUnreachable,
 )
 from enroll.flows.base import Pending
-from enroll.flows.settings import EstSettings
+from enroll.flows.settings import EstSettings, FlowName
 from enroll.http import BODY_LIMIT
 from enroll.identity import Generation, IdentityName
-from tests.support.enrolling import Scanner, settings
+from tests.support.csr_attributes import EC_PUBLIC_KEY, P_384, csr_attributes, oid
+from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import DEVICE, Content, HospitalCa, name, new_key
 from tests.support.scripted_server import (
     CERTS_ONLY,
@@ -50,22 +51,26 @@ from tests.support.scripted_server import (
 
 CA = HospitalCa()
 ANCHORS = (CA.certificate,)
+CSRATTRS = "application/csrattrs"
 PASSWORD = "Tr0ub4dor&3"
 REQUEST = CertificateRequest.for_device(DEVICE, Usage.DEVICE)
+BASIC = f"Basic {base64.b64encode(f'scanner:{PASSWORD}'.encode()).decode()}"
 SECONDS = 1  # the deadline of these tests
 
 Enroll = Callable[[Request], bytes | Iterator[bytes]]
 
 
 class Server:
-    """Answers cacerts properly and an enrollment as `enroll` says."""
+    """Answers cacerts and csrattrs properly and an enrollment as `enroll` says."""
 
     def __init__(self) -> None:
         self.enroll: Enroll = honest
         self.cacerts: Enroll = lambda _: bag(CA.certificate)
+        self.csrattrs: Enroll = lambda _: answer(status="204 No Content")
 
     def __call__(self, request: Request) -> bytes | Iterator[bytes]:
-        return self.cacerts(request) if request.path.endswith("/cacerts") else self.enroll(request)
+        operation = request.path.rpartition("/")[2]
+        return {"cacerts": self.cacerts, "csrattrs": self.csrattrs}.get(operation, self.enroll)(request)
 
 
 def issued(request: Request, issuer: HospitalCa = CA, **changes: Any) -> x509.Certificate:
@@ -77,7 +82,15 @@ def issued(request: Request, issuer: HospitalCa = CA, **changes: Any) -> x509.Ce
 
 
 def honest(request: Request) -> bytes:
+    """Who shows no certificate is asked for the password."""
+    if request.client is None and "authorization" not in request.headers:
+        return challenge('Basic realm="est"')
     return bag(issued(request))
+
+
+def challenge(*challenges: str) -> bytes:
+    headers = (f"WWW-Authenticate: {one}" for one in challenges)
+    return answer(b"Who are you?", "401 Unauthorized", "text/plain", *headers)
 
 
 def message(request: Request) -> bytes:
@@ -268,13 +281,80 @@ def test_the_same_holds_for_the_ca_certificates(scanner: Scanner, script: Server
     assert isinstance(refusal(scanner), ProtocolViolation)
 
 
+@pytest.mark.parametrize(
+    "csrattrs",
+    [
+        pytest.param(lambda _: answer(b"garbage", content_type="application/csrattrs"), id="garbage"),
+        pytest.param(lambda _: answer(b"MAA=", content_type="text/html"), id="type"),
+        pytest.param(lambda _: answer(base64.encodebytes(b"\x30\x80\0\0"), content_type=CSRATTRS), id="BER"),
+        pytest.param(lambda _: answer(base64.encodebytes(b"\x30" * 60000), content_type=CSRATTRS), id="depth"),
+        pytest.param(lambda _: answer(b"A" * 70000, content_type=CSRATTRS), id="oversized"),
+        pytest.param(lambda _: answer(b"", "302 Found", CSRATTRS, "Location: serverkeygen"), id="redirect"),
+    ],
+)
+def test_the_same_holds_for_the_wanted_attributes(scanner: Scanner, script: Server, csrattrs: Enroll) -> None:
+    """RFC 7030 4.5.2, RFC 8951 4."""
+    script.csrattrs = csrattrs
+
+    assert isinstance(refusal(scanner), ProtocolViolation)
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "404 Not Found", "401 Unauthorized", "405 Method Not Allowed"])
+def test_a_server_without_wanted_attributes_is_enrolled_at(scanner: Scanner, script: Server, status: str) -> None:
+    """RFC 8951 4."""
+    script.csrattrs = lambda _: answer(b"", status, "text/plain")
+
+    assert scanner.enroll(IdentityName.DEVICE).number == 2
+
+
+def test_a_server_that_cannot_say_now_what_it_wants_is_asked_again_later(scanner: Scanner, script: Server) -> None:
+    script.csrattrs = lambda _: answer(b"", "503 Service Unavailable", "text/plain")
+
+    assert isinstance(refusal(scanner), ServerUnreachable)
+
+
+def test_a_refusal_names_the_kind_of_key_that_was_wanted(scanner: Scanner, script: Server) -> None:
+    wanted = csr_attributes((EC_PUBLIC_KEY, oid(P_384)))
+    script.csrattrs = lambda _: answer(base64.encodebytes(wanted), content_type=CSRATTRS)
+    assert scanner.enroll(IdentityName.DEVICE).number == 2  # a wish, as long as the CA issues
+
+    script.enroll = lambda _: answer(b"key too short", "400 Bad Request", "text/plain")
+    error = refusal(scanner)
+
+    assert "p-384" in error.remedy
+    assert "[identity.device] key_algorithm" in error.remedy
+
+
+@pytest.mark.parametrize(
+    "enroll",
+    [
+        pytest.param(
+            lambda _: answer(b"--x\r\n", content_type="multipart/mixed; boundary=x"), id="a key in the answer"
+        ),
+        pytest.param(lambda _: answer(b"", "307 Moved", "text/plain", "Location: serverkeygen"), id="a redirect"),
+    ],
+)
+def test_a_key_made_by_the_server_is_not_taken(
+    scanner: Scanner, script: Server, server: ScriptedServer, enroll: Enroll
+) -> None:
+    """RFC 7030 4.4: a key is born in its store."""
+    script.enroll = enroll
+
+    assert isinstance(refusal(scanner), ProtocolViolation)
+    assert not [request for request in server.requests if request.path.endswith("serverkeygen")]
+
+
 def test_a_redirect_is_not_followed(scanner: Scanner, script: Server, server: ScriptedServer) -> None:
     script.enroll = lambda _: answer(b"", "307 Temporary Redirect", CERTS_ONLY, f"Location: {server.url}/x")
     before = len(server.requests)
 
     refusal(scanner)
 
-    assert [request.path.rpartition("/")[2] for request in server.requests[before:]] == ["cacerts", "simplereenroll"]
+    assert [request.path.rpartition("/")[2] for request in server.requests[before:]] == [
+        "cacerts",
+        "csrattrs",
+        "simplereenroll",
+    ]
 
 
 # --- answers that do not come
@@ -360,7 +440,8 @@ def test_a_refusal_says_who_must_act_and_what_the_ca_says(
     error = refusal(scanner)
 
     assert isinstance(error, EnrollmentRefused)
-    assert who in error.remedy
+    assert error.who_must_act == who
+    assert error.remedy
     assert "Scanner [2J unknown" in error.what
     assert error.what.isprintable()
     assert len(error.what) < 400
@@ -368,7 +449,7 @@ def test_a_refusal_says_who_must_act_and_what_the_ca_says(
 
 def test_a_refused_password_is_named_by_its_options_and_not_shown(new_scanner: Scanner, script: Server) -> None:
     """RFC 7030 3.2.3."""
-    script.enroll = lambda _: answer(b"", "401 Unauthorized", "text/plain")
+    script.enroll = lambda _: challenge('Basic realm="est"')
 
     error = refusal(new_scanner)
 
@@ -467,6 +548,51 @@ def test_the_password_goes_to_the_verified_server_only(new_scanner: Scanner, scr
     assert impostor.requests == []
 
 
+def test_whoever_shows_the_certificate_with_the_fingerprint_has_to_prove_that_it_is_the_server(
+    new_scanner: Scanner, script: Server, tmp_path: Path
+) -> None:
+    """The CA certificate is public: an impostor can show it and is given nothing for it (RFC 7030 4.1.1)."""
+    fingerprint = CA.certificate.fingerprint(hashes.SHA256()).hex()
+    with ScriptedServer(HospitalCa("Impostor"), tmp_path, script) as impostor:
+        est = replace(new_scanner.settings.est, url=impostor.url, anchor_file=None, anchor_fingerprint=fingerprint)
+        context = replace(new_scanner.context, settings=replace(new_scanner.settings, est=est))
+        with Enroller(context) as enroller, pytest.raises(ServerUnreachable, match="right server"):
+            enroller.enroll(IdentityName.DEVICE, FlowName.EST)
+
+    (fetched,) = impostor.requests
+    assert fetched.path.endswith("/cacerts")
+    assert "authorization" not in fetched.headers
+    assert fetched.client is None
+
+
+def test_what_an_impostor_shows_instead_is_not_trusted(new_scanner: Scanner, script: Server, tmp_path: Path) -> None:
+    """Nor is anything kept."""
+    impostors_ca = HospitalCa()
+    script.cacerts = lambda _: bag(impostors_ca.certificate)
+    fingerprint = CA.certificate.fingerprint(hashes.SHA256()).hex()
+    with ScriptedServer(impostors_ca, tmp_path, script) as impostor:
+        est = replace(new_scanner.settings.est, url=impostor.url, anchor_file=None, anchor_fingerprint=fingerprint)
+        context = replace(new_scanner.context, settings=replace(new_scanner.settings, est=est))
+        with Enroller(context) as enroller, pytest.raises(CertificateRefused, match="fingerprint"):
+            enroller.enroll(IdentityName.DEVICE, FlowName.EST)
+
+    assert len(impostor.requests) == 1
+    assert not (new_scanner.settings.state_directory / "anchors").exists()
+
+
+def test_a_web_server_that_knows_no_such_certificate_gets_the_password_instead(
+    new_scanner: Scanner, script: Server, server: ScriptedServer
+) -> None:
+    """As nginx says it: every request over a connection with that certificate is answered with 400."""
+    new_scanner.issue(CaFlow(CA, new_scanner.clock, "vendor"), IdentityName.IDEVID)
+    script.cacerts = lambda r: answer(status="400 Bad Request") if r.client else bag(CA.certificate)
+
+    assert new_scanner.enroll(IdentityName.DEVICE).number == 1
+
+    assert server.requests[0].client is not None
+    assert (server.requests[-1].client, server.requests[-1].headers["authorization"]) == (None, BASIC)
+
+
 def test_a_server_of_another_name_does_not_get_it_either(new_scanner: Scanner, script: Server, tmp_path: Path) -> None:
     with ScriptedServer(CA, tmp_path, script, names=(x509.DNSName("other.example"),)) as other:
         deceived = new_scanner.restarted(est=replace(new_scanner.settings.est, url=other.url))
@@ -479,17 +605,56 @@ def test_a_server_of_another_name_does_not_get_it_either(new_scanner: Scanner, s
 def test_it_is_sent_with_the_first_enrollment_and_never_again(scanner: Scanner, server: ScriptedServer) -> None:
     scanner.enroll(IdentityName.DEVICE)
 
-    sent = {request.path.rpartition("/")[2]: request.headers.get("authorization") for request in server.requests}
-    assert sent == {
-        "cacerts": None,
-        "simpleenroll": f"Basic {base64.b64encode(f'scanner:{PASSWORD}'.encode()).decode()}",
-        "simplereenroll": None,
-    }
+    sent = [(request.path.rpartition("/")[2], request.headers.get("authorization")) for request in server.requests]
+    assert sent == [
+        ("cacerts", None),
+        ("csrattrs", None),
+        ("simpleenroll", None),  # RFC 7030 3.2.3: the server asks first
+        ("simpleenroll", BASIC),
+        ("cacerts", None),
+        ("csrattrs", None),
+        ("simplereenroll", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("challenges", "schemes"),
+    [
+        (['Basic realm="est"'], ["Basic"]),
+        (['Basic realm="est"', 'Digest realm="est", qop="auth", nonce="n", algorithm=MD5'], ["Digest"]),
+        (['Digest realm="est", qop="auth", nonce="n", stale=true'], ["Digest"]),
+        (['Digest realm="est", qop="auth-int", nonce="n"'], []),
+        (["Negotiate", 'Bearer realm="est"'], []),
+        (["x" * 20000], []),
+    ],
+)
+def test_a_challenge_is_answered_once(
+    new_scanner: Scanner, script: Server, server: ScriptedServer, challenges: list[str], schemes: list[str]
+) -> None:
+    """RFC 7616 3.3, RFC 9110 11.6.1: a server that asks for ever gets one answer."""
+    script.enroll = lambda _: challenge(*challenges)
+
+    assert isinstance(refusal(new_scanner), EnrollmentRefused)
+
+    sent = [request.headers["authorization"] for request in server.requests if "authorization" in request.headers]
+    assert [text.partition(" ")[0] for text in sent] == schemes
+
+
+def test_a_server_that_wants_both_gets_the_password_beside_the_certificate(
+    scanner: Scanner, script: Server, server: ScriptedServer
+) -> None:
+    """RFC 7030 3.3.2: certificate and password may be wanted together."""
+    script.enroll = lambda r: bag(issued(r)) if "authorization" in r.headers else challenge('Basic realm="est"')
+
+    scanner.enroll(IdentityName.DEVICE)
+
+    assert server.requests[-1].headers["authorization"] == BASIC
+    assert server.requests[-1].client is not None
 
 
 def test_the_form_of_a_request(scanner: Scanner, server: ScriptedServer) -> None:
     """RFC 7030 4.2.1 and RFC 8951 3.1; some servers refuse base64 without line ends."""
-    _, enrollment = itertools.islice(server.requests, 2)
+    enrollment = server.requests[-1]
 
     assert (enrollment.method, enrollment.path) == ("POST", "/.well-known/est/simpleenroll")
     assert enrollment.headers["content-type"] == "application/pkcs10"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import re
 import ssl
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -13,21 +18,24 @@ from typing import TypeAlias
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 
 from enroll.certificates import pem
 from enroll.clock import SystemClock
 from enroll.csr import build
-from enroll.errors import CertificateRefused, PinRefused
+from enroll.errors import CertificateRefused, PinRefused, ServerUnreachable
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
-from enroll.flows.settings import EstSettings
+from enroll.flows.settings import EstSettings, FlowName
 from enroll.identity import IdentityName
 from enroll.keystore.base import Protection
 from enroll.tls import ClientIdentity, client_context
 from enroll.trust import check_issued
-from tests.support.enrolling import Keyholder, Scanner, settings, with_memory_key
+from tests.support.enroll_process import ROOT, TRY_LATER, run, write_run
+from tests.support.enrolling import CaFlow, Keyholder, Scanner, settings, with_memory_key
 from tests.support.openssl import curl, needs_curl, needs_openssl, openssl
-from tests.support.pki import REQUEST, new_key
+from tests.support.pki import REQUEST, HospitalCa, new_key
+from tests.support.scripted_server import Request, ScriptedServer, answer, bag
 
 pytestmark = needs_openssl
 
@@ -187,6 +195,95 @@ def test_openssl_reads_the_hardware_module_name(tmp_path: Path) -> None:
 
 def _parsed(value: bytes) -> list[str]:
     return openssl("asn1parse", "-inform", "DER", stdin=value).splitlines()
+
+
+@pytest.mark.parametrize("password", ["dGxzLXVuaXF1ZQ==", "a+/b"])
+def test_openssl_reads_the_challenge_password(password: str) -> None:
+    """RFC 2985 5.4.1, RFC 7030 3.5."""
+    request = build(new_key(), REQUEST, challenge_password=password).public_bytes(serialization.Encoding.DER)
+
+    text = openssl("req", "-inform", "DER", "-verify", "-noout", "-text", stdin=request)
+
+    assert "verify OK" in text
+    assert re.search(rf"challengePassword +:{re.escape(password)}\n", text)
+
+
+def test_openssl_reads_the_owners_names() -> None:
+    names = [x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Klinik")]
+    request = build(new_key(), REQUEST, owners_names=names).public_bytes(serialization.Encoding.DER)
+
+    text = openssl("req", "-inform", "DER", "-noout", "-subject", stdin=request)
+
+    assert "C = DE, O = Klinik, CN = Example CT CT-000123, serialNumber = CT-000123" in text
+
+
+@TLS_VERSIONS
+def test_a_factory_identity_of_a_vendor_whom_nobody_knows_leaves_the_password(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """RFC 8446 6.2: the server ends the connection by an alert; the next way to prove oneself is the password."""
+    force_tls(monkeypatch, version)
+    with_factory_identity(scanner)
+
+    assert scanner.enroll(IdentityName.DEVICE).number == 1
+
+
+@TLS_VERSIONS
+def test_without_a_password_the_refused_factory_identity_is_the_error(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    force_tls(monkeypatch, version)
+    with_factory_identity(scanner)
+    alone = scanner.restarted(est=replace(scanner.settings.est, username="", password_file=None))
+
+    with pytest.raises(ServerUnreachable, match="No TLS connection") as error:
+        alone.enroll(IdentityName.DEVICE)
+    assert error.value.code == "client-certificate-refused"
+
+
+def with_factory_identity(scanner: Scanner) -> None:
+    vendor = HospitalCa("Vendor CA")
+    scanner.issue(CaFlow(vendor, scanner.clock, "vendor"), IdentityName.IDEVID)
+
+
+def test_a_killed_enroller_repeats_its_request_to_the_letter(tmp_path: Path) -> None:
+    """RFC 7030 4.2.3: the CA may have it already. The process is killed while the CA thinks about it."""
+    ca, thinks = HospitalCa(), threading.Event()
+
+    def thinking() -> Iterator[bytes]:
+        time.sleep(2)
+        yield b""
+
+    def script(request: Request) -> bytes | Iterator[bytes]:
+        if request.path.endswith("/cacerts"):
+            return bag(ca.certificate)
+        if request.path.endswith("/csrattrs"):
+            return answer(status="204 No Content")
+        if "authorization" not in request.headers:
+            return answer(b"", "401 Unauthorized", "text/plain", 'WWW-Authenticate: Basic realm="est"')
+        if not thinks.is_set():
+            thinks.set()
+            return thinking()
+        return answer(b"", "202 Accepted", "text/plain", "Retry-After: 600")
+
+    password_file = tmp_path / "password"
+    password_file.write_text("secret")
+    password_file.chmod(0o600)
+    with ScriptedServer(ca, tmp_path, script) as server:
+        est = EstSettings(url=server.url, username="scanner", password_file=password_file, timeout=10)
+        scanner = Scanner(settings(tmp_path, est), (ca.certificate,), SystemClock())
+        file = write_run(tmp_path / "run", scanner.settings, IdentityName.DEVICE, FlowName.EST)
+        with subprocess.Popen([sys.executable, "-m", "tests.support.enroll_process", file], cwd=ROOT) as process:
+            assert thinks.wait(30)
+            process.kill()
+        assert run(file).returncode == TRY_LATER
+        asked = len(server.requests)
+        assert run(file).returncode == TRY_LATER  # another process, which knows how long to wait
+        assert len(server.requests) == asked
+
+    posted = [request.body for request in server.requests if request.path.endswith("/simpleenroll")]
+    assert len(posted) == 4  # each time without the password, then with it
+    assert len(set(posted)) == 1
 
 
 @TLS_VERSIONS

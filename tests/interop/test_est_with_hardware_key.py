@@ -94,8 +94,10 @@ def test_the_device_renews_itself_and_enrolls_the_signing_identity(
     first, second = fingerprint(before.certificate), fingerprint(after.certificate)
     assert [line.partition(" HTTP")[0].rpartition("/")[2] + line[-65:-1] for line in seen] == [
         f"cacerts{first}",
+        f"csrattrs{first}",
         f"simplereenroll{first}",
         f"cacerts{second}",
+        f"csrattrs{second}",
         f"simpleenroll{second}",
     ]
 

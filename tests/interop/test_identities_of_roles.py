@@ -124,11 +124,11 @@ def test_the_status_names_all_identities_and_what_each_role_can_do(
         status = client.status()
     assert status["state"] == "ready"
     assert status["roles"] == dict.fromkeys(Role, "ready")
-    assert {name for name, record in status["identities"].items() if record} == set(IdentityName) - {"idevid"}
+    assert {name for name, record in status["identities"].items() if record} == set(IdentityName) - {"idevid", "vendor"}
 
     assert run(["status", "--config", str(enrolled.directory / "scanseal.toml")]) == exits.OK
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["device", "signing", "derivation", "synthesis", "agent"]
+    assert [line.split()[0] for line in lines] == ["device", "signing", "derivation", "synthesis", "signs", "agent"]
     assert "ready: acquisition ready, derivation ready, synthesis ready" in lines[-1]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from enroll.algorithms import KeyAlgorithm
-from enroll.evaluation.est_server import EstServer
+from enroll.evaluation.est_server import EstOptions, EstServer
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.statefile import StateFiles
 from enroll.tls import RouteName, token_provider
@@ -75,7 +75,10 @@ class TokenScanner:
             everything[name] = {**everything.get(name, {}), **table}
         lines = [f"state_directory = {json.dumps(str(self.directory / 'state'))}"]
         for name, table in everything.items():
-            lines += [f"[{name}]", *(f"{option} = {json.dumps(str(value))}" for option, value in table.items())]
+            lines += [
+                f"[{name}]",
+                *(f"{option} = {json.dumps(str(value))}" for option, value in table.items() if value),
+            ]
         path = self.directory / "scanseal.toml"
         path.write_text("\n".join(lines), "utf-8")
         return path
@@ -103,6 +106,11 @@ class TokenScanner:
         with self.hospital.answers() as server:
             (answer,) = self.run(f"enroll:device@{server.url}")
         assert answer.get("number") == 1, answer
+
+
+def in_software(directory: Path, algorithm: KeyAlgorithm) -> TokenScanner:
+    """A scanner whose device key will be in a file."""
+    return _scanner(directory, _device("software", algorithm))
 
 
 def in_softhsm(directory: Path, algorithm: KeyAlgorithm, hsm: SoftHsm, module: Path | None = None) -> TokenScanner:
@@ -143,5 +151,6 @@ def demanding_server(
 ) -> Iterator[tuple[EstServer, list[str]]]:
     """An EST server that takes nobody without a certificate, and what it logs."""
     lines: list[str] = []
-    with EstServer(hospital.ca, log=lines.append, demands_certificate=True, tls_version=version) as server:
+    options = EstOptions(demands_certificate=True, tls_version=version)
+    with EstServer(hospital.ca, log=lines.append, options=options) as server:
         yield server, lines

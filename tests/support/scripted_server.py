@@ -35,6 +35,8 @@ class Request:
     headers: dict[str, str]
     body: bytes
     client: x509.Certificate | None
+    tls_version: str | None
+    tls_unique: bytes | None
 
     @property
     def csr(self) -> x509.CertificateSigningRequest:
@@ -158,4 +160,6 @@ def _read(connection: ssl.SSLSocket) -> Request | None:
         headers=headers,
         body=reader.read(int(headers.get("content-length", "0"))),
         client=x509.load_der_x509_certificate(client) if client else None,
+        tls_version=connection.version(),
+        tls_unique=connection.get_channel_binding("tls-unique"),
     )

@@ -96,15 +96,8 @@ def test_a_certificate_is_valid_then_due_then_over(tmp_path: Path) -> None:
     }
 
     for now, state in moments.items():
-        found = checks.certificate(SIGNING, certificate, now)
+        found = checks.certificate(SIGNING, certificate, now, None)
         assert (found.state, bool(found.remedy)) == (state, state is not State.OK)
-
-
-def test_ca_certificates_that_have_all_expired_enroll_nobody(tmp_path: Path) -> None:
-    anchor = Authority(tmp_path, NOW).certificate
-
-    assert checks.anchors("https://ca", [anchor], NOW).state is State.OK
-    assert checks.anchors("https://ca", [anchor], anchor.not_valid_after_utc + timedelta(days=1)).state is State.FAILED
 
 
 def test_hardware_that_is_required_is_not_replaced_by_anything() -> None:

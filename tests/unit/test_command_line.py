@@ -75,7 +75,8 @@ def test_sign_wants_to_know_where_each_signed_file_goes(arguments: list[str]) ->
 def test_a_missing_configuration_says_so_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--json", "--config", str(tmp_path / "absent.toml")]) == exits.CONFIGURATION
     error = json.loads(capsys.readouterr().out)["error"]
-    assert set(error) == {"code", "what", "remedy"}
+    assert set(error) == {"code", "what", "remedy", "who_must_act", "next"}
+    assert all(error.values())
 
 
 def test_a_fault_of_ours_is_never_mistaken_for_a_verdict(

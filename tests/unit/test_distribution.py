@@ -18,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-demo.lock", "requirements-test.lock")
+PEER_LOCK = "requirements-acme2certifier.lock"  # a program that tests run against
 PACKAGES = ("agent", "enroll")
 
 
@@ -41,7 +42,7 @@ def locked(lock: str) -> dict[str, str]:
     return {normal(name): version for name, version in pins}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, PEER_LOCK])
 def test_every_locked_package_has_hashes(lock: str) -> None:
     text = re.sub(r"^ *#.*\n", "", (ROOT / lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
     requirements = text.replace("\\\n", " ").splitlines()
@@ -49,7 +50,7 @@ def test_every_locked_package_has_hashes(lock: str) -> None:
     assert [line for line in requirements if not re.search(r"==\S+ .*--hash=sha256:[0-9a-f]{64}", line)] == []
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, PEER_LOCK])
 def test_lock_files_name_no_registry(lock: str) -> None:
     assert re.findall(r"://|--(?:extra-)?index-url|--find-links|--trusted-host", (ROOT / lock).read_text()) == []
 

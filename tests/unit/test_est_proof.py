@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -22,12 +21,15 @@ from enroll.errors import (
     StateError,
     UnsupportedKey,
 )
-from enroll.flows.est import Credentials
+from enroll.est.authentication import BearerToken, Password
+from enroll.flows.est import EstFlow, Proof
 from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
+from enroll.revocation import Revocation
+from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
-from tests.support.pki import HospitalCa
+from tests.support.pki import REQUEST, HospitalCa
 
 CA = HospitalCa()
 ANCHORS = (CA.certificate,)
@@ -49,9 +51,13 @@ def scanner(new_scanner: Scanner) -> Scanner:
     return new_scanner
 
 
-def proof(scanner: Scanner, identity: IdentityName) -> Credentials | x509.Certificate:
+def proof(scanner: Scanner, identity: IdentityName) -> Proof:
     with scanner.connect(identity) as flow:
-        return flow._authentication
+        return flow._proof
+
+
+def is_password_alone(proof: Proof) -> bool:
+    return proof.certificate is None and proof.password is not None
 
 
 def without_password(scanner: Scanner) -> Scanner:
@@ -59,11 +65,12 @@ def without_password(scanner: Scanner) -> Scanner:
 
 
 def test_the_first_device_identity_takes_the_password(new_scanner: Scanner) -> None:
-    credentials = proof(new_scanner, DEVICE)
+    taken = proof(new_scanner, DEVICE)
 
-    assert isinstance(credentials, Credentials)
-    assert (credentials.username, credentials.password) == ("scanner", b"pass-4711")
-    assert credentials.password_file == new_scanner.settings.est.password_file
+    assert is_password_alone(taken)
+    assert taken.password is not None
+    assert (taken.password.username, taken.password.secret) == ("scanner", b"pass-4711")
+    assert str(new_scanner.settings.est.password_file) in taken.password.advice
 
 
 @pytest.mark.parametrize("identity", [DEVICE, SIGNING])
@@ -71,7 +78,71 @@ def test_afterwards_the_device_certificate_does(scanner: Scanner, identity: Iden
     device = scanner.matching_pair(DEVICE)
     assert device
 
-    assert proof(scanner, identity) == device.certificate
+    taken = proof(scanner, identity)
+    assert taken.certificate == device.certificate
+    assert taken.password is not None  # for a server that asks for both
+
+
+def test_a_password_file_that_is_gone_does_not_matter_when_there_is_a_certificate(
+    scanner: Scanner, tmp_path: Path
+) -> None:
+    (tmp_path / "password").unlink()
+
+    taken = proof(scanner, DEVICE)
+    assert taken.certificate is not None
+    assert taken.password is None
+
+
+# --- the factory identity (IEEE 802.1AR)
+
+
+def with_factory_identity(scanner: Scanner) -> Scanner:
+    vendor = HospitalCa("Vendor CA")
+    Scanner(scanner.settings, (vendor.certificate,), scanner.clock).issue(
+        CaFlow(vendor, scanner.clock, "vendor"), IdentityName.IDEVID
+    )
+    return Scanner(scanner.settings, ANCHORS, scanner.clock)
+
+
+def test_the_factory_identity_comes_before_the_password(new_scanner: Scanner) -> None:
+    factory = with_factory_identity(new_scanner)
+    idevid = factory.matching_pair(IdentityName.IDEVID)
+    assert idevid
+
+    taken = proof(factory, DEVICE)
+    assert taken.certificate == idevid.certificate
+    assert taken.password is not None
+
+
+def test_the_device_identity_comes_before_the_factory_identity(scanner: Scanner) -> None:
+    device = scanner.matching_pair(DEVICE)
+    assert device
+
+    assert proof(with_factory_identity(scanner), DEVICE).certificate == device.certificate
+
+
+def test_it_is_for_the_device_identity_only(new_scanner: Scanner) -> None:
+    with pytest.raises(StateError, match="no device identity"):
+        proof(with_factory_identity(new_scanner), SIGNING)
+
+
+def test_an_expired_factory_identity_leaves_the_password(new_scanner: Scanner) -> None:
+    factory = with_factory_identity(new_scanner)
+    assert isinstance(factory.clock, SteppedClock)
+    factory.clock.advance(timedelta(days=366))
+
+    assert is_password_alone(proof(factory, DEVICE))
+    with pytest.raises(StateError, match="no device identity"):
+        proof(without_password(factory), DEVICE)
+
+
+def test_an_expired_device_identity_leaves_the_factory_identity(scanner: Scanner) -> None:
+    changed = expired(scanner, pytest.MonkeyPatch())
+    factory = with_factory_identity(changed)
+    idevid = factory.matching_pair(IdentityName.IDEVID)
+    assert idevid
+
+    assert proof(factory, DEVICE).certificate == idevid.certificate
 
 
 def test_the_signing_identity_never_takes_the_password(new_scanner: Scanner) -> None:
@@ -109,6 +180,14 @@ def key_lost(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
     return scanner
 
 
+def revoked(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
+    device, now = scanner.matching_pair(DEVICE), scanner.clock.now()
+    assert device
+    known = RevocationRecord(device.number, serial_text(device), now, RevocationState.REVOKED, Revocation(now))
+    RevocationRecords(scanner.identities).write(device, known)
+    return scanner
+
+
 def key_of_another_kind(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
     encryption = serialization.BestAvailableEncryption(b"a passphrase")
     key = ed25519.Ed25519PrivateKey.generate()
@@ -124,6 +203,7 @@ def key_of_another_kind(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
         (expired, CertificateRefused),
         (of_another_ca, CertificateRefused),
         (damaged, StateError),
+        (revoked, CertificateRefused),
         (key_lost, KeyNotFound),
         (key_of_another_kind, UnsupportedKey),
     ],
@@ -136,7 +216,7 @@ def test_only_the_device_identity_falls_back_to_the_password(
 ) -> None:
     changed = change(scanner, monkeypatch)
 
-    assert isinstance(proof(changed, DEVICE), Credentials)
+    assert is_password_alone(proof(changed, DEVICE))
     with pytest.raises(error) as refusal:
         proof(changed, SIGNING)
     assert refusal.value.remedy
@@ -157,9 +237,39 @@ def test_a_damaged_key_of_the_device_is_answered_with_the_password(scanner: Scan
     for path in (scanner.settings.state_directory / "keys").iterdir():
         path.write_bytes(b"")
 
-    assert isinstance(proof(scanner, DEVICE), Credentials)
+    assert is_password_alone(proof(scanner, DEVICE))
     with pytest.raises(KeyDamaged):
         proof(scanner, SIGNING)
+
+
+# --- what would be sent
+
+
+def planned(scanner: Scanner, *, renews: bool = False) -> list[tuple[str, str]]:
+    device = scanner.matching_pair(DEVICE) if renews else None
+    with scanner.connect(DEVICE) as flow:
+        plan = flow.plan(REQUEST, device.certificate if device else None)
+    return [(exchange.to.rpartition("/")[2], exchange.proof) for exchange in plan]
+
+
+def test_a_plan_names_each_exchange_and_its_proof(new_scanner: Scanner) -> None:
+    password = "the password of the first enrollment"
+    assert planned(new_scanner) == [("cacerts", "nothing"), ("csrattrs", "nothing"), ("simpleenroll", password)]
+
+
+def test_a_renewal_is_planned_as_one(scanner: Scanner) -> None:
+    assert planned(scanner, renews=True)[-1] == ("simplereenroll", "the certificate of the device identity")
+
+
+def test_a_plan_before_the_first_trust_says_how_that_begins_and_asks_nobody(new_scanner: Scanner) -> None:
+    est = replace(new_scanner.settings.est, anchor_file=None, anchor_fingerprint="ab" * 32)
+    context = replace(new_scanner.context, settings=replace(new_scanner.settings, est=est))
+
+    with EstFlow.connect(DEVICE, context) as flow:
+        first, second, *_ = flow.plan(REQUEST, None)
+
+    assert "fingerprint" in first.what
+    assert first.to == second.to == "https://est.example/.well-known/est/cacerts"
 
 
 # --- configuration
@@ -195,5 +305,6 @@ def test_a_password_file_that_does_not_serve_is_a_matter_of_configuration(
     assert "pass-4711" not in str(error.value)
 
 
-def test_the_password_is_not_shown() -> None:
-    assert "pass-4711" not in repr(Credentials("scanner", b"pass-4711", Path("password")))
+def test_neither_password_nor_token_is_shown() -> None:
+    assert "pass-4711" not in repr(Password("scanner", b"pass-4711"))
+    assert "ticket" not in repr(BearerToken("ticket"))

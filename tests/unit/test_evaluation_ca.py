@@ -268,7 +268,8 @@ def ask(
         context.load_cert_chain(client)
     connection = http.client.HTTPSConnection(server.url.removeprefix("https://"), context=context, timeout=10)
     try:
-        connection.request("GET" if body is None else "POST", path, body, headers or {})
+        kind = {} if body is None else {"Content-Type": "application/pkcs10"}
+        connection.request("GET" if body is None else "POST", path, body, {**kind, **(headers or {})})
         response = connection.getresponse()
         return response.status, response.read()
     finally:

@@ -15,8 +15,16 @@ from cryptography.hazmat.primitives import serialization
 
 from enroll.clock import SystemClock
 from enroll.csr import CertificateRequest, Usage
-from enroll.errors import ConfigurationError, KeyMismatch, KeyNotFound, KeyStoreError, ServerUnreachable
-from enroll.http import Answer, HttpsSession
+from enroll.errors import (
+    ConfigurationError,
+    KeyMismatch,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    ProtocolViolation,
+    ServerUnreachable,
+)
+from enroll.http import CLIENT_CERTIFICATE_REFUSED, Answer, HttpsSession, get_unverified
 from enroll.keystore.base import KeyFile
 from enroll.tls import ClientIdentity, client_context
 from enroll.tls.connection import ClientContext
@@ -146,15 +154,20 @@ def test_a_missing_key_file_is_an_error(tmp_path: Path) -> None:
         client_context([CA.certificate], client)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_client_certificate_that_the_server_does_not_know_is_named_as_the_cause(
-    server: ScriptedServer, tmp_path: Path
+    tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
+    """RFC 8446 6.2."""
     other = tmp_path / "other"
     other.mkdir()
     with ScriptedServer(HospitalCa("Another CA"), other, lambda _: answer()) as stranger:
         context = client_context([stranger.ca.certificate], identity(tmp_path))
-        with pytest.raises(ServerUnreachable, match="certificate of this device"):
-            get(stranger, context)
+        context.minimum_version = context.maximum_version = version
+        for _ in range(10):  # with TLS 1.3 the alert is easily lost
+            with pytest.raises(ServerUnreachable, match="certificate of this device") as error:
+                get(stranger, context)
+            assert error.value.code == CLIENT_CERTIFICATE_REFUSED
 
 
 def test_a_server_that_speaks_no_tls_is_unreachable(tmp_path: Path) -> None:
@@ -177,6 +190,107 @@ def test_plain_http_is_not_spoken_unless_it_is_asked_for() -> None:
         pytest.raises(ServerUnreachable, match="No connection adapters"),
     ):
         session.get("http://127.0.0.1:1/", {})
+
+
+def test_the_head_alone_is_read(tmp_path: Path) -> None:
+    """RFC 9110 9.3.2 and 5.3: no body follows, whatever the head says; headers of one name are one list."""
+    links = 'Link: <https://ca.example/1>;rel="up"', 'Link: <https://ca.example/2>;rel="alternate"'
+    said = answer(b"", "200 OK", "text/plain", "Replay-Nonce: abc", *links).replace(b"Length: 0", b"Length: 5")
+    with (
+        ScriptedServer(CA, tmp_path, lambda _: said) as server,
+        HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session,
+    ):
+        answered = session.head(f"{server.url}/new-nonce")
+        assert session.head(f"{server.url}/new-nonce").headers["replay-nonce"] == "abc"
+
+    assert (server.requests[0].method, answered.body) == ("HEAD", b"")
+    assert answered.headers["link"] == '<https://ca.example/1>;rel="up", <https://ca.example/2>;rel="alternate"'
+
+
+# --- what is linked to the connection (RFC 5929 3, RFC 7030 3.5)
+
+
+def linked(session: HttpsSession, server: ScriptedServer) -> Answer:
+    return session.post_linked(
+        f"{server.url}/enroll", {"Content-Type": "text/plain"}, lambda unique: unique.hex().encode()
+    )
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.MAXIMUM_SUPPORTED])
+def test_a_linked_body_holds_tls_unique_of_the_connection_that_it_goes_over(
+    server: ScriptedServer, version: ssl.TLSVersion
+) -> None:
+    server._context.maximum_version = version
+    with HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session:
+        session.get(f"{server.url}/csrattrs", {})
+        assert linked(session, server).status == 200
+        assert linked(session, server).status == 200
+
+    first, *posts = server.requests
+    assert [post.tls_version for post in posts] == ["TLSv1.2", "TLSv1.2"]
+    for post in posts:
+        assert post.tls_unique
+        assert post.body == post.tls_unique.hex().encode()
+        assert int(post.headers["content-length"]) == len(post.body)
+        assert "transfer-encoding" not in post.headers
+    assert posts[0].tls_unique != first.tls_unique
+
+
+def test_on_a_new_connection_it_is_another_one(tmp_path: Path) -> None:
+    """A server that closes the connection after each answer."""
+
+    def closing(_: object) -> Iterator[bytes]:
+        yield answer(b"", "200 OK", "text/plain", "Connection: close")
+        yield b""
+
+    with (
+        ScriptedServer(CA, tmp_path, closing) as server,
+        HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session,
+    ):
+        for _ in range(2):
+            linked(session, server)
+
+    bodies = [post.body for post in server.requests]
+    assert bodies == [post.tls_unique.hex().encode() for post in server.requests if post.tls_unique]
+    assert len(set(bodies)) == 2
+
+
+def test_with_tls_1_3_alone_nothing_linked_is_sent(server: ScriptedServer) -> None:
+    """RFC 9266 1: TLS 1.3 has no tls-unique, though Python gives one."""
+    server._context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session:
+        session.get(f"{server.url}/csrattrs", {})
+        with pytest.raises(ProtocolViolation, match="has to be linked") as violation:
+            linked(session, server)
+
+    assert violation.value.code == "proof-of-possession-impossible"
+    assert [request.method for request in server.requests] == ["GET"]
+
+
+def test_a_key_that_does_not_sign_ends_the_exchange(server: ScriptedServer) -> None:
+    def refuse(_: bytes) -> bytes:
+        raise KeyStoreUnavailable("The token is away.")
+
+    with (
+        HttpsSession(client_context([CA.certificate]), SystemClock(), 5) as session,
+        pytest.raises(KeyStoreUnavailable, match="away"),
+    ):
+        session.post_linked(f"{server.url}/enroll", {}, refuse)
+    assert server.requests == []
+
+
+# --- what proves itself (RFC 7030 4.1.1)
+
+
+def test_without_an_anchor_something_can_be_fetched_once(tmp_path: Path) -> None:
+    """From anybody; over a connection that carries neither a certificate nor anything else of ours."""
+    with ScriptedServer(HospitalCa("Stranger"), tmp_path, lambda _: answer(b"x")) as stranger:
+        answered = get_unverified(f"{stranger.url}/cacerts", {"Accept": "a/b"}, SystemClock(), 5)
+
+    assert answered.body == b"x"
+    (request,) = stranger.requests
+    assert request.client is None
+    assert set(request.headers) == {"host", "user-agent", "accept-encoding", "accept"}
 
 
 def test_an_anchor_that_tls_cannot_use_is_a_matter_of_configuration() -> None:

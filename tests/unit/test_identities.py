@@ -92,7 +92,7 @@ def test_the_first_identity_is_taken_up_without_a_restart(
     identities.refresh()
 
     assert generation(identities) == 1
-    assert scanner.audit("identity-in-use") == [{"identity": "signing", "key_generation": 1}]
+    assert scanner.audit("identity-in-use") == [{"identity": "signing", "key_generation": 1, "proves": "device"}]
 
 
 def test_a_signature_verifies_with_the_certificate(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
@@ -326,7 +326,7 @@ def test_a_broken_identity_is_taken_up_when_it_is_mended(
 
     assert generation(identities, IdentityName.DERIVATION) == 2
     assert refusal(identities, IdentityName.DERIVATION) is None
-    assert scanner.audit("identity-in-use") == [{"identity": "derivation", "key_generation": 2}]
+    assert scanner.audit("identity-in-use") == [{"identity": "derivation", "key_generation": 2, "proves": "device"}]
 
 
 def test_a_wrong_pin_is_tried_with_one_identity_and_not_with_all(

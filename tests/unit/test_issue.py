@@ -198,7 +198,7 @@ def test_a_refusal_says_what_can_be_done_where_the_flow_knows(scanner: Scanner, 
     with pytest.raises(EnrollmentRefused) as refusal:
         scanner.issue(flow)
 
-    assert refusal.value.remedy.endswith("CA operator. Ask for the list.")
+    assert (refusal.value.who_must_act, refusal.value.remedy) == ("CA operator", "Ask for the list.")
 
 
 def test_a_refusal_says_who_must_act(scanner: Scanner, flow: CaFlow) -> None:
@@ -208,7 +208,8 @@ def test_a_refusal_says_who_must_act(scanner: Scanner, flow: CaFlow) -> None:
         scanner.issue(flow)
 
     assert "not on the list" in refusal.value.what
-    assert "CA operator" in refusal.value.remedy
+    assert refusal.value.who_must_act == "CA operator"
+    assert "stays in use" in refusal.value.what_next
 
 
 def test_a_key_that_does_not_sign_properly_is_not_put_into_use(
@@ -420,6 +421,18 @@ def test_what_was_issued_before_a_crash_costs_no_second_certificate(scanner: Sca
     assert pending.step is Step.ISSUED
 
     flow.answer = unreachable
+    assert enrolled(scanner.restarted(), flow).number == 1
+    assert len(flow.asked) == 1
+
+
+def test_a_ca_without_intermediates_is_not_asked_twice_either(scanner: Scanner, flow: CaFlow) -> None:
+    """The certificate may be all that there is: then the anchor issued it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CaFlow, "anchors_and_intermediates", lambda _: ())
+        patch.setattr("enroll.issue.check_issued", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scanner.issue(flow)
+
     assert enrolled(scanner.restarted(), flow).number == 1
     assert len(flow.asked) == 1
 

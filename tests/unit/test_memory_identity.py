@@ -36,6 +36,8 @@ from enroll.errors import KeyStoreError, ScansealError, StateError
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.offer import Offer, check_offer, read_offer
+from enroll.revocation import Revocation, Statement
+from enroll.revocation_record import RevocationRecord, RevocationRecords, serial_text
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
 from tests.support.agent_process import Scanner, new_scanner
@@ -504,6 +506,24 @@ def test_every_key_is_in_the_audit_trail_even_if_that_was_full(
     assert len(made) == 3
     assert destroyed == made[:2]
     assert [line["key_generation"] for line in keyholder.scanner.audit("identity-in-use")] == [1, 2]
+
+
+def test_a_revoked_certificate_has_the_next_key_made_at_once_and_one_on_hold_has_not(keyholder: Keyholder) -> None:
+    for reason, offers in (("certificateHold", 1), ("keyCompromise", 2)):
+        if not keyholder.scanner.identities.generations(SIGNING):
+            keyholder.enroll()
+        generation = keyholder.scanner.identities.current(SIGNING)
+        assert generation is not None
+        now = keyholder.clock.now()
+        record = RevocationRecord(generation.number, serial_text(generation), now)
+        record = record.after(Statement(now, now + HOUR, Revocation(now, reason)), "http://ca", now)
+        RevocationRecords(keyholder.scanner.identities).write(generation, record)
+        keyholder.pass_time(timedelta(seconds=1))
+
+        assert keyholder.refusal() == "certificate-revoked"
+        assert keyholder.identities.offers == offers
+    keyholder.enroll()
+    assert keyholder.signs_with() == 2
 
 
 def test_no_representation_shows_a_key(keyholder: Keyholder) -> None:

@@ -56,3 +56,17 @@ def test_a_certificate_that_outlives_its_key_is_renewed_by_the_life_of_the_key(
     issued = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=3000))
 
     assert renewal_time(with_period(issued, CA.key, period)) == NOW + renewed_after
+
+
+@pytest.mark.parametrize(
+    ("suggested", "renewed_after"),
+    [(-5, -5), (10, 10), (80, 80), (90, 90), (99, 90), (10_000, 90)],
+)
+def test_the_ca_may_suggest_another_moment_as_long_as_there_is_time_left(suggested: int, renewed_after: int) -> None:
+    """RFC 9773; nine tenths of the lifetime are the limit."""
+    certificate = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=100))
+    moment, due = NOW + timedelta(days=suggested), NOW + timedelta(days=renewed_after)
+
+    assert renewal_time(certificate, moment) == due
+    assert not renewal_due(certificate, due - timedelta(seconds=1), moment)
+    assert renewal_due(certificate, due, moment)

@@ -29,6 +29,7 @@ STATES = (
     "key-damaged",
     "certificate-expired",
     "certificate-not-yet-valid",
+    "certificate-revoked",
     "signing-failed",
 )
 

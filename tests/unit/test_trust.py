@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import enroll.trust
+from enroll import der
 from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, CertificateRequest, Usage, hardware_module_name
 from enroll.errors import CertificateRefused, ConfigurationError
 from enroll.keystore.base import PublicKey
@@ -35,7 +38,7 @@ def check(
     anchors: tuple[x509.Certificate, ...] = (CA.certificate,),
     key: PublicKey | None = None,
     request: CertificateRequest = REQUEST,
-    in_use: x509.Certificate | None = None,
+    seen: tuple[x509.Certificate, ...] = (),
     usage_period: tuple[datetime, datetime] | None = None,
 ) -> VerifiedCertificate:
     return check_issued(
@@ -45,7 +48,7 @@ def check(
         public_key=key or KEY.public_key(),
         request=request,
         now=NOW,
-        in_use=in_use,
+        seen=seen,
         usage_period=usage_period,
     )
 
@@ -70,7 +73,7 @@ def usage(**changes: bool) -> x509.KeyUsage:
 def test_a_certificate_as_asked_is_let_through() -> None:
     certificate = issued()
 
-    assert check(certificate) == VerifiedCertificate(certificate, ())
+    assert check(certificate) == VerifiedCertificate(certificate, (), CA.certificate)
 
 
 def test_a_device_certificate_as_asked_is_let_through() -> None:
@@ -85,7 +88,7 @@ def test_the_chain_is_kept_without_leaf_and_anchor() -> None:
 
     verified = check(certificate, intermediates=(CA.certificate, ISSUING_CA.certificate))
 
-    assert verified == VerifiedCertificate(certificate, (ISSUING_CA.certificate,))
+    assert verified == VerifiedCertificate(certificate, (ISSUING_CA.certificate,), CA.certificate)
 
 
 def test_intermediates_may_come_beside_the_certificate_and_in_any_order() -> None:
@@ -149,9 +152,64 @@ def test_the_same_certificate_twice_is_one_certificate() -> None:
 # --- check 3: new
 
 
-def test_a_certificate_with_the_serial_number_of_the_one_in_use_is_refused() -> None:
-    in_use = CA.issue(new_key().public_key(), serial=4711)
-    refused("certificate-not-new", issued(serial=4711), in_use=in_use)
+def test_a_certificate_with_the_serial_number_of_another_that_this_scanner_had_is_refused() -> None:
+    seen = tuple(CA.issue(new_key().public_key(), serial=number) for number in (4710, 4711, 4712))
+    refused("certificate-not-new", issued(serial=4711), seen=seen)
+
+
+def test_another_ca_may_use_the_same_serial_number() -> None:
+    seen = (HospitalCa("Vendor CA").issue(new_key().public_key(), serial=4711),)
+
+    assert check(issued(serial=4711), seen=seen).certificate.serial_number == 4711
+
+
+def test_the_same_certificate_again_is_that_of_a_commit_that_a_crash_cut_short() -> None:
+    certificate = issued()
+
+    assert check(certificate, seen=(certificate,)).certificate == certificate
+
+
+@pytest.mark.parametrize(
+    "number", [b"\x00", b"\x80", b"\xff\x01", b"\x00" + b"\xff" * 20, b"\x7f" * 21, b"\x00" + b"\xff" * 200]
+)
+def test_a_serial_number_that_is_not_positive_or_longer_than_20_octets_is_refused(number: bytes) -> None:
+    refused("certificate-bad-serial", with_serial_number(issued(serial=0x7F), number))
+
+
+def test_the_largest_serial_number_that_there_may_be_is_let_through() -> None:
+    assert check(issued(serial=(1 << 159) - 1)).certificate.serial_number == (1 << 159) - 1
+
+
+def test_ten_thousand_alternative_names_are_refused_by_their_size() -> None:
+    many = [*REQUEST.alternative_names, *(x509.DNSName(f"host-{number}.example") for number in range(10_000))]
+    refused("certificate-too-large", issued(alternative_names=many))
+
+
+def test_a_certificate_that_never_expires_is_let_through() -> None:
+    """IEEE 802.1AR: 99991231235959Z."""
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+    assert check(issued(end=never)).certificate.not_valid_after_utc == never
+
+
+def with_serial_number(certificate: x509.Certificate, number: bytes) -> x509.Certificate:
+    """The same, signed again with the octets of another serial number, as no library makes it."""
+    body = certificate.tbs_certificate_bytes
+    short = b"\xa0\x03\x02\x01\x02\x02\x01\x7f"  # [0] version, serialNumber
+    content = body[der_head(body) :].replace(short, short[:5] + der.encode(0x02, number), 1)
+    tbs = der.encode(der.SEQUENCE, content)
+    signature = CA.key.sign(tbs, ec.ECDSA(hashes.SHA256()))  # type: ignore[call-arg,arg-type]
+    algorithm = der.encode(der.SEQUENCE, der.object_identifier("1.2.840.10045.4.3.2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return x509.load_der_x509_certificate(
+            der.encode(der.SEQUENCE, tbs + algorithm + der.encode(0x03, b"\0" + signature))
+        )
+
+
+def der_head(data: bytes) -> int:
+    """Octets of tag and length."""
+    return 2 + (data[1] & 0x7F if data[1] & 0x80 else 0)
 
 
 # --- check 4: names

@@ -74,7 +74,7 @@ def test_only_digits_and_dots_of_a_reference_are_sent() -> None:
         b"\2" + SIGN.encode()[1:],
         SIGN.encode()[:1] + b"\x09" + SIGN.encode()[2:],
         SIGN.encode()[:2] + b"\x04" + SIGN.encode()[3:],
-        SIGN.encode()[:3] + b"\x04" + SIGN.encode()[4:],
+        SIGN.encode()[:3] + b"\x05" + SIGN.encode()[4:],
         SIGN.encode()[:4] + b"\x03" + SIGN.encode()[5:],
         SIGN.encode()[:5] + b"\x02" + SIGN.encode()[6:],
         SIGN.encode()[:-64] + b"1.2.x".ljust(64, b"\0"),

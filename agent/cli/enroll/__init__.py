@@ -11,6 +11,11 @@ from agent.cli.exits import check_command_name
 # In the order of preference of the help text; a flow is loaded when it is asked for.
 FLOWS = {
     "est": "from a CA that speaks Enrollment over Secure Transport (RFC 7030)",
+    "acme": "from a CA that speaks ACME (RFC 8555), with evidence of where the key lives",
+    "cmp": "from a CA that speaks the Certificate Management Protocol (RFC 9483)",
+    "offline": "from any CA, by USB stick or mail; AD CS among them",
+    "scep": "from a CA that speaks nothing but SCEP (RFC 8894); the last choice, off unless configured",
+    "vendor": "from the vendor of the scanner: its factory identity, and certificates that sign",
 }
 
 

@@ -122,6 +122,10 @@ class TpmKeyStore:
         self._authorization()
         self._connection.run(objects.check_storage_key)
 
+    def pause(self) -> None:
+        """Flush what is loaded and let the TPM go; see `Pausing`."""
+        self._connection.pause()
+
     def close(self) -> None:
         """Flush what is loaded; keys handed out before stop working."""
         self._connection.close()

@@ -175,14 +175,16 @@ class Connection:
             if self._tpm is not None:
                 self._tpm.forget(name)
 
+    def pause(self) -> None:
+        """Flush what is loaded and let the TPM go, until the next command."""
+        with self._turn():
+            self._let_go()
+
     def close(self) -> None:
         """Flush what is loaded and let the TPM go, for good."""
         with self._turn():
             self._closed = True
-            if self._tpm is not None:
-                for name in tuple(self._tpm.loaded):
-                    self._tpm.forget(name)
-            self._drop()
+            self._let_go()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -211,6 +213,12 @@ class Connection:
                     "[keystore.tpm] tcti.",
                 ) from error
         return self._tpm
+
+    def _let_go(self) -> None:
+        if self._tpm is not None:
+            for name in tuple(self._tpm.loaded):
+                self._tpm.forget(name)
+        self._drop()
 
     def _drop(self) -> None:
         if self._tpm is not None:

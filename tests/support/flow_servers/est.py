@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from enroll.clock import SystemClock
-from enroll.errors import EnrollmentRefused
 from enroll.evaluation.ca import USERNAME, EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.flows.settings import EstSettings, FlowName
 from enroll.identity import IdentityName
 from tests.support.enrolling import Scanner, settings
 from tests.support.flow_servers import FlowServer
+from tests.support.pki import DEVICE
 
 
 @contextmanager
@@ -33,9 +34,18 @@ def server(folder: Path) -> Iterator[FlowServer]:
             FlowName.EST,
             IdentityName.DEVICE,
             stop=running.stop,
-            refuse=lambda: setattr(ca, "issue", _refuse),
+            refuse=lambda: change(running, refused_serial_numbers=frozenset({DEVICE.serial_number})),
+            wait=lambda: change(running, approve_by_hand=True),
+            go_on=lambda: approve_all(running),
         )
 
 
-def _refuse(*_: object) -> NoReturn:
-    raise EnrollmentRefused("This scanner gets nothing.", remedy="Ask the CA's operator.")
+def change(server: EstServer, **options: Any) -> None:
+    """The operator wants something else from now on."""
+    server.options = replace(server.options, **options)
+
+
+def approve_all(server: EstServer) -> None:
+    """The operator approves whatever waits."""
+    for name in server.approvals.waiting():
+        server.approvals.approve(name)

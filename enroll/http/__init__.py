@@ -10,27 +10,37 @@ A session speaks HTTPS and nothing else, unless it is told that what it fetches 
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
-import urllib3
-import urllib3.connection
 import urllib3.exceptions
 
 from enroll.clock import Clock
 from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
 from enroll.foreign import printable
-from enroll.tls.connection import ClientContext, ClientSocket
+from enroll.http.connections import Deadline, LinkedBody, PinnedAdapter, PlainAdapter, bounded_socket, not_linkable
+from enroll.tls.connection import ClientContext
 
 HEADERS_LIMIT = 32 * 1024  # bytes
 BODY_LIMIT = 1 << 20  # bytes
 CONNECT_TIMEOUT = 10.0  # seconds, for each address of the server
+CLIENT_CERTIFICATE_REFUSED = "client-certificate-refused"  # codes of ServerUnreachable
+_VERSION = "tls-version-refused"
+_ALERTS = {  # RFC 8446 6.2, by OpenSSL's names: which of our errors it is
+    "SSLV3_ALERT_BAD_CERTIFICATE": CLIENT_CERTIFICATE_REFUSED,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": CLIENT_CERTIFICATE_REFUSED,
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": CLIENT_CERTIFICATE_REFUSED,
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": CLIENT_CERTIFICATE_REFUSED,
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": CLIENT_CERTIFICATE_REFUSED,
+    "TLSV1_ALERT_ACCESS_DENIED": CLIENT_CERTIFICATE_REFUSED,
+    "TLSV1_ALERT_UNKNOWN_CA": CLIENT_CERTIFICATE_REFUSED,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _VERSION,
+}
 _LAYERS = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
@@ -40,7 +50,7 @@ class Answer:
 
     Args:
         status: HTTP status, never a redirect.
-        headers: Names in lower case.
+        headers: Names in lower case. Several of one name are one, with ", " between them (RFC 9110 5.2).
         body: As it came over the wire.
     """
 
@@ -63,20 +73,31 @@ class HttpsSession:
         timeout: Seconds for one whole exchange, from the first packet to the last byte of the answer. Looking up the
             server's address is the resolver's time and comes on top.
         plain: Whether a URL may also be one of plain HTTP: only for what is signed by itself.
+        body_limit: Bytes of the largest answer.
     """
 
-    def __init__(self, context: ClientContext, clock: Clock, timeout: float, *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        context: ClientContext,
+        clock: Clock,
+        timeout: float,
+        *,
+        plain: bool = False,
+        body_limit: int = BODY_LIMIT,
+    ) -> None:
+        self._body_limit = body_limit
         self._timeout = timeout
-        self._deadline = _Deadline(clock)
-        context.sslsocket_class = _bounded_socket(self._deadline)
+        self._context = context
+        self._deadline = Deadline(clock)
+        context.sslsocket_class = bounded_socket(self._deadline)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": "scanseal", "Accept-Encoding": "identity"})
         self._session.adapters.clear()
-        self._session.mount("https://", _PinnedAdapter(context))
+        self._session.mount("https://", PinnedAdapter(context))
         if plain:
-            self._session.mount("http://", _PlainAdapter(self._deadline))
+            self._session.mount("http://", PlainAdapter(self._deadline))
 
     def __enter__(self) -> Self:
         return self
@@ -98,122 +119,70 @@ class HttpsSession:
         """
         return self._exchange("GET", url, headers, None)
 
+    def head(self, url: str) -> Answer:
+        """Fetch only what is said about `url`; raises as `get` does."""
+        return self._exchange("HEAD", url, {}, None)
+
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Send `body` to `url`; raises as `get` does."""
         return self._exchange("POST", url, headers, body)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    def post_linked(self, url: str, headers: Mapping[str, str], make_body: Callable[[bytes], bytes]) -> Answer:
+        """Send what is made for the connection that it goes over; raises as `get` does.
+
+        From now on this session speaks TLS 1.2, which has a tls-unique (RFC 5929 3). TLS 1.3 has none (RFC 9266 1).
+
+        Args:
+            url: Where to.
+            headers: Without a length.
+            make_body: Is given tls-unique of the connection, after its handshake. Called once.
+
+        Raises:
+            ProtocolViolation: As `get`; `proof-of-possession-impossible` where the server speaks nothing but TLS 1.3.
+        """
+        if self._context.maximum_version is not ssl.TLSVersion.TLSv1_2:
+            self._session.get_adapter(url).close()
+            self._context.maximum_version = ssl.TLSVersion.TLSv1_2
+            self._context.options |= ssl.OP_NO_RENEGOTIATION  # tls-unique would be another one afterwards
+        try:
+            return self._exchange("POST", url, headers, LinkedBody(make_body))
+        except ServerUnreachable as error:
+            if error.code == _VERSION:
+                raise not_linkable() from error
+            raise
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | LinkedBody | None) -> Answer:
         self._deadline.start(self._timeout)
         timeouts = (min(CONNECT_TIMEOUT, self._timeout), self._timeout)
         try:
+            # A linked body is made when there is a connection: `requests` passes it on to `_Connection` as it is.
+            data = cast("bytes | None", body)
             with self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False, stream=True, timeout=timeouts
+                method, url, data=data, headers=headers, allow_redirects=False, stream=True, timeout=timeouts
             ) as response:
                 _check_head(response, url)
-                content = _read(response, url)
+                content = _read(response, url, self._body_limit)
         except _LAYERS as error:
             raise _failure(error, url) from error
         return Answer(response.status_code, {n.lower(): v for n, v in response.headers.items()}, content)
 
 
-class _Deadline:
-    """The end of the running exchange."""
+def get_unverified(url: str, headers: Mapping[str, str], clock: Clock, timeout: float) -> Answer:
+    """Fetch what proves itself from a server that does not: over a connection of its own, which is closed afterwards.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._end = clock.monotonic()
+    Whoever is in between can read and change everything, so nothing secret may be in `url` and `headers`, and nothing
+    of the answer may be believed that is not compared with what came on a trusted way.
 
-    def start(self, seconds: float) -> None:
-        self._end = self._clock.monotonic() + seconds
-
-    def remaining(self) -> float:
-        seconds = self._end - self._clock.monotonic()
-        if seconds <= 0:
-            raise TimeoutError("the time for the exchange is over")
-        return seconds
-
-
-def _bounded_socket(deadline: _Deadline) -> type[ClientSocket]:
-    """A TLS socket whose every read and write ends at the deadline.
-
-    The timeout of `requests` begins anew with each byte that arrives, so it bounds nothing.
+    Raises:
+        EnrollmentError: As `HttpsSession.get`.
     """
-
-    class BoundedSocket(ClientSocket):
-        def recv_into(self, *arguments: Any, **options: Any) -> int:
-            self.settimeout(deadline.remaining())
-            return super().recv_into(*arguments, **options)
-
-        def send(self, *arguments: Any, **options: Any) -> int:
-            self.settimeout(deadline.remaining())
-            return super().send(*arguments, **options)
-
-    return BoundedSocket
-
-
-def _bounded_connection(deadline: _Deadline) -> type[urllib3.connection.HTTPConnection]:
-    """The same for a connection without TLS."""
-
-    class BoundedSocket(socket.socket):
-        def recv_into(self, *arguments: Any, **options: Any) -> int:
-            self.settimeout(deadline.remaining())
-            return super().recv_into(*arguments, **options)
-
-        def sendall(self, *arguments: Any, **options: Any) -> None:
-            self.settimeout(deadline.remaining())
-            super().sendall(*arguments, **options)
-
-    class BoundedConnection(urllib3.connection.HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            connected = super()._new_conn()
-            return BoundedSocket(connected.family, connected.type, connected.proto, connected.detach())
-
-    return BoundedConnection
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Connections that are tried once and closed when they are given up."""
-
-    def __init__(self) -> None:
-        super().__init__(max_retries=0)
-
-    def close(self) -> None:
-        """Close the connections now; the base class leaves that to the garbage collector."""
-        pools = self.poolmanager.pools
-        for key in pools.keys():  # noqa: SIM118 - this container refuses to be iterated over
-            pools[key].close()
-        super().close()
-
-
-class _PlainAdapter(_Adapter):
-    """Connections without TLS, within the deadline."""
-
-    def __init__(self, deadline: _Deadline) -> None:
-        super().__init__()
-
-        class BoundedPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = _bounded_connection(deadline)
-
-        self.poolmanager.pool_classes_by_scheme = {"http": BoundedPool}
-
-
-class _PinnedAdapter(_Adapter):
-    """Connections that use the given context and leave its trust as it is."""
-
-    def __init__(self, context: ClientContext) -> None:
-        self._context = context
-        super().__init__()
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[Any, Any]:
-        """As in the base class, without the files of foreign roots."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {"ssl_context": self._context, "cert_reqs": "CERT_REQUIRED"}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002 - as in the base class
-        """Leave the connection pool without files of foreign roots."""
-        conn.cert_reqs, conn.ca_certs, conn.ca_cert_dir = "CERT_REQUIRED", None, None
+    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with HttpsSession(context, clock, timeout) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+        return session.get(url, headers)
 
 
 def _check_head(response: requests.Response, url: str) -> None:
@@ -225,13 +194,13 @@ def _check_head(response: requests.Response, url: str) -> None:
         raise _violation(url, "compresses its answer, which was not asked for")
 
 
-def _read(response: requests.Response, url: str) -> bytes:
+def _read(response: requests.Response, url: str, limit: int) -> bytes:
     content = b""
     # A body that ends too early is noticed by the read after its last piece.
-    while piece := response.raw.read(BODY_LIMIT + 1 - len(content), decode_content=False):
+    while piece := response.raw.read(limit + 1 - len(content), decode_content=False):
         content += piece
-    if len(content) > BODY_LIMIT:
-        raise _violation(url, f"sends more than {BODY_LIMIT} bytes")
+    if len(content) > limit:
+        raise _violation(url, f"sends more than {limit} bytes")
     return content
 
 
@@ -253,6 +222,7 @@ def _failure(error: Exception, url: str) -> EnrollmentError:
         return ServerUnreachable(
             f"No TLS connection to {_server(url)}: {reason}.",
             remedy="The server may not accept the certificate of this device; its log says why.",
+            code=_ALERTS.get(getattr(cause, "reason", None) or ""),
         )
     if isinstance(cause, OSError | http.client.IncompleteRead):
         return ServerUnreachable(

@@ -1,0 +1,126 @@
+"""What is under way, what failed last, and what is revoked: of one identity, for `scanseal status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from agent.cli import exits
+from enroll.clock import Clock
+from enroll.config import RevocationSettings
+from enroll.errors import StateError
+from enroll.failure import Failures
+from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.journal import PendingRequest, Step
+from enroll.revocation_record import RevocationRecords, RevocationState
+
+
+def record(
+    name: IdentityName,
+    current: Generation | None,
+    identities: IdentityStore,
+    settings: RevocationSettings,
+    clock: Clock,
+) -> dict[str, Any]:
+    """The members `pending`, `last_failure` and `revocation` of an identity; see docs/exit-codes.md.
+
+    What cannot be read is a `problem` and hides nothing else.
+    """
+    found: dict[str, Any] = {"pending": [], "last_failure": None, "revocation": None}
+    try:
+        found["pending"] = list(_pending(name, identities))
+        failure = Failures(identities).last(name)
+        if failure is not None:
+            found["last_failure"] = _plain(asdict(failure))
+        if current is not None:
+            found["revocation"] = _revocation(current, identities, settings, clock)
+    except StateError as error:
+        found["problem"] = exits.described(error)
+    return found
+
+
+def lines(record: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    if problem := record.get("problem"):
+        yield f"problem     {' '.join(exits.told(problem))}"
+    for request in record.get("pending", ()):
+        yield f"under way   {_pending_text(request)}"
+    if failure := record.get("last_failure"):
+        times = "once" if failure["attempts"] == 1 else f"{failure['attempts']} times since {_day(failure['since'])}"
+        yield f"failed      by {failure['flow']} at {_minute(failure['at'])} ({times}): {' '.join(exits.told(failure))}"
+    if revocation := record.get("revocation"):
+        yield f"revocation  {_revocation_text(revocation)}"
+
+
+def _pending(name: IdentityName, identities: IdentityStore) -> Iterator[dict[str, Any]]:
+    by_hand = (identities.journal_by_hand(name, request) for request in identities.requests_by_hand(name))
+    for journal in (identities.journal(name), *by_hand):
+        request = journal.read()
+        if request is not None:
+            yield _plain({"flow": request.flow, "step": request.step, **_waiting(request)})
+
+
+def _waiting(request: PendingRequest) -> dict[str, Any]:
+    return {"since": request.started_at, "until": request.until, "reason": request.reason}
+
+
+def _pending_text(request: dict[str, Any]) -> str:
+    text = f"by {request['flow']} since {_minute(request['since'])}, "
+    if request["until"]:
+        text += f"the CA is asked again after {_minute(request['until'])}"
+    elif request["step"] in (Step.PLANNED, Step.GENERATED):
+        text += "not sent yet"
+    else:
+        text += "goes on with the next run"
+    return f"{text}: {request['reason']}" if request["reason"] else text
+
+
+def _revocation(
+    current: Generation, identities: IdentityStore, settings: RevocationSettings, clock: Clock
+) -> dict[str, Any] | None:
+    known = RevocationRecords(identities).of(current)
+    if known is None:
+        return None
+    revocation = known.revocation
+    return _plain(
+        {
+            "state": known.standing(clock.now(), timedelta(days=settings.patience)),
+            "reason": revocation.reason if revocation else "",
+            "revoked_at": revocation.at if revocation else None,
+            "as_of": known.as_of,
+            "next": known.next,
+            "answered_at": known.answered_at,
+            "checked_at": known.checked_at,
+            "source": known.source,
+            "problem": known.problem,
+        }
+    )
+
+
+def _revocation_text(revocation: dict[str, Any]) -> str:
+    match revocation["state"]:
+        case RevocationState.REVOKED:
+            reason = revocation["reason"] or "no reason is given"
+            text = f"REVOKED by the CA on {_minute(revocation['revoked_at'])} ({reason}); nothing is signed with it"
+        case RevocationState.GOOD:
+            text = f"not revoked, as of {_minute(revocation['as_of'])}"
+        case _:
+            answered = revocation["answered_at"]
+            text = f"unknown since {_minute(answered)}" if answered else "unknown"
+    problem = revocation["problem"]
+    return f"{text}; the last check brought nothing: {problem}" if problem else text
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """With times as JSON has them."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def _minute(moment: str) -> str:
+    return f"{moment[:16].replace('T', ' ')} UTC"
+
+
+def _day(moment: str) -> str:
+    return moment[:10]

@@ -1,0 +1,100 @@
+"""`scanseal revoke`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from cryptography import x509
+
+from agent.cli import exits
+from agent.cli.enrolling import OWNER_IDENTITIES
+from agent.cli.options import config_option, configuration, json_option, show
+from agent.daemon.hardening import protect_memory
+from enroll.clock import SystemClock
+from enroll.config import EnrollSettings
+from enroll.enroller import Enroller
+from enroll.errors import CA_OPERATOR, ConfigurationError, StateError
+from enroll.flows.base import FlowContext
+from enroll.flows.settings import FlowName
+from enroll.identity import Generation, IdentityName
+from enroll.statefile import StateFiles
+
+_REASONS = (  # RFC 5280 5.3.1; the others are for CAs, or do not last
+    x509.ReasonFlags.unspecified,
+    x509.ReasonFlags.key_compromise,
+    x509.ReasonFlags.affiliation_changed,
+    x509.ReasonFlags.superseded,
+    x509.ReasonFlags.cessation_of_operation,
+)
+
+
+@click.command("revoke")
+@config_option
+@click.option(
+    "--identity",
+    type=click.Choice([identity.value for identity in OWNER_IDENTITIES]),
+    required=True,
+    help="Whose certificate.",
+)
+@click.option(
+    "--reason",
+    type=click.Choice([reason.value for reason in _REASONS]),
+    default=x509.ReasonFlags.unspecified.value,
+    show_default=True,
+    help="What the CA's revocation list says.",
+)
+@json_option
+def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
+    """Ask the CA to revoke the certificate of an identity that is in use.
+
+    It goes the way that the certificate came, and works for ACME and CMP; other CAs are asked by telephone. The
+    certificate stays in use here until it is replaced: what is signed with it from now on counts for nothing.
+
+    \b
+    Exit code: 0 revoked, 69 no answer from the CA, 77 the CA refused, 78 the configuration has to be corrected.
+
+    \b
+    Example: scanseal revoke --identity device --reason superseded
+    """
+    protect_memory()
+    generation = _revoke(IdentityName(identity), x509.ReasonFlags(reason), configuration(config).enroll)
+    serial_number = f"{generation.certificate.serial_number:x}"
+    show(
+        {"identity": identity, "generation": generation.number, "serial_number": serial_number, "reason": reason},
+        f"{identity}: the certificate {serial_number} of generation {generation.number} is revoked. "
+        f"Enroll again to replace it: scanseal enroll {generation.flow} --identity {identity}",
+        as_json=as_json,
+    )
+    return exits.OK
+
+
+def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSettings) -> Generation:
+    with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
+        context = enroller.context
+        current = context.identities.current(identity)
+        if current is None:
+            raise StateError(
+                f"The identity {identity} has no certificate.",
+                remedy="There is nothing to revoke.",
+                code="not-enrolled",
+            )
+        return _by(FlowName(current.flow), identity, reason, context)
+
+
+def _by(flow: FlowName, identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
+    match flow:
+        case FlowName.ACME:
+            from enroll.flows.acme.revoke import revoke as revoke_by_acme
+
+            return revoke_by_acme(identity, reason, context)
+        case FlowName.CMP:
+            from enroll.flows.cmp.revoke import revoke as revoke_by_cmp
+
+            return revoke_by_cmp(identity, reason, context)
+        case _:
+            raise ConfigurationError(
+                f"A certificate that came by {flow} cannot be revoked from here.",
+                remedy="Tell the operator of the CA its serial number: scanseal status --json",
+                who_must_act=CA_OPERATOR,
+            )

@@ -1,0 +1,91 @@
+"""The CA certificate that everything begins with: from a file, or by the fingerprint that somebody typed from paper.
+
+Never on first use: without one of the two there is no EST. With the fingerprint, the CA certificates are fetched once
+over a connection that proves nothing; the one with that fingerprint is kept, and from then on every connection is
+verified with it (RFC 7030 4.1.1).
+
+    anchors/est-by-fingerprint.pem     what was found by the fingerprint; compared with it at each use
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from enroll.anchors import by_fingerprint
+from enroll.certificates import name_text, pem, read_certificates
+from enroll.errors import CertificateRefused, ConfigurationError, StateError, StateUnreadable
+from enroll.flows.settings import EstSettings
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
+from enroll.trust import read_ca_certificates
+
+_LOG = logging.getLogger(__name__)
+_FILE_MODE = 0o640
+
+
+@dataclass(frozen=True)
+class FirstTrust:
+    """What is pinned for an EST server.
+
+    Args:
+        settings: `[est]`.
+        directory: Where what was found by a fingerprint is kept.
+        files: Reads and writes it.
+    """
+
+    settings: EstSettings
+    directory: Path
+    files: StateFiles
+
+    def pinned(self) -> tuple[x509.Certificate, ...]:
+        """The pinned CA certificates; none where the one with the fingerprint has not been fetched yet.
+
+        Raises:
+            ConfigurationError: Nothing is pinned, or two things are.
+            StateUnreadable: Not for the user who runs this.
+        """
+        if self.settings.anchor_file and self.settings.anchor_fingerprint:
+            raise ConfigurationError(
+                "Both [est] anchor_file and anchor_fingerprint are set.", remedy="Decide which of them counts."
+            )
+        if self.settings.anchor_file:
+            return read_ca_certificates(self.settings.anchor_file, self.files)
+        if not self.settings.anchor_fingerprint:
+            raise ConfigurationError(
+                "Neither [est] anchor_file nor anchor_fingerprint is set.",
+                remedy="Name the file with the certificate of the CA, or type its SHA-256 fingerprint from paper.",
+            )
+        if not self.files.exists(self._path):
+            return ()
+        try:
+            return (by_fingerprint(read_certificates(self._path, self.files), self.settings.anchor_fingerprint),)
+        except StateUnreadable:
+            raise
+        except (StateError, CertificateRefused) as error:
+            _LOG.info("The CA certificate is fetched anew: %s", error.what)
+            return ()
+
+    def fetched(self, ca_certificates: Callable[[], tuple[x509.Certificate, ...]]) -> tuple[x509.Certificate, ...]:
+        """The pinned CA certificate, after it has been fetched and kept.
+
+        Args:
+            ca_certificates: Asks the server, which nothing is believed of.
+
+        Raises:
+            CertificateRefused: The server has none with the fingerprint.
+            EnrollmentError: No usable answer.
+            StateError: The disk refused.
+        """
+        found = by_fingerprint(ca_certificates(), self.settings.anchor_fingerprint)
+        self.files.make_directory(self.directory, GROUP_DIRECTORY)
+        self.files.write(self._path, pem([found]), _FILE_MODE)
+        _LOG.info("The CA %s has the fingerprint that is configured.", name_text(found.subject))
+        return (found,)
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / "est-by-fingerprint.pem"

@@ -1,0 +1,190 @@
+"""Takes a certificate into use that the vendor made for all its devices, with its key: the identity `vendor`.
+
+    PLANNED    the name of the key is written down
+    (import)   the key is in its store
+    (commit)   the new generation is in use, by one rename
+
+The same key lies on many machines. So its certificate must name none of them, and proves the vendor only; everything
+else is judged as of a certificate that was asked for (`enroll.trust`). A key that is an object of a token already stays
+where it is, and is never removed by scanseal.
+
+A request of this identity that is under way is given up: what is imported is wanted instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from enroll.certificates import check_pair
+from enroll.config import StoreName
+from enroll.errors import (
+    CertificateRefused,
+    ConfigurationError,
+    KeyDamaged,
+    KeyNotFound,
+    StateError,
+    UnsupportedKey,
+)
+from enroll.flows.base import FlowContext
+from enroll.flows.settings import FlowName
+from enroll.identity import Generation, IdentityName
+from enroll.journal import Journal, PendingRequest, Step
+from enroll.retire import destroy_unused, retire
+from enroll.trust import VerifiedCertificate, check_issued, read_anchors
+
+_ASKED = json.dumps({"flow": FlowName.VENDOR, "import": True})
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeyToImport:
+    """A key that came in a file; a copy of it is kept."""
+
+    key: rsa.RSAPrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeyInToken:
+    """A key that is in a token already.
+
+    Args:
+        uri: Its name (RFC 7512).
+    """
+
+    uri: str
+
+
+def import_vendor_wide(
+    found: KeyToImport | KeyInToken, certificates: Sequence[x509.Certificate], context: FlowContext
+) -> Generation:
+    """Take a certificate and its key into use, after every check has passed.
+
+    Args:
+        found: The key.
+        certificates: Its certificate, and the intermediates up to `[vendor]` anchor_file; in any order.
+        context: The parts of an enroller.
+
+    Raises:
+        CertificateRefused: It must not be used; `code` says which check failed.
+        ConfigurationError: No anchor is pinned, or keys of this identity have to be made elsewhere.
+        EnrollerBusy: Another process is enrolling.
+        KeyStoreError: The key is not there, does not fit the certificate, or cannot be kept.
+        StateError: The disk refused; the generation before is still in use.
+    """
+    with context.identities.lock():
+        return _Import(found, tuple(certificates), context, context.clock.now()).run()
+
+
+@dataclass(frozen=True)
+class _Import:
+    found: KeyToImport | KeyInToken
+    certificates: tuple[x509.Certificate, ...]
+    context: FlowContext
+    now: datetime
+
+    def run(self) -> Generation:
+        current = self._current()
+        key = self._key()
+        verified = self._verified(key)
+        self._check_not_in_use(verified.certificate, current)
+        check_pair(key, verified.certificate)
+        self._give_up_pending(current)
+        uri = self.found.uri if isinstance(self.found, KeyInToken) else self._kept(self.found.key)
+        generation = self.context.identities.commit(
+            IdentityName.VENDOR,
+            verified,
+            uri,
+            protection=self.context.stores.protection(uri),
+            flow=FlowName.VENDOR,
+            now=self.now,
+        )
+        self._journal.clear()
+        if current is not None:
+            kept = {generation.key_uri, current.key_uri}
+            retire(IdentityName.VENDOR, kept, self.context.identities, self.context.stores)
+        return generation
+
+    def _current(self) -> Generation | None:
+        try:
+            return self.context.identities.current(IdentityName.VENDOR)
+        except StateError as error:
+            _LOG.warning("The identity vendor cannot be read and is replaced: %s", error.what)
+            return None
+
+    def _key(self) -> rsa.RSAPrivateKey:
+        if isinstance(self.found, KeyToImport):
+            store = self.context.settings.identity.vendor.key_store
+            if store is not StoreName.SOFTWARE:
+                raise ConfigurationError(
+                    f'[identity.vendor] key_store is "{store}", and a key that came in a file can be kept in files '
+                    "only.",
+                    remedy="Put it into the token with the token's own tool and import it by --key-uri; or set "
+                    'key_store = "software".',
+                )
+            return self.found.key
+        if self.found.uri.partition(":")[0] != StoreName.PKCS11:
+            raise ConfigurationError("This URI names no key in a token.", remedy="It begins with pkcs11: (RFC 7512).")
+        key = self.context.stores.load(self.found.uri)
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise UnsupportedKey("The key is not an RSA key.", remedy="Image signatures need RSA (PS3.15 C.2).")
+        return key
+
+    def _verified(self, key: rsa.RSAPrivateKey) -> VerifiedCertificate:
+        anchors = read_anchors(self.context.settings.vendor.anchor_file, self.context.files, "[vendor]")
+        try:
+            return check_issued(
+                self.certificates,
+                (),
+                anchors,
+                public_key=key.public_key(),
+                request=None,
+                now=self.now,
+                seen=self.context.identities.certificates(),
+            )
+        except CertificateRefused as error:
+            # The advice of the check is about a CA that was asked; nobody was.
+            remedy = "It is not imported. Get a certificate for document signing, for all devices, from the vendor."
+            raise _refused(error.what, remedy, error.code) from error
+
+    def _check_not_in_use(self, certificate: x509.Certificate, current: Generation | None) -> None:
+        """Once is enough; but whoever has lost the key imports both again."""
+        if current is None or certificate != current.certificate:
+            return
+        try:
+            self.context.stores.load(current.key_uri)
+        except (KeyNotFound, KeyDamaged):
+            return
+        what = "This certificate is in use already."
+        raise _refused(what, "Nothing has to be done.", "certificate-not-new")
+
+    def _give_up_pending(self, current: Generation | None) -> None:
+        try:
+            pending = self._journal.read()
+        except StateError as error:
+            _LOG.warning("A request under way is forgotten: %s", error.what)
+            pending = None
+        if pending is not None and (current is None or pending.key_name not in current.key_uri):
+            destroy_unused(pending, self.context.stores)
+        self._journal.clear()
+
+    def _kept(self, key: rsa.RSAPrivateKey) -> str:
+        name = f"{IdentityName.VENDOR}-{secrets.token_hex(8)}"
+        self._journal.write(PendingRequest(Step.PLANNED, name, "", _ASKED, self.now))
+        return self.context.stores.import_key(StoreName.SOFTWARE, name, key)
+
+    @property
+    def _journal(self) -> Journal:
+        return self.context.identities.journal(IdentityName.VENDOR)
+
+
+def _refused(what: str, remedy: str, code: str) -> CertificateRefused:
+    return CertificateRefused(what, remedy=remedy, code=code, who_must_act="vendor", what_next="Nothing was changed.")

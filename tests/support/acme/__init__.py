@@ -1,0 +1,1 @@
+"""Real ACME servers for tests."""

@@ -1,0 +1,1 @@
+"""A CA that misbehaves in every named way, and the scanner that renews at it."""

@@ -1,0 +1,218 @@
+"""Debian's scepserver behind a door on loopback, and a scanner that is configured for it.
+
+It issues by itself, for client authentication only and without alternative names, so a device identity without
+hardwareModuleName is all that it can bring. It knows no CertPoll. What goes through the door is not changed, unless a
+test wants that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+
+from enroll.algorithms import KeyAlgorithm
+from enroll.clock import SystemClock
+from enroll.config import EnrollSettings, IdentitiesSettings, IdentitySettings
+from enroll.flows.settings import ScepSettings
+from enroll.identity import Generation, IdentityName
+from tests.support.enrolling import Scanner, settings
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 20.0
+CHALLENGE = "a challenge"
+_CA_PASSWORD = "of the CA's key"
+
+
+def peer_command() -> list[str]:
+    """What runs a command in a network namespace of its own; skips the test where that is not allowed."""
+    if shutil.which("scepserver") is None:
+        pytest.skip("no scepserver on the PATH: apt-get install scep")
+    command = ["unshare", "--user", "--map-root-user", "--net"]
+    try:
+        subprocess.run([*command, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, timeout=SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("no network namespaces: apt-get install util-linux iproute2")
+    return command
+
+
+class ScepServer:
+    """The door, and scepserver behind it; `scep_site` makes one.
+
+    Args:
+        folder: For the CA.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.depot = folder / "depot"
+        command = ["scepserver", "ca", "-init", "-depot", str(self.depot), "-keySize", "2048"]
+        command += ["-key-password", _CA_PASSWORD]
+        subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+        self.ca = x509.load_pem_x509_certificate((self.depot / "ca.pem").read_bytes())
+        self.requests: list[bytes] = []
+        self.answers: list[bytes] = []
+        self.rewrite: Callable[[str, bytes], bytes] = lambda _, answer: answer
+        self.options = ["-challenge", CHALLENGE, "-allowrenew", "0", "-crtvalid", "10"]
+        self._peer: _Peer | None = None
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _door(self))
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        """Of the door."""
+        return f"http://127.0.0.1:{self._http.server_port}/scep"
+
+    def start(self) -> None:
+        """Open the door."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the door, and end scepserver."""
+        if self._thread.is_alive():
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join()
+        self.restart()
+
+    def restart(self, *options: str) -> None:
+        """The next request finds it started anew, with more options where a test wants them."""
+        self.options += options
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
+
+    def answer(self, query: str, body: bytes) -> tuple[int, str, bytes]:
+        """HTTP status, media type and answer of scepserver."""
+        if self._peer is None:
+            self._peer = _Peer(["-depot", str(self.depot), "-capass", _CA_PASSWORD, *self.options])
+        status, content_type, answer = self._peer.ask(query, body)
+        if body:
+            self.requests.append(body)
+            self.answers.append(answer)
+        return status, content_type, self.rewrite(query, answer)
+
+
+class _Peer:
+    """One process of scepserver."""
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        command = [*peer_command(), sys.executable, "-m", "tests.support.scep_peer", *options]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log
+        )
+        self._read()
+
+    def ask(self, query: str, body: bytes) -> tuple[int, str, bytes]:
+        assert self._process.stdin is not None
+        message = query.encode("ascii") + b"\n" + body
+        self._process.stdin.write(len(message).to_bytes(4, "big") + message)
+        self._process.stdin.flush()
+        data = self._read()
+        content_type, _, answer = data[2:].partition(b"\n")
+        return int.from_bytes(data[:2], "big"), content_type.decode("ascii"), answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self.log.close()
+
+    def _read(self) -> bytes:
+        assert self._process.stdout is not None
+        length = self._process.stdout.read(4)
+        if len(length) < 4:
+            self.log.seek(0)
+            raise AssertionError(self.log.read().decode("utf-8", errors="replace"))
+        return self._process.stdout.read(int.from_bytes(length, "big"))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A hospital with a SCEP server, and its scanner."""
+
+    scanner: Scanner
+    server: ScepServer
+
+    def current(self, identity: IdentityName = IdentityName.DEVICE) -> Generation:
+        """What is in use."""
+        generation = self.scanner.matching_pair(identity)
+        assert generation is not None
+        return generation
+
+    def challenge(self, password: str) -> None:
+        """What the file holds from now on."""
+        path = self.scanner.settings.scep.challenge_file
+        assert path is not None
+        path.write_text(password, "ascii")
+
+
+def configured(plain: EnrollSettings, url: str, folder: Path) -> EnrollSettings:
+    """The settings of a scanner, with `[scep]` and without what scepserver does not certify."""
+    challenge_file = folder / "challenge"
+    challenge_file.write_text(CHALLENGE, "ascii")
+    challenge_file.chmod(0o600)
+    anchor_file = folder / "anchors.pem"
+    scep = ScepSettings(enabled=True, url=url, anchor_file=anchor_file, challenge_file=challenge_file, timeout=20)
+    return replace(plain, device=replace(plain.device, hardware_type=""), scep=scep)
+
+
+@contextmanager
+def scep_site(
+    folder: Path, changes: EnrollSettings | None = None, algorithm: KeyAlgorithm = KeyAlgorithm.RSA_2048
+) -> Iterator[Site]:
+    """A hospital and its scanner.
+
+    Args:
+        folder: For both.
+        changes: Settings of the scanner, without `[scep]`.
+        algorithm: Of its keys, where no settings are given.
+    """
+    peer_command()
+    keys = IdentitiesSettings(device=IdentitySettings(key_algorithm=algorithm))
+    plain = changes or replace(settings(folder), identity=keys)
+    server = ScepServer(folder)
+    server.start()
+    try:
+        yield Site(Scanner(configured(plain, server.url, folder), (server.ca,), SystemClock()), server)
+    finally:
+        server.stop()
+
+
+def _door(server: ScepServer) -> type[BaseHTTPRequestHandler]:
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            status, content_type, answer = server.answer(urlsplit(self.path).query, body)
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Door

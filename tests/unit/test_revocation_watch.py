@@ -1,0 +1,319 @@
+"""What is known about the revocation of an own certificate, and what becomes of that: no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from agent.audit import AuditTrail
+from agent.cli import exits
+from agent.cli.main import run
+from agent.daemon.active_key import ActiveKey
+from agent.daemon.signer import Identities
+from agent.daemon.wire import HashName
+from agent.errors import CertificateNotUsable
+from enroll.clock import SystemClock
+from enroll.config import RevocationSettings
+from enroll.errors import CertificateRefused, CertificateRevoked, StateError
+from enroll.identity import Generation, IdentityName
+from enroll.keystore.base import Protection
+from enroll.revocation import Revocation, Statement
+from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation_watch import ADDRESSES_LIMIT, Places
+from tests.support.agent_process import Scanner, new_scanner
+from tests.support.pki import new_key
+from tests.support.revoking_ca import RevokingCa
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+STOLEN = Revocation(NOW, "keyCompromise")
+HOLD = Revocation(NOW, "certificateHold")
+UNKNOWN = RevocationRecord(1, "1f", NOW)
+
+
+def said(revocation: Revocation | None, since: datetime = NOW) -> Statement:
+    return Statement(since, since + 24 * HOUR, revocation)
+
+
+def after(record: RevocationRecord, revocation: Revocation | None, since: datetime = NOW) -> RevocationRecord:
+    return record.after(said(revocation, since), "http://ca", NOW + HOUR)
+
+
+GOOD, REVOKED, HELD = after(UNKNOWN, None), after(UNKNOWN, STOLEN), after(UNKNOWN, HOLD)
+
+
+@pytest.mark.parametrize("before", [UNKNOWN, GOOD, HELD, REVOKED])
+@pytest.mark.parametrize("since", [NOW - 99 * HOUR, NOW, NOW + HOUR])
+def test_a_revocation_for_good_counts_whenever_it_was_said(before: RevocationRecord, since: datetime) -> None:
+    assert after(before, STOLEN, since).state is RevocationState.REVOKED
+
+
+@pytest.mark.parametrize("since", [NOW - HOUR, NOW, NOW + 99 * HOUR])
+@pytest.mark.parametrize("then", [None, HOLD])
+def test_nothing_takes_a_revocation_for_good_back(since: datetime, then: Revocation | None) -> None:
+    """RFC 5280 5.3.1: only certificateHold can be lifted."""
+    assert after(REVOKED, then, since).revocation == STOLEN
+
+
+def test_a_hold_is_lifted_by_what_the_ca_said_later_and_by_nothing_else() -> None:
+    assert after(HELD, None, NOW + HOUR).state is RevocationState.GOOD
+    assert after(HELD, None, NOW).state is RevocationState.REVOKED
+    assert after(HELD, None, NOW - HOUR).state is RevocationState.REVOKED
+
+
+def test_an_older_hold_does_not_stop_what_was_good_since() -> None:
+    assert after(GOOD, HOLD, NOW - HOUR).state is RevocationState.GOOD
+    assert after(GOOD, HOLD, NOW + HOUR).state is RevocationState.REVOKED
+
+
+@pytest.mark.parametrize("before", [UNKNOWN, GOOD, HELD, REVOKED])
+def test_no_answer_leaves_what_was_known(before: RevocationRecord) -> None:
+    record = before.without_answer("nobody\x1b[2J answers", NOW + HOUR)
+
+    assert (record.state, record.revocation, record.as_of) == (before.state, before.revocation, before.as_of)
+    assert record.problem == "nobody [2J answers"
+
+
+def test_what_was_good_becomes_unknown_after_a_while_and_what_was_revoked_does_not() -> None:
+    week, later = timedelta(days=7), NOW + timedelta(days=8)
+    assert GOOD.standing(NOW + HOUR, week) is RevocationState.GOOD
+    assert GOOD.without_answer("nothing", later).standing(later, week) is RevocationState.UNKNOWN
+    assert REVOKED.standing(later, week) is RevocationState.REVOKED
+    assert UNKNOWN.standing(NOW, week) is RevocationState.UNKNOWN
+
+
+@pytest.mark.parametrize("reason", ["superseded", "cessationOfOperation"])
+def test_what_the_ca_has_replaced_is_renewed_without_a_person(reason: str) -> None:
+    assert after(UNKNOWN, Revocation(NOW, reason)).replaced_by_itself
+
+
+@pytest.mark.parametrize("reason", [each.value for each in x509.ReasonFlags] + [""])
+def test_any_other_reason_needs_a_person(reason: str) -> None:
+    if reason not in {"superseded", "cessationOfOperation"}:
+        assert not after(UNKNOWN, Revocation(NOW, reason)).replaced_by_itself
+
+
+# --- what is durable
+
+
+@pytest.fixture
+def scanner(tmp_path: Path) -> Iterator[Scanner]:
+    with new_scanner(tmp_path) as scanner:
+        scanner.audit_file.parent.mkdir()
+        yield scanner
+
+
+def noted(scanner: Scanner, generation: Generation, revocation: Revocation | None, *, later: bool = False) -> None:
+    """The enroller writes down what a CA said."""
+    records = RevocationRecords(scanner.identities)
+    known = records.of(generation) or RevocationRecord(generation.number, serial_text(generation), NOW)
+    records.write(generation, after(known, revocation, NOW + HOUR if later else NOW))
+
+
+@pytest.mark.parametrize("revocation", [None, STOLEN, HOLD, Revocation(NOW)])
+def test_what_is_known_is_read_as_it_was_written(scanner: Scanner, revocation: Revocation | None) -> None:
+    generation = scanner.enroll()
+    records = RevocationRecords(scanner.identities)
+    assert records.of(generation) is None
+    noted(scanner, generation, revocation)
+
+    record = records.of(generation)
+    assert record is not None
+    assert (record.revocation, record.as_of, record.source) == (revocation, NOW, "http://ca")
+
+
+def test_it_says_nothing_of_another_generation(scanner: Scanner) -> None:
+    noted(scanner, scanner.enroll(), STOLEN)
+
+    assert RevocationRecords(scanner.identities).of(scanner.enroll()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "fine"},
+        {"generation": "0"},
+        {"generation": "x"},
+        {"checked_at": ""},
+        {"revoked_at": ""},
+        {"as_of": "yesterday"},
+        {"as_of": "2026-11-22T12:00:00"},
+        {"serial": 1},
+        {"more": ""},
+    ],
+)
+def test_a_damaged_record_is_no_answer(scanner: Scanner, change: dict[str, object]) -> None:
+    generation = scanner.enroll()
+    noted(scanner, generation, STOLEN)
+    path = scanner.identities.directory(IdentityName.SIGNING) / "revocation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+    with pytest.raises(StateError):
+        RevocationRecords(scanner.identities).of(generation)
+    assert not RevocationRecords(scanner.identities).calls_for_renewal(IdentityName.SIGNING)
+
+
+def test_a_revoked_certificate_proves_nothing(scanner: Scanner) -> None:
+    generation, records = scanner.enroll(), RevocationRecords(scanner.identities)
+    records.check_not_revoked(generation)
+    noted(scanner, generation, None)
+    records.check_not_revoked(generation)
+    noted(scanner, generation, STOLEN)
+
+    with pytest.raises(CertificateRefused) as refused:
+        records.check_not_revoked(generation)
+    assert refused.value.code == "certificate-revoked"
+
+
+def test_a_revocation_calls_for_renewal_or_for_a_person(scanner: Scanner) -> None:
+    records = RevocationRecords(scanner.identities)
+    assert not records.calls_for_renewal(IdentityName.SIGNING)
+    noted(scanner, scanner.enroll(), Revocation(NOW, "superseded"))
+    assert records.calls_for_renewal(IdentityName.SIGNING)
+    noted(scanner, scanner.enroll(), STOLEN)
+    with pytest.raises(CertificateRevoked) as revoked:
+        records.calls_for_renewal(IdentityName.SIGNING)
+    assert revoked.value.who_must_act == "CA operator"
+    assert "enrolls again" in revoked.value.what_next
+
+
+# --- what the agent makes of it
+
+
+@pytest.fixture
+def audit(scanner: Scanner) -> Iterator[AuditTrail]:
+    trail = AuditTrail(scanner.audit_file, SystemClock())
+    yield trail
+    trail.close()
+
+
+def follow(scanner: Scanner, audit: AuditTrail) -> Identities:
+    return Identities(scanner.identities, scanner.keys, audit, SystemClock())
+
+
+def refusal(identities: Identities) -> str:
+    """Why nothing is signed; empty where it is."""
+    active = identities.view(IdentityName.SIGNING).active
+    assert isinstance(active, ActiveKey)
+    found = active.refusal(datetime.now(UTC))
+    return found.code if found else ""
+
+
+def test_a_revoked_certificate_signs_nothing_from_the_next_look_on(scanner: Scanner, audit: AuditTrail) -> None:
+    generation = scanner.enroll()
+    identities = follow(scanner, audit)
+    assert refusal(identities) == ""
+    noted(scanner, generation, STOLEN)
+    identities.refresh()
+
+    active = identities.view(IdentityName.SIGNING).active
+    assert active is not None
+    with pytest.raises(CertificateNotUsable) as refused:
+        active.sign(bytes(32), HashName.SHA256, datetime.now(UTC))
+    assert refused.value.code == "certificate-revoked"
+    assert "keyCompromise" in refused.value.what
+    assert len(scanner.audit("certificate-revoked")) == 1
+    identities.refresh(at_once=True)
+    assert refusal(identities) == "certificate-revoked"
+    assert len(scanner.audit("certificate-revoked")) == 1
+
+
+def test_a_record_that_is_lost_or_damaged_does_not_let_it_sign_again(scanner: Scanner, audit: AuditTrail) -> None:
+    generation = scanner.enroll()
+    noted(scanner, generation, HOLD)
+    identities = follow(scanner, audit)
+    path = scanner.identities.directory(IdentityName.SIGNING) / "revocation.json"
+    path.write_text("{")
+    identities.refresh()
+    assert refusal(identities) == "certificate-revoked"
+    path.unlink()
+    identities.refresh()
+    assert refusal(identities) == "certificate-revoked"
+
+
+def test_a_new_generation_signs(scanner: Scanner, audit: AuditTrail) -> None:
+    noted(scanner, scanner.enroll(), STOLEN)
+    identities = follow(scanner, audit)
+    assert refusal(identities) == "certificate-revoked"
+    scanner.enroll()
+    identities.refresh()
+
+    assert refusal(identities) == ""
+
+
+def test_a_hold_that_the_ca_has_lifted_is_over(scanner: Scanner, audit: AuditTrail) -> None:
+    generation = scanner.enroll()
+    noted(scanner, generation, HOLD)
+    identities = follow(scanner, audit)
+    assert refusal(identities) == "certificate-revoked"
+    noted(scanner, generation, None, later=True)
+    identities.refresh()
+
+    assert refusal(identities) == ""
+    assert len(scanner.audit("certificate-revocation-lifted")) == 1
+
+
+def test_unknown_does_not_stop_signing(scanner: Scanner, audit: AuditTrail) -> None:
+    generation = scanner.enroll()
+    record = RevocationRecord(generation.number, serial_text(generation), NOW).without_answer("no answer", NOW)
+    RevocationRecords(scanner.identities).write(generation, record)
+
+    assert refusal(follow(scanner, audit)) == ""
+
+
+# --- where is asked
+
+
+def places(
+    folder: Path, identity: IdentityName, settings: RevocationSettings, responder: str = "", list_at: str = ""
+) -> Places:
+    certificate = RevokingCa(folder / "ca").issue(new_key().public_key(), responder=responder, list_at=list_at)
+    return Places.of(Generation(identity, 1, certificate, (), "software:x", Protection.SOFTWARE, "est", NOW), settings)
+
+
+OWN = RevocationSettings(ocsp_url="http://own/ocsp", crl_url="http://own/list")
+
+
+def test_the_certificate_says_where_and_the_configuration_adds_to_it(tmp_path: Path) -> None:
+    """RFC 5280 4.2.1.13 and 4.2.2.1."""
+    found = places(tmp_path, IdentityName.SIGNING, OWN, responder="http://ca/ocsp", list_at="http://ca/list")
+
+    assert found == Places(("http://ca/ocsp", "http://own/ocsp"), ("http://ca/list", "http://own/list"))
+
+
+def test_the_vendor_s_certificates_are_not_asked_about_at_the_owner_s_ca(tmp_path: Path) -> None:
+    assert not places(tmp_path, IdentityName.VENDOR, OWN)
+
+
+@pytest.mark.parametrize("url", ["ldap:///CN=list", "file:///etc/shadow", "http://", "http://[", "HTTP", "http://a b"])
+def test_what_http_cannot_fetch_is_left_aside(tmp_path: Path, url: str) -> None:
+    assert not places(tmp_path, IdentityName.SIGNING, RevocationSettings(), responder=url, list_at=url)
+
+
+def test_a_certificate_cannot_send_the_enroller_to_a_hundred_places(tmp_path: Path) -> None:
+    key, ca = new_key(), RevokingCa(tmp_path / "ca")
+    points = [
+        x509.DistributionPoint([x509.UniformResourceIdentifier(f"http://host-{number}/")], None, None, None)
+        for number in range(100)
+    ]
+    extension = x509.CRLDistributionPoints(points)
+    certificate = ca.issue(key.public_key(), more=[extension])
+    generation = Generation(IdentityName.SIGNING, 1, certificate, (), "", Protection.SOFTWARE, "est", NOW)
+
+    assert len(Places.of(generation, RevocationSettings()).lists) == ADDRESSES_LIMIT
+
+
+def test_status_and_check_say_it(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:
+    noted(scanner, scanner.enroll(), STOLEN)
+    configuration = str(scanner.configure())
+    run(["status", "--config", configuration])
+    status = capsys.readouterr().out
+    assert run(["check", "--config", configuration]) == exits.CONFIGURATION
+
+    assert "REVOKED by the CA on 2026-11-22 12:00 UTC (keyCompromise)" in status
+    assert "The CA has revoked the certificate on 2026-11-22 12:00 UTC (keyCompromise)." in capsys.readouterr().out

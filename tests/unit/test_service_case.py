@@ -1,0 +1,109 @@
+"""A service case: the nonce survives being read over the telephone, and is shown until a ticket has come for it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from enroll.errors import ConfigurationError
+from enroll.service_case import ServiceCase, new_nonce, normalized, shown
+from enroll.service_ticket import sign_ticket
+from enroll.statefile import StateFiles
+from tests.support.pki import NOW
+from tests.unit.test_service_ticket import KEY, TICKET
+
+ALPHABET = "123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> ServiceCase:
+    return ServiceCase(tmp_path, StateFiles())
+
+
+def test_a_nonce_is_never_the_same_and_has_no_letters_that_look_alike() -> None:
+    nonces = {new_nonce() for _ in range(1000)}
+
+    assert len(nonces) == 1000
+    assert set("".join(nonces)) <= set(ALPHABET)
+
+
+def test_hyphens_spaces_and_case_mean_nothing() -> None:
+    nonce = new_nonce()
+
+    assert shown(nonce).count("-") == 3
+    for typed in (nonce, shown(nonce), shown(nonce).lower(), f"  {shown(nonce).replace('-', ' ')}\n"):
+        assert normalized(typed) == nonce
+
+
+def test_every_wrong_character_is_found() -> None:
+    nonce = new_nonce()
+    wrong = {
+        nonce[:place] + other + nonce[place + 1 :]
+        for place in range(len(nonce))
+        for other in ALPHABET
+        if other != nonce[place]
+    }
+
+    assert len(wrong) == 16 * 30
+    for typed in wrong:
+        with pytest.raises(ConfigurationError):
+            normalized(typed)
+
+
+def test_any_two_characters_that_were_swapped_are_found() -> None:
+    nonce = new_nonce()
+    for first in range(15):
+        for second in range(first + 1, 15):
+            swapped = list(nonce)
+            swapped[first], swapped[second] = nonce[second], nonce[first]
+            if swapped != list(nonce):
+                with pytest.raises(ConfigurationError):
+                    normalized("".join(swapped))
+
+
+@pytest.mark.parametrize("typed", ["", "A", "0" * 16, "I" * 16, "A" * 17, "A" * 1_000_000, "\u0661" * 16, "\0" * 16])
+def test_what_is_no_nonce_is_refused_and_not_repeated(typed: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        normalized(typed)
+
+    assert not typed or typed not in str(refused.value) or len(typed) == 1
+
+
+def test_the_same_nonce_is_shown_until_its_ticket_has_come(case: ServiceCase) -> None:
+    nonce = case.nonce()
+    assert case.nonce() == nonce
+
+    case.accept(sign_ticket(TICKET, KEY), TICKET, NOW)
+    assert case.nonce() != nonce
+
+
+def test_a_new_nonce_is_shown_to_who_wants_one(case: ServiceCase) -> None:
+    assert case.nonce() != case.nonce(anew=True)
+
+
+def test_a_nonce_that_cannot_be_read_is_replaced(case: ServiceCase, tmp_path: Path) -> None:
+    case.nonce()
+    (tmp_path / "vendor" / "nonce.json").write_text(json.dumps({"nonce": "A" * 16}))
+
+    assert normalized(case.nonce()) == case.nonce()
+
+
+def test_the_ticket_is_kept_for_its_owner_alone_and_checked_again_when_it_is_read(
+    case: ServiceCase, tmp_path: Path
+) -> None:
+    assert case.ticket() is None
+    text = sign_ticket(TICKET, KEY)
+    case.accept(text, TICKET, NOW + timedelta(minutes=1))
+
+    kept = case.ticket()
+    assert kept is not None
+    assert (kept.text, kept.ticket, kept.accepted_at) == (text, TICKET, NOW + timedelta(minutes=1))
+    assert text not in repr(kept)
+    file = tmp_path / "vendor" / "ticket.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    file.write_text(file.read_text().replace(text, "x"))
+    assert case.ticket() is None  # another one is the way out
