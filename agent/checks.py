@@ -54,7 +54,7 @@ _REMEDIES = {
     "key-expired": _RENEW,
     "certificate-expired": _RENEW,
     "certificate-revoked": "Ask the CA's operator why; then enroll the identity again.",
-    _NOT_ENROLLED: "Run: scanseal enroll est",
+    _NOT_ENROLLED: "Run: scanseal enroll",
 }
 _OTHER_REMEDY = "See the other findings, and the log: journalctl --unit scanseal.service"
 
@@ -148,7 +148,7 @@ def state_directory(places: Sequence[Place]) -> Finding:
 def state_directory_to_come(root: Path) -> Finding:
     """What to say of a state directory that can be made, and has not been."""
     what = f"{root} does not exist yet; scanseal enroll makes it."
-    return _directory(State.WARNING, what, "Run: scanseal enroll est, as the user of the service")
+    return _directory(State.WARNING, what, "Run: scanseal enroll, as the user of the service")
 
 
 def _directory(state: State, what: str, remedy: str = "") -> Finding:
@@ -263,11 +263,11 @@ def speed(needed: int, rate: float | None, *, in_token: bool) -> Finding:
     return Finding(name, State.OK, f"{needed} signatures per second are needed, and the token makes {rate:.1f}")
 
 
-def not_enrolled(identity: IdentityName, *, in_memory: bool) -> Finding:
-    """What to say of an identity without a certificate."""
+def not_enrolled(identity: IdentityName, *, in_memory: bool, way: str) -> Finding:
+    """What to say of an identity without a certificate; `way` is the one that is configured."""
     remedy = "Start the agent: it makes the key and asks for the certificate."
     if not in_memory:
-        remedy = f"Run: {enrolling(identity)}"
+        remedy = f"Run: {enrolling(identity, way)}"
     return Finding("identity", State.WARNING, "no certificate yet", remedy, identity)
 
 

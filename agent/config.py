@@ -44,10 +44,10 @@ class RolesSettings:
         "Callers that may sign original images: by the identity that [signing] identity names.", default=()
     )
     derivation: tuple[str, ...] = option(
-        "Callers that may sign processed images: scanseal enroll est --identity derivation.", default=()
+        "Callers that may sign processed images: scanseal enroll WAY --identity derivation.", default=()
     )
     synthesis: tuple[str, ...] = option(
-        "Callers that may sign images made by a model: scanseal enroll est --identity synthesis.", default=()
+        "Callers that may sign images made by a model: scanseal enroll WAY --identity synthesis.", default=()
     )
 
 

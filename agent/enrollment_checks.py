@@ -21,7 +21,7 @@ from enroll.config import EnrollSettings
 from enroll.failure import Failure
 from enroll.flows.settings import FlowName
 from enroll.identity import IdentityName
-from enroll.revocation_record import RevocationRecord, RevocationState
+from enroll.revocation.record import RevocationRecord, RevocationState
 
 _ADDRESS_OPTION = {
     FlowName.EST: "url",

@@ -150,7 +150,7 @@ def _next_roll_over(
     proofs = [proof for proof in usable if any(_is_own(proof, issuer) for issuer in issuers)]
     new_keys = {public_key_info(proof.public_key()): proof.subject for proof in proofs}
     for certificate in usable:
-        known = certificate in trusted or not _is_issued_by(certificate, certificate)
+        known = certificate in trusted or not is_issued_by(certificate, certificate)
         if not known and new_keys.get(public_key_info(certificate.public_key())) == certificate.subject:
             return certificate
     return None
@@ -158,10 +158,11 @@ def _next_roll_over(
 
 def _is_own(proof: x509.Certificate, anchor: x509.Certificate) -> bool:
     """Whether a CA made this certificate of itself."""
-    return proof.subject == anchor.subject and _is_issued_by(proof, anchor) and not weakness((proof, anchor))
+    return proof.subject == anchor.subject and is_issued_by(proof, anchor) and not weakness((proof, anchor))
 
 
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether one certificate names the other as its issuer and is signed with its key; nothing else is looked at."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, *PARSE_ERRORS):

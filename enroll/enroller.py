@@ -16,7 +16,7 @@ from typing import Self
 
 from enroll.clock import Clock
 from enroll.config import EnrollSettings
-from enroll.errors import ConfigurationError
+from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.failure import Failures
 from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
 from enroll.flows.settings import FlowName
@@ -52,11 +52,7 @@ class Enroller:
         Raises:
             ScansealError: No certificate; what is in use stays in use.
         """
-        if (flow_name is FlowName.VENDOR) != (identity in VENDORS_IDENTITIES):
-            raise ConfigurationError(
-                f"The identity {identity} does not come by {flow_name}.",
-                remedy="The vendor's identities are idevid and vendor; all others are the owner's.",
-            )
+        _check_brings(flow_name, identity)
         settings, identities, clock = self.context.settings, self.context.identities, self.context.clock
         if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
             return NotAsked()  # before a token is opened for the connection
@@ -69,6 +65,7 @@ class Enroller:
         Raises:
             ScansealError: The configuration or a key does not allow it.
         """
+        _check_brings(flow_name, identity)
         with self._connect(identity, flow_name) as flow:
             return planned(identity, self.context.settings, identities=self.context.identities, flow=flow)
 
@@ -108,3 +105,43 @@ class Enroller:
                     f"A certificate that came by {flow_name} is not renewed over the network.",
                     remedy=f"Run: scanseal enroll {flow_name}",
                 )
+
+
+def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
+    """The way that a renewal goes: that of the certificate in use, or of the request under way.
+
+    Where there is neither, that of the device identity, which authenticates the others.
+
+    Raises:
+        ConfigurationError: Not one that is known here.
+        StateUnreadable: Not for the user who runs this.
+    """
+    current = identities.readable(identity)
+    if current is not None and current.flow not in list(FlowName):
+        raise ConfigurationError(
+            f"The certificate of the identity {identity} came by {current.flow}, which is not known here.",
+            remedy="Install the version that it came with or a later one, or enroll once on another way.",
+        )
+    flow = current.flow if current else _under_way(identity, identities)
+    if flow in list(FlowName):
+        return FlowName(flow)
+    return FlowName.EST if identity is IdentityName.DEVICE else flow_of(IdentityName.DEVICE, identities)
+
+
+def _under_way(identity: IdentityName, identities: IdentityStore) -> str:
+    """The way of a request under way. One that is damaged goes none: the transaction forgets it."""
+    try:
+        pending = identities.journal(identity).read()
+    except StateUnreadable:
+        raise
+    except StateError:
+        return ""
+    return pending.flow if pending else ""
+
+
+def _check_brings(flow_name: FlowName, identity: IdentityName) -> None:
+    if (flow_name is FlowName.VENDOR) != (identity in VENDORS_IDENTITIES):
+        raise ConfigurationError(
+            f"The identity {identity} does not come by {flow_name}.",
+            remedy="The vendor's identities are idevid and vendor; all others are the owner's.",
+        )

@@ -34,6 +34,8 @@ OPERATOR = "operator of the scanner"
 SERVICE = "service engineer"
 HOSPITAL_IT = "hospital IT"
 CA_OPERATOR = "CA operator"
+VENDOR = "vendor"
+VENDOR_SERVICE = "vendor service"
 NOBODY = "nobody"
 
 _TRIED_AGAIN = "What is in use stays in use. The timer (scanseal renew) tries again by itself."

@@ -143,6 +143,20 @@ class IdentityStore:
         target = self.pointer(name)
         return None if target is None else self._load(name, int(target.rpartition("/")[2]))
 
+    def readable(self, name: IdentityName) -> Generation | None:
+        """The generation in use; None where there is none that can be read: enrolling again is the way out of damage.
+
+        Raises:
+            StateUnreadable: Not for the user who runs this.
+        """
+        try:
+            return self.current(name)
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            _LOG.warning("The identity %s cannot be read: %s", name, error.what)
+            return None
+
     def generations(self, name: IdentityName) -> tuple[int, ...]:
         """The numbers of all generations, one that was never put into use included.
 
@@ -254,10 +268,16 @@ class IdentityStore:
             EnrollerBusy: There is one at work.
             StateError: The lock file cannot be made, or the state directory belongs to another user.
         """
+        return self._locked("enroll.lock", "Another enrollment is running.")
+
+    def watch_lock(self) -> AbstractContextManager[None]:
+        """Keep everybody else from asking about revocations; enrollments are not held up. Raises as `lock` does."""
+        return self._locked("watch.lock", "Another run asks whether something is revoked.")
+
+    def _locked(self, name: str, what: str) -> AbstractContextManager[None]:
         self._files.check_owner(self._root)
         self._files.make_directory(self._root, GROUP_DIRECTORY)
-        busy = EnrollerBusy("Another enrollment is running.", remedy="Try again when it is over.")
-        return self._files.locked(self._root / "enroll.lock", busy)
+        return self._files.locked(self._root / name, EnrollerBusy(what, remedy="Try again when it is over."))
 
     def _generation_directory(self, name: IdentityName, number: int) -> Path:
         return self.directory(name) / "generations" / f"{number:04d}"

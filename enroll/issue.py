@@ -41,7 +41,6 @@ from enroll.errors import (
     KeyMismatch,
     KeyNotFound,
     KeyStoreError,
-    ServerUnreachable,
     StateError,
     StateUnreadable,
     UnsupportedKey,
@@ -56,7 +55,7 @@ from enroll.flows.base import (
     PlannedExchange,
     Refused,
 )
-from enroll.flows.settings import FlowName
+from enroll.foreign import printable
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
@@ -91,7 +90,7 @@ def waiting_offer(identity: IdentityName, identities: IdentityStore, now: dateti
     Raises:
         StateError: It is damaged.
     """
-    return _waiting(identities.offer(identity), _readable(identity, identities), now)
+    return _waiting(identities.offer(identity), identities.readable(identity), now)
 
 
 def issue(  # noqa: PLR0913 - the parts of a running enroller
@@ -132,30 +131,13 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         return _Transaction(identity, wanted, request, stores, identities, journal, flow, clock).run()
 
 
-def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
-    """The way that a renewal goes: that of the certificate in use, or of the request under way.
-
-    Where there is neither, that of the device identity, which authenticates the others.
-
-    Raises:
-        StateUnreadable: Not for the user who runs this.
-    """
-    current = _readable(identity, identities)
-    if current is not None:
-        return FlowName(current.flow)
-    pending = identities.journal(identity).read()
-    if pending is not None:
-        return FlowName(json.loads(pending.asked)["flow"])
-    return FlowName.EST if identity is IdentityName.DEVICE else flow_of(IdentityName.DEVICE, identities)
-
-
 def planned(
     identity: IdentityName, settings: EnrollSettings, *, identities: IdentityStore, flow: Flow
 ) -> tuple[PlannedExchange, ...]:
     """What `issue` would send to whom, as far as that can be told without the network."""
     usage, _ = owned(identity, settings)
     request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
-    current = _readable(identity, identities)
+    current = identities.readable(identity)
     renews = current.certificate if current and names_kept(current.certificate, request) else None
     return flow.plan(request, renews)
 
@@ -183,18 +165,6 @@ def _waiting(offer: Offer | None, current: Generation | None, now: datetime) -> 
     return None if offer is None or offer.is_over(current.certificate if current else None, now) else offer
 
 
-def _readable(identity: IdentityName, identities: IdentityStore) -> Generation | None:
-    """The generation in use; None where there is none that can be read."""
-    try:
-        return identities.current(identity)
-    except StateUnreadable:
-        raise
-    except StateError as error:
-        # Enrolling again is the way out of a damaged identity, so it must not stop here.
-        _LOG.warning("The identity %s cannot be read and is enrolled anew: %s", identity, error.what)
-        return None
-
-
 @dataclass(frozen=True)
 class _Transaction:
     identity: IdentityName
@@ -208,7 +178,7 @@ class _Transaction:
 
     def run(self) -> Generation | Pending | NotAsked:
         now = self.clock.now()
-        current = _readable(self.identity, self.identities)
+        current = self.identities.readable(self.identity)
         pending = self._journaled()
         if pending and current and pending.key_uri == current.key_uri:
             # The run before ended between commit and clean-up.
@@ -260,12 +230,10 @@ class _Transaction:
         return self._commit(pending.key_uri, asking.protection, verified, current)
 
     def _confirm(self, handle: Handle, certificate: x509.Certificate) -> None:
-        """Without an answer the next run confirms again; a CA that knows nothing of it any more had its answer."""
+        """Without an answer the next run confirms again; a CA that says no, or knows nothing of it any more, had it."""
         try:
             self.flow.confirm(handle, certificate)
-        except (ServerUnreachable, KeyStoreError):
-            raise
-        except EnrollmentError as error:
+        except EnrollmentRefused as error:
             _LOG.warning("The certificate of %s is used, its confirmation failed: %s", self.identity, error)
 
     def _reject(self, handle: Handle) -> None:
@@ -284,6 +252,7 @@ class _Transaction:
                 f"The CA refused: {answer.reason}.", remedy=answer.advice, who_must_act=answer.who_must_act
             )
         if isinstance(answer, Pending):
+            answer = Pending(answer.until, printable(answer.reason))
             self.journal.write(replace(sent, until=answer.until, reason=answer.reason, handle=asking.handle.text))
             return answer
         self.journal.write_issued(replace(sent, handle=asking.handle.text), answer.certificates, intermediates)

@@ -20,6 +20,7 @@ from pathlib import Path
 from cryptography import x509
 
 from enroll.certificates import pem, read_certificates
+from enroll.keystore.base import KEY_NAME
 from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import StateFiles
@@ -94,7 +95,8 @@ class Journal:
         if not self._files.exists(self._request):
             return None
         values = read_record(self._request, _FIELDS, self._files)
-        if values["step"] not in list(Step):
+        # A key that is given up is destroyed by its name, which had better be one.
+        if values["step"] not in list(Step) or not KEY_NAME.fullmatch(values["key_name"]):
             raise damaged(self._request)
         return PendingRequest(
             step=Step(values["step"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 
 from enroll.errors import KeyStoreError, StateError
@@ -10,6 +11,7 @@ from enroll.identity import IdentityName, IdentityStore
 from enroll.journal import PendingRequest
 from enroll.keystore import KeyStores
 
+_MADE_HERE = re.compile(r"[a-z]+-[0-9a-f]{16}")  # a shorter name, from a damaged journal, might fit other keys
 _LOG = logging.getLogger(__name__)
 
 
@@ -34,8 +36,12 @@ def retire(identity: IdentityName, kept: Collection[str], identities: IdentitySt
 def destroy_unused(pending: PendingRequest, stores: KeyStores) -> None:
     """Destroy the key of a request that is given up; before it has a URI, it is found by the name it was to have."""
     try:
-        uris = [pending.key_uri] if pending.key_uri else [u for u in stores.list() if pending.key_name in u]
+        uris = [pending.key_uri] if pending.key_uri else _named(pending.key_name, stores)
         for uri in uris:
             stores.destroy(uri)
     except KeyStoreError as error:
         _LOG.warning("The unused key %s stays in its store: %s", pending.key_name, error.what)
+
+
+def _named(name: str, stores: KeyStores) -> list[str]:
+    return [uri for uri in stores.list() if name in uri] if _MADE_HERE.fullmatch(name) else []

@@ -4,7 +4,9 @@ Two thirds through its lifetime; half way where it lives less than ten days, bec
 repair a CA that is down. A certificate that outlives its key (PrivateKeyUsagePeriod) is renewed by the life of the key.
 
 A CA may suggest another moment, earlier or later (RFC 9773; `enroll.suggestion` keeps it). It is heeded up to nine
-tenths of the lifetime: whatever a CA suggests, there has to be time left to repair it.
+tenths of the lifetime: whatever a CA suggests, there has to be time left to repair it. And it is heeded when a day has
+passed, or a tenth of a short life: a CA that always wants it at once would have the scanner renew without end. What is
+more urgent than that, it revokes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from cryptography import x509
 from enroll.certificates import PARSE_ERRORS, private_key_usage_period
 
 SHORT_LIFETIME = timedelta(days=10)
-_LATEST = 0.9  # of the lifetime
+_EARLIEST, _LATEST = 0.1, 0.9  # of the lifetime
+_LONGEST_REST = timedelta(days=1)
 
 
 def renewal_time(certificate: x509.Certificate, suggested: datetime | None = None) -> datetime:
@@ -27,7 +30,7 @@ def renewal_time(certificate: x509.Certificate, suggested: datetime | None = Non
         suggested: By its CA, where it suggests anything.
     """
     if suggested is not None:
-        return min(suggested, latest_renewal(certificate))
+        return min(max(suggested, _earliest_renewal(certificate)), latest_renewal(certificate))
     begin, lifetime = _life(certificate)
     return begin + (lifetime / 2 if lifetime < SHORT_LIFETIME else lifetime * 2 / 3)
 
@@ -41,6 +44,11 @@ def latest_renewal(certificate: x509.Certificate) -> datetime:
     """The moment after which no suggestion puts a renewal off."""
     begin, lifetime = _life(certificate)
     return begin + lifetime * _LATEST
+
+
+def _earliest_renewal(certificate: x509.Certificate) -> datetime:
+    begin, lifetime = _life(certificate)
+    return begin + min(lifetime * _EARLIEST, _LONGEST_REST)
 
 
 def _life(certificate: x509.Certificate) -> tuple[datetime, timedelta]:

@@ -25,10 +25,10 @@ from cryptography.x509 import ObjectIdentifier
 
 from enroll import der
 from enroll.keystore.base import PrivateKey
+from enroll.time_stamp_syntax import SIGNED_DATA, AlgorithmIdentifier, IssuerAndSerialNumber, decoded, whole
 from enroll.trust import CERTIFICATE_LIMIT, CERTIFICATES_LIMIT
 
 _DATA = ObjectIdentifier("1.2.840.113549.1.7.1")
-_SIGNED_DATA = ObjectIdentifier("1.2.840.113549.1.7.2")
 _HASHES: dict[ObjectIdentifier, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
     ObjectIdentifier("2.16.840.1.101.3.4.2.1"): hashes.SHA256,
     ObjectIdentifier("2.16.840.1.101.3.4.2.2"): hashes.SHA384,
@@ -46,29 +46,13 @@ class Signed:
 
 
 @asn1.sequence
-class _AlgorithmIdentifier:
-    """RFC 5280 4.1.1.2, of an algorithm without parameters."""
-
-    algorithm: ObjectIdentifier
-    parameters: asn1.Null | None
-
-
-@asn1.sequence
-class _IssuerAndSerialNumber:
-    """RFC 5652 10.2.4."""
-
-    issuer: asn1.TLV
-    serial_number: int
-
-
-@asn1.sequence
 class _SignerInfo:
     """RFC 5652 5.3, without attributes."""
 
     version: int
-    sid: _IssuerAndSerialNumber
-    digest_algorithm: _AlgorithmIdentifier
-    signature_algorithm: _AlgorithmIdentifier
+    sid: IssuerAndSerialNumber
+    digest_algorithm: AlgorithmIdentifier
+    signature_algorithm: AlgorithmIdentifier
     signature: bytes
 
 
@@ -133,8 +117,8 @@ def open_signed(message: bytes) -> Signed:
     encapsulated = signed_data.encap_content_info
     if encapsulated.e_content_type != _DATA or not encapsulated.e_content or len(encapsulated.e_content) != 1:
         raise ValueError("nothing inside")
-    content = asn1.decode_der(bytes, _whole(encapsulated.e_content[0]))
-    infos = [asn1.decode_der(_SignerInfo, _whole(info)) for info in signed_data.signer_infos.as_list()]
+    content = decoded(bytes, whole(encapsulated.e_content[0]))
+    infos = [decoded(_SignerInfo, whole(info)) for info in signed_data.signer_infos.as_list()]
     if len(infos) != 1:
         raise ValueError("not exactly one signer")
     certificates = _certificates(signed_data)
@@ -170,8 +154,8 @@ def read_certificate(data: bytes) -> x509.Certificate:
 def _decoded(message: bytes) -> _SignedData:
     if not der.is_one_value(message):
         raise ValueError("not one DER value")
-    info = asn1.decode_der(_ContentInfo, message)
-    if info.content_type != _SIGNED_DATA:
+    info = decoded(_ContentInfo, message)
+    if info.content_type != SIGNED_DATA:
         raise ValueError("not signedData")
     return info.content
 
@@ -180,14 +164,14 @@ def _certificates(signed_data: _SignedData) -> tuple[x509.Certificate, ...]:
     values = signed_data.certificates or []
     if len(values) > CERTIFICATES_LIMIT:
         raise ValueError(f"more than {CERTIFICATES_LIMIT} certificates")
-    return tuple(read_certificate(_whole(value)) for value in values)
+    return tuple(read_certificate(whole(value)) for value in values)
 
 
-def _is_named(certificate: x509.Certificate, sid: _IssuerAndSerialNumber) -> bool:
+def _is_named(certificate: x509.Certificate, sid: IssuerAndSerialNumber) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `read_certificate`
         serial_number = certificate.serial_number
-    return serial_number == sid.serial_number and certificate.issuer.public_bytes() == _whole(sid.issuer)
+    return serial_number == sid.serial_number and certificate.issuer.public_bytes() == whole(sid.issuer)
 
 
 def _verify(certificate: x509.Certificate, info: _SignerInfo, content: bytes) -> None:
@@ -206,7 +190,3 @@ def _verify(certificate: x509.Certificate, info: _SignerInfo, content: bytes) ->
                 raise ValueError("signed with an unknown kind of key")
     except InvalidSignature as error:
         raise ValueError("the signature is wrong") from error
-
-
-def _whole(value: asn1.TLV) -> bytes:
-    return der.encode(value.tag_bytes[0], bytes(value.data))

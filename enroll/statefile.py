@@ -171,7 +171,7 @@ class StateFiles:
         name = _user_name(owner)
         raise StateError(
             f"{path} belongs to {name}, and this runs as {_user_name(user)}.",
-            remedy=f"Run it as that user: runuser -u {name} -- scanseal enroll est" if owner else _give_back(path),
+            remedy=f"Run it as that user: runuser -u {name} -- scanseal enroll" if owner else _give_back(path),
             code="state-of-another-user",
         )
 

@@ -1,7 +1,8 @@
 """The ASN.1 of time stamps: RFC 3161, and what it takes from CMS (RFC 5652) and ESS (RFC 2634, RFC 5035).
 
-`cryptography` reads and writes these declarations as strict DER (docs/adr/0014-time-stamps.md); its declarative
-interface is used here and nowhere else. Names are those of the RFCs. What nobody looks at stays undecoded.
+`cryptography` reads and writes these declarations as strict DER (docs/adr/0014-time-stamps.md). What is not of time
+stamps alone serves `enroll.signed_data`, CMP and SCEP, too. Names are those of the RFCs. What nobody looks at stays
+undecoded.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ A certificate that cannot be read at all is `certificate-malformed`. The signer 
 the time of the signature, and its usage must allow signing documents: other vendors have other names and usages.
 
 A certificate that was refused is not remembered: its key is destroyed, and check 2 never lets it in again. The chain is
-built by `enroll.chain`. Revocation is not looked at here; `enroll.revocation_watch` does that.
+built by `enroll.chain`. Revocation is not looked at here; `enroll.revocation.watch` does that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from enroll.certificates import (
     public_key_info,
 )
 from enroll.chain import build_chain, check_strength, refused
-from enroll.csr import DOCUMENT_SIGNING, RESERVED_UNITS, CertificateRequest, Usage
+from enroll.csr import DOCUMENT_SIGNING, OWNERS_NAMES, RESERVED_UNITS, CertificateRequest, Usage
 from enroll.errors import CertificateRefused, ConfigurationError, StateError
 from enroll.keystore.base import PublicKey
 from enroll.proves import Proves, proves
@@ -63,16 +63,6 @@ MINIMUM_LIFETIME = timedelta(minutes=1)
 
 _SERIAL_BITS = 160
 _DER_SEQUENCE = bytes((der.SEQUENCE,))  # PEM begins with text
-_OWNERS_ATTRIBUTES = frozenset(
-    {
-        NameOID.ORGANIZATION_NAME,
-        NameOID.ORGANIZATIONAL_UNIT_NAME,
-        NameOID.COUNTRY_NAME,
-        NameOID.STATE_OR_PROVINCE_NAME,
-        NameOID.LOCALITY_NAME,
-        NameOID.DOMAIN_COMPONENT,
-    }
-)
 _MAY_SIGN_DOCUMENTS = frozenset({DOCUMENT_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})  # RFC 9336
 _UsagePeriod = tuple[datetime | None, datetime | None]  # see `private_key_usage_period`
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
@@ -95,6 +85,7 @@ class _Content:
     """What a certificate says, parsed once."""
 
     subject: x509.Name
+    issuer: x509.Name
     extensions: x509.Extensions
     alternative_names: tuple[x509.GeneralName, ...]
     usage_period: _UsagePeriod | None
@@ -129,8 +120,8 @@ def check_issued(  # noqa: PLR0913 - everything the checks are about
     _check_size(certificates)
     _check_size(intermediates)
     certificate = _find(certificates, public_key)
-    _check_new(certificate, seen)
     content = _parse(certificate)
+    _check_new(content, certificate, seen)
     if request is not None:
         _check_names(content, request)
     elif proves(certificate) is Proves.DEVICE:
@@ -273,7 +264,7 @@ def _find(certificates: Iterable[x509.Certificate], public_key: PublicKey) -> x5
     return ours.pop()
 
 
-def _check_new(certificate: x509.Certificate, seen: Iterable[x509.Certificate]) -> None:
+def _check_new(content: _Content, certificate: x509.Certificate, seen: Iterable[x509.Certificate]) -> None:
     """Check 3: issuer and serial number are unique to a certificate (RFC 5280 4.1.2.2).
 
     The same certificate again is that of a commit which a crash cut short: it holds the key of this request.
@@ -282,7 +273,7 @@ def _check_new(certificate: x509.Certificate, seen: Iterable[x509.Certificate]) 
     if number <= 0 or number.bit_length() >= _SERIAL_BITS:  # the highest of 20 octets holds the sign
         raise refused("bad-serial", "The serial number is not a positive one of at most 20 octets.")
     others = (known for known in seen if known != certificate)
-    if any((known.issuer, known.serial_number) == (certificate.issuer, number) for known in others):
+    if any((known.issuer, known.serial_number) == (content.issuer, number) for known in others):
         raise refused("not-new", "The CA sent a certificate with the serial number of one that this scanner has had.")
 
 
@@ -295,7 +286,7 @@ def _serial_number(certificate: x509.Certificate) -> int:
 def _check_names(content: _Content, request: CertificateRequest) -> None:
     """Check 4."""
     asked = Counter((attribute.oid, attribute.value) for attribute in request.subject)
-    stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in _OWNERS_ATTRIBUTES or _is_reserved(a))
+    stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in OWNERS_NAMES or _is_reserved(a))
     # A CA that proves the name it certifies leaves out what it has not proved; never what tells what is signed.
     may_lack = {NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER} if request.proved_by_ca else set()
     if stated - asked or {oid for oid, _ in asked - stated} - may_lack:
@@ -353,7 +344,7 @@ def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetim
 def _parse(certificate: x509.Certificate) -> _Content:
     try:
         names, period = alternative_names(certificate), private_key_usage_period(certificate)
-        return _Content(certificate.subject, certificate.extensions, names, period)
+        return _Content(certificate.subject, certificate.issuer, certificate.extensions, names, period)
     except PARSE_ERRORS as error:
         raise refused("malformed", "The certificate cannot be read.") from error
 

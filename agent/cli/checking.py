@@ -44,8 +44,8 @@ from enroll.keystore.base import PrivateKey, Protection
 from enroll.keystore.secretfile import read_secret
 from enroll.keystore.tokenuri import TokenUri
 from enroll.proves import remark
-from enroll.revocation_record import RevocationRecords
-from enroll.revocation_watch import Places
+from enroll.revocation.record import RevocationRecords
+from enroll.revocation.watch import Places
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
 from enroll.tls import RouteName, tls_route
@@ -278,13 +278,20 @@ class _Inspection:
                         f"There is no {token.module}.", remedy="Set [keystore.pkcs11] module, or install its package."
                     )
 
+    def _way(self) -> str:
+        """What follows `scanseal enroll` here: the first way that is configured."""
+        ways = enrollment_checks.ways(self.configuration.enroll)
+        flow = next((flow for flow in ways if flow is not FlowName.VENDOR), FlowName.EST)
+        return f"{flow} export" if flow is FlowName.OFFLINE else flow
+
     def _identity(self, name: IdentityName) -> Iterator[Finding]:
         if name in self.damaged:
             yield checks.failure("identity", self.damaged[name], name)
             return
         generation = self.generations.get(name)
         if generation is None:
-            yield checks.not_enrolled(name, in_memory=self._place(name).store is StoreName.MEMORY)
+            in_memory = self._place(name).store is StoreName.MEMORY
+            yield checks.not_enrolled(name, in_memory=in_memory, way=self._way())
             return
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
         suggested = suggested_renewal(generation, identities, self.files)

@@ -19,7 +19,7 @@ from enroll.certificates import name_text
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
-from enroll.errors import ScansealError
+from enroll.errors import ScansealError, StateError
 from enroll.flows.base import Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
@@ -41,6 +41,8 @@ Exit code: 0 enrolled, 69 no answer from the CA, 75 the CA has not decided yet: 
 \b
 Example: scanseal enroll {flow} --config /etc/scanseal/scanseal.toml
 """
+
+_DEVICE_MISSING = "device-not-enrolled"  # what flows say whose other requests the device identity proves
 
 logger = logging.getLogger("scanseal.enroll")
 
@@ -87,8 +89,17 @@ def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configura
 
 
 def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollSettings, *, as_json: bool) -> int:
+    plans: dict[IdentityName, Sequence[PlannedExchange]] = {}
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
-        return show_plans({name: enroller.plan(name, flow) for name in chosen}, as_json=as_json)
+        for name in chosen:
+            try:
+                plans[name] = enroller.plan(name, flow)
+            except StateError as error:
+                if error.code != _DEVICE_MISSING or IdentityName.DEVICE not in plans:
+                    raise
+                to, what = plans[IdentityName.DEVICE][-1].to, f"the same for {name}, once device has its certificate"
+                plans[name] = (PlannedExchange(to, what, "the device identity"),)
+    return show_plans(plans, as_json=as_json)
 
 
 def show_plans(plans: Mapping[IdentityName, Sequence[PlannedExchange]], *, as_json: bool) -> int:

@@ -12,30 +12,27 @@ from enroll.clock import Clock
 from enroll.config import RevocationSettings
 from enroll.errors import StateError
 from enroll.failure import Failures
+from enroll.flows.base import FlowContext
+from enroll.flows.offline.requests import Requests, State
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import PendingRequest, Step
-from enroll.revocation_record import RevocationRecords, RevocationState
+from enroll.revocation.record import RevocationRecords, RevocationState
 
 
-def record(
-    name: IdentityName,
-    current: Generation | None,
-    identities: IdentityStore,
-    settings: RevocationSettings,
-    clock: Clock,
-) -> dict[str, Any]:
+def record(name: IdentityName, current: Generation | None, context: FlowContext) -> dict[str, Any]:
     """The members `pending`, `last_failure` and `revocation` of an identity; see docs/exit-codes.md.
 
     What cannot be read is a `problem` and hides nothing else.
     """
+    identities = context.identities
     found: dict[str, Any] = {"pending": [], "last_failure": None, "revocation": None}
     try:
-        found["pending"] = list(_pending(name, identities))
+        found["pending"] = [*_pending(name, identities), *_by_hand(name, context)]
         failure = Failures(identities).last(name)
         if failure is not None:
             found["last_failure"] = _plain(asdict(failure))
         if current is not None:
-            found["revocation"] = _revocation(current, identities, settings, clock)
+            found["revocation"] = _revocation(current, identities, context.settings.revocation, context.clock)
     except StateError as error:
         found["problem"] = exits.described(error)
     return found
@@ -55,11 +52,15 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _pending(name: IdentityName, identities: IdentityStore) -> Iterator[dict[str, Any]]:
-    by_hand = (identities.journal_by_hand(name, request) for request in identities.requests_by_hand(name))
-    for journal in (identities.journal(name), *by_hand):
-        request = journal.read()
-        if request is not None:
-            yield _plain({"flow": request.flow, "step": request.step, **_waiting(request)})
+    request = identities.journal(name).read()
+    if request is not None:
+        yield _plain({"flow": request.flow, "step": request.step, **_waiting(request)})
+
+
+def _by_hand(name: IdentityName, context: FlowContext) -> Iterator[dict[str, Any]]:
+    for request in Requests(context).of(name):
+        known = {"flow": request.pending.flow, "step": request.pending.step, **_waiting(request.pending)}
+        yield _plain(known | {"until": None, "request": request.number, "state": request.state})
 
 
 def _waiting(request: PendingRequest) -> dict[str, Any]:
@@ -67,6 +68,10 @@ def _waiting(request: PendingRequest) -> dict[str, Any]:
 
 
 def _pending_text(request: dict[str, Any]) -> str:
+    if number := request.get("request"):
+        text = f"request {number} by hand since {_minute(request['since'])}: {request['state']}"
+        waits = request["state"] == State.WAITING
+        return f"{text}; its answer comes in by: scanseal enroll offline import ANSWER" if waits else text
     text = f"by {request['flow']} since {_minute(request['since'])}, "
     if request["until"]:
         text += f"the CA is asked again after {_minute(request['until'])}"

@@ -10,16 +10,16 @@ import click
 
 from agent.cli.options import json_option, show
 from enroll.clock import SystemClock
-from enroll.errors import ConfigurationError, StateError
+from enroll.errors import ConfigurationError, EvidenceRefused, StateError
 from enroll.evaluation.vendor_ca import VendorCa
 from enroll.evaluation.vendor_server import LABEL, VendorServer
 from enroll.identity import IdentityName
 from enroll.keystore.secretfile import read_secret
 from enroll.offline_request import FILE_LIMIT, check_proof, read_offline_request
-from enroll.service_case import normalized
-from enroll.service_ticket import IDENTITIES, LONGEST_LIFETIME
 from enroll.statefile import StateFiles
 from enroll.trust import read_ca_certificates
+from enroll.vendor.case import normalized
+from enroll.vendor.ticket import IDENTITIES, LONGEST_LIFETIME
 
 BANNER = """\
 Evaluation vendor. NOT FOR PRODUCTION: its keys lie unencrypted in {directory}, and it never revokes.
@@ -30,6 +30,8 @@ For [vendor] of scanseal.toml:
   anchor_file     {anchor}
 
 Stop with Ctrl-C."""
+
+_UNPROVED = {"offline-request-unproved", "offline-request-untrusted"}
 
 directory_option = click.option(
     "--directory",
@@ -87,7 +89,7 @@ def serve(directory: Path, port: int, *, as_json: bool) -> None:
 @click.option(
     "--identity",
     "identities",
-    type=click.Choice(sorted(IDENTITIES)),
+    type=click.Choice(sorted(name.value for name in IDENTITIES)),
     multiple=True,
     help="What the device may have. May be given several times. Default: idevid and vendor.",
 )
@@ -142,7 +144,7 @@ def answer(  # noqa: PLR0913 - one for each option
     """Answer a request of `scanseal enroll offline export` for idevid or vendor.
 
     It has to be signed by the factory identity of the device. Where the device has none yet, only a person can tell
-    whose it is.
+    whose it is; what another device of this vendor has signed is never believed.
 
     \b
     Example: scanseal evaluation-vendor answer --directory ./vendor request.txt --output answer.pem
@@ -152,8 +154,12 @@ def answer(  # noqa: PLR0913 - one for each option
         request = read_offline_request(files.read(request_file, FILE_LIMIT, follow=True))
     except StateError as error:
         raise ConfigurationError(error.what, remedy="Name the file that was exported.") from error
-    if request.proof is not None or not unproved:
+    try:
         check_proof(request, read_ca_certificates(vendor.anchor_file, files), SystemClock().now())
+    except EvidenceRefused as error:
+        # A device that has an owner already signs with the owner's identity, which says nothing here.
+        if not unproved or error.code not in _UNPROVED:
+            raise
     files.write(output, vendor.answer(request, organization=organization, unit=unit), 0o644)
     click.echo(f"{output}: {request.statement.identity} of the device {request.statement.serial_number}")
 

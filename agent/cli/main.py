@@ -58,7 +58,7 @@ def scanseal() -> None:
 
     \b
     Try it out:             scanseal demo
-    Get a certificate:      scanseal enroll est --identity device
+    Get a certificate:      scanseal enroll
     Offer signatures:       scanseal agent
     Sign and verify:        scanseal sign image.dcm --output signed.dcm
                             scanseal verify signed.dcm --anchor ca.pem

@@ -14,16 +14,16 @@ from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
-from enroll.enroller import Enroller
+from enroll.enroller import Enroller, flow_of
 from enroll.errors import ConfigurationError, ScansealError
 from enroll.flows.offline import memory_key
 from enroll.flows.offline.requests import HOPEFUL, Requests
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
-from enroll.issue import NotAsked, flow_of, made_by_agent, waiting_offer
+from enroll.issue import NotAsked, made_by_agent, waiting_offer
 from enroll.journal import Step
-from enroll.revocation_record import RevocationRecords
-from enroll.revocation_watch import watch_revocations
+from enroll.revocation.record import RevocationRecords
+from enroll.revocation.watch import watch_revocations
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
@@ -62,7 +62,7 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     for identity in _RENEWED:
         try:
             at_once = force or RevocationRecords(identities).calls_for_renewal(identity)
-            record, line = _renewed(identity, settings, clock, force=at_once, dry_run=dry_run)
+            record, line = _renewed(identity, settings, clock, force=force, at_once=at_once, dry_run=dry_run)
             codes.append(exits.TRY_LATER if record["state"] in _UNDECIDED else exits.OK)
         except ScansealError as error:
             # One identity that cannot be renewed must not keep the others from it.
@@ -77,8 +77,8 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     return next((code for code in codes if code not in {exits.OK, exits.TRY_LATER}), max(codes))
 
 
-def _renewed(
-    identity: IdentityName, settings: EnrollSettings, clock: Clock, *, force: bool, dry_run: bool
+def _renewed(  # noqa: PLR0913 - what is to be done
+    identity: IdentityName, settings: EnrollSettings, clock: Clock, *, force: bool, at_once: bool, dry_run: bool
 ) -> tuple[dict[str, Any], str]:
     """What was done, for programs and for people."""
     identities = IdentityStore(settings.state_directory, StateFiles())
@@ -98,7 +98,7 @@ def _renewed(
         suggested = _suggested(current, settings, clock, dry_run=dry_run)
         due_at = renewal_time(current.certificate, suggested)
         due = renewal_due(current.certificate, clock.now(), suggested)
-        if dry_run or not (due or force):
+        if dry_run or not (due or at_once):
             line = f"{identity}: {'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
             return {
                 "identity": identity,
@@ -106,24 +106,25 @@ def _renewed(
                 "due_at": due_at.isoformat(),
             }, line
         if current.flow == FlowName.OFFLINE:
-            return _by_hand(current, settings, clock, due_at)
+            return _by_hand(current, settings, clock, due_at, due=due)
     answer = enroll_by(flow_of(identity, identities), identity, settings, clock)
     return enrolling.record(identity, answer), enrolling.text(identity, answer)
 
 
 def _by_hand(
-    current: Generation, settings: EnrollSettings, clock: Clock, due_at: datetime
+    current: Generation, settings: EnrollSettings, clock: Clock, due_at: datetime, *, due: bool
 ) -> tuple[dict[str, Any], str]:
     """What came by hand is renewed by hand: nobody would carry a request that was made here."""
     identity = current.identity
     with Enroller.configured(settings, clock, StateFiles()) as enroller:
-        out = [r.number for r in Requests(enroller.context).all() if r.identity is identity and r.state in HOPEFUL]
+        out = [request.number for request in Requests(enroller.context).of(identity) if request.state in HOPEFUL]
     do = (
         f"request {', '.join(out)} waits for its answer"
         if out
         else f"run: scanseal enroll offline export --identity {identity}"
     )
-    line = f"{identity}: due since {due_at:%Y-%m-%d %H:%M} UTC; its certificate came by hand: {do}"
+    when = f"{'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
+    line = f"{identity}: {when}; its certificate came by hand: {do}"
     state = "answer-due" if out else "export-due"
     return {"identity": identity, "state": state, "due_at": due_at.isoformat(), "requests": out}, line
 
@@ -147,7 +148,7 @@ def _check_not_offered(identity: IdentityName, identities: IdentityStore, clock:
         raise ConfigurationError(
             f"The agent waits for a certificate of a key in memory, but [identity.{identity}] key_store is not "
             '"memory".',
-            remedy='Set key_store = "memory"; or restart the agent and run: scanseal enroll est.',
+            remedy='Set key_store = "memory"; or restart the agent and run: scanseal enroll.',
         )
 
 

@@ -18,6 +18,8 @@ from enroll.errors import CA_OPERATOR, ConfigurationError, StateError
 from enroll.flows.base import FlowContext
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
 from enroll.statefile import StateFiles
 
 _REASONS = (  # RFC 5280 5.3.1; the others are for CAs, or do not last
@@ -48,8 +50,9 @@ _REASONS = (  # RFC 5280 5.3.1; the others are for CAs, or do not last
 def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
     """Ask the CA to revoke the certificate of an identity that is in use.
 
-    It goes the way that the certificate came, and works for ACME and CMP; other CAs are asked by telephone. The
-    certificate stays in use here until it is replaced: what is signed with it from now on counts for nothing.
+    It goes the way that the certificate came, and works for ACME and CMP; other CAs are asked by telephone. The agent
+    stops signing with the certificate at once. After superseded and cessationOfOperation the timer (scanseal renew)
+    gets the next one by itself; otherwise somebody has to enroll again.
 
     \b
     Exit code: 0 revoked, 69 no answer from the CA, 77 the CA refused, 78 the configuration has to be corrected.
@@ -79,7 +82,25 @@ def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSe
                 remedy="There is nothing to revoke.",
                 code="not-enrolled",
             )
-        return _by(FlowName(current.flow), identity, reason, context)
+        revoked = _by(FlowName(current.flow), identity, reason, context)
+        _note(revoked, reason, context)
+        return revoked
+
+
+def _note(generation: Generation, reason: x509.ReasonFlags, context: FlowContext) -> None:
+    """Let the agent know at once (docs/adr/0028-cmp.md): the CA may have neither OCSP nor a list."""
+    now = context.clock.now()
+    record = RevocationRecord(
+        generation=generation.number,
+        serial=serial_text(generation),
+        checked_at=now,
+        state=RevocationState.REVOKED,
+        revocation=Revocation(now, reason.value),
+        as_of=now,
+        answered_at=now,
+        source="scanseal revoke",
+    )
+    RevocationRecords(context.identities).write(generation, record)
 
 
 def _by(flow: FlowName, identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:

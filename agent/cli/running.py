@@ -19,7 +19,7 @@ _STATES = {
     "awaiting-certificate": ("its key waits for a certificate", "It is asked for; if it lasts, run: scanseal renew"),
     "key-expired": ("its key has ended, and the next has no certificate", "Run: scanseal renew"),
     "key-store-unavailable": ("its token or TPM cannot be used", "Run: scanseal check"),
-    "key-damaged": ("its key is lost", "Run: scanseal enroll est, and have the CA revoke the old certificate."),
+    "key-damaged": ("its key is lost", "Run: scanseal enroll, and have the CA revoke the old certificate."),
     "certificate-expired": ("its certificate has expired", "Run: scanseal renew"),
     "certificate-not-yet-valid": ("its certificate is not valid yet", "Compare the clock with that of the CA."),
     "certificate-revoked": ("the CA has revoked its certificate", "Run: scanseal check"),

@@ -19,6 +19,7 @@ from agent.errors import OutputFileError
 from enroll.errors import ScansealError
 
 _WARNINGS = {
+    "proves-vendor-only": "its certificate is for all devices of the vendor, and does not prove which one has signed",
     "device-identity-missing": "it does not say which device made it: no Device Serial Number, no Device UID",
 }
 

@@ -16,6 +16,7 @@ from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
+from enroll.enroller import Enroller
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.identity import IdentityName, IdentityStore
 from enroll.proves import VENDOR_ONLY, Proves, proves
@@ -65,16 +66,16 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
 
 
 def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
-    files = StateFiles()
-    identities = IdentityStore(settings.state_directory, files)
+    context = Enroller.configured(settings, SystemClock(), StateFiles()).context
+    identities, files = context.identities, context.files
     try:
         current = identities.current(name)
     except StateError as error:
         if isinstance(error, StateUnreadable):
             return {"state": "hidden", "error": exits.described(error)}
-        more = enrollment_state.record(name, None, identities, settings.revocation, SystemClock())
+        more = enrollment_state.record(name, None, context)
         return {"state": "damaged", "error": exits.described(error), **more}
-    more = enrollment_state.record(name, current, identities, settings.revocation, SystemClock())
+    more = enrollment_state.record(name, current, context)
     if current is None:
         return {"state": "absent", **more}
     certificate, suggested = current.certificate, suggested_renewal(current, identities, files)

@@ -31,7 +31,7 @@ from agent.policy.verdicts import EXIT_CODES, ExitCode, Verdict
 from agent.verification_document import document_of
 from enroll.clock import SystemClock
 from enroll.errors import ScansealError
-from enroll.revocation import read_revocation_lists
+from enroll.revocation.lists import read_revocation_lists
 from enroll.statefile import StateFiles
 from enroll.trust import read_ca_certificates
 

@@ -20,7 +20,7 @@ from enroll.identity import Generation, IdentityName
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
 from enroll.proves import Proves, proves
-from enroll.revocation import Revocation
+from enroll.revocation.lists import Revocation
 
 _LAST_SECOND = timedelta(seconds=1)  # GeneralizedTime has whole seconds, and the last one counts
 
@@ -120,7 +120,7 @@ class ActiveKey:
     def refusal(self, now: datetime) -> CertificateNotUsable | None:
         """Why nothing can be signed at `now`, or nothing."""
         if self.revocation is not None:
-            return _revoked(self.revocation, self.generation.identity)
+            return _revoked(self.revocation, self.generation)
         certificate = self.generation.certificate
         begin = max(certificate.not_valid_before_utc, self.usage.begin)
         if now < begin:
@@ -150,7 +150,7 @@ class ActiveKey:
         try:
             return self.key.sign(digest, padding.PKCS1v15(), HASHES[hash_name])
         except KeyStoreError as error:
-            raise signing_error(error, self.generation.identity) from error
+            raise signing_error(error, self.generation.identity, self.generation.flow) from error
 
 
 def key_expired(end: datetime) -> CertificateNotUsable:
@@ -162,10 +162,11 @@ def key_expired(end: datetime) -> CertificateNotUsable:
     )
 
 
-def _revoked(revocation: Revocation, name: IdentityName) -> CertificateNotUsable:
+def _revoked(revocation: Revocation, generation: Generation) -> CertificateNotUsable:
     reason = revocation.reason or "no reason is given"
     if revocation.is_final:
-        remedy = f"Find out why. Then run `{enrolling(name)}` for a new certificate; no restart is needed."
+        command = enrolling(generation.identity, generation.flow)
+        remedy = f"Find out why. Then run `{command}` for a new certificate; no restart is needed."
     else:
         remedy = "Ask the CA's operator: it is on hold. When that is over, signing goes on by itself."
     return CertificateNotUsable(
@@ -176,22 +177,24 @@ def _revoked(revocation: Revocation, name: IdentityName) -> CertificateNotUsable
     )
 
 
-def signing_error(error: KeyStoreError, name: IdentityName) -> SigningError:
+def signing_error(error: KeyStoreError, name: IdentityName, way: str = "") -> SigningError:
     """A failure of the key store as a caller of the socket is told."""
     if isinstance(error, KeyDamaged):
-        remedy = f"Run: {enrolling(name)}, and have the CA revoke the old certificate."
+        remedy = f"Run: {enrolling(name, way)}, and have the CA revoke the old certificate."
         return SigningError(error.what, remedy=remedy, code=error.code)
     code = error.code if isinstance(error, KeyStoreUnavailable) else None
     return SigningError(error.what, remedy=error.remedy, code=code)
 
 
-def enrolling(name: IdentityName) -> str:
-    """The command that gets an identity a new key and certificate."""
+def enrolling(name: IdentityName, way: str = "") -> str:
+    """The command that gets an identity a new key and certificate; without `way` one that says which there are."""
     if name is IdentityName.VENDOR:
         return "scanseal enroll vendor"  # which says that there are two ways
     # Without the option the device identity and the one for originals are enrolled: the first step in any case.
     first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
-    return "scanseal enroll est" if first else f"scanseal enroll est --identity {name}"
+    if first:
+        return f"scanseal enroll {way}".rstrip()
+    return f"scanseal enroll {way or 'WAY'} --identity {name}"
 
 
 def _granted(certificate: x509.Certificate) -> Period:

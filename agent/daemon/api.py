@@ -24,7 +24,7 @@ from agent.daemon.head import Head
 from agent.daemon.options import WorkerOptions
 from agent.daemon.problems import MEDIA_TYPE as PROBLEM
 from agent.daemon.problems import problem_of
-from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Protection, Role
+from agent.daemon.wire import DIGEST_SIZES, HashName, Identity, Role, Signature
 from agent.dicom.content import MissingDeviceIdentity
 from agent.dicom.profile import Profile, ProfileName, load_profile
 from agent.dicom.purposes import PURPOSES
@@ -38,6 +38,7 @@ from enroll.errors import ScansealError
 PROTOCOL_VERSION = "1"
 JSON = "application/json"
 PEM = "application/pem-certificate-chain"
+VENDOR_ONLY = "proves-vendor-only"  # a warning
 DICOM = "application/dicom"
 SPLICE = "application/vnd.scanseal.splice+json"
 
@@ -156,7 +157,7 @@ class Api:
         signature = self._keyholder.sign(
             role, algorithm, instance.digest, instance.sop_instance_uid, device_unnamed=bool(instance.warnings)
         )
-        added = _Added(plan.signature_uid, signature.generation, signature.protection, instance)
+        added = _Added(plan.signature_uid, instance, signature)
         edits = instance.edits(signature.value, signature.certificate)
         return _signed_instance(window, body.length, edits, added) if whole else _splice(edits, added)
 
@@ -195,9 +196,13 @@ class _Added:
     """What an answer says of the signature that was added."""
 
     uid: str
-    generation: int
-    protection: Protection
     instance: InstanceDigest
+    signature: Signature
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of what somebody should know although it was signed."""
+        return (*self.instance.warnings, *((VENDOR_ONLY,) if self.signature.vendor_only else ()))
 
 
 def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: _Added) -> Answer:
@@ -216,9 +221,9 @@ def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: 
         length=size + sum(len(edit.insert) - edit.remove for edit in edits),
         fields=(
             ("Scanseal-Signature-UID", added.uid),
-            ("Scanseal-Key-Generation", str(added.generation)),
-            ("Scanseal-Protection", added.protection),
-            *(("Scanseal-Warning", warning) for warning in added.instance.warnings),
+            ("Scanseal-Key-Generation", str(added.signature.generation)),
+            ("Scanseal-Protection", added.signature.protection),
+            *(("Scanseal-Warning", warning) for warning in added.warnings),
         ),
     )
 
@@ -230,9 +235,9 @@ def _splice(edits: tuple[Edit, ...], added: _Added) -> Answer:
             "edits": [{"offset": edit.offset, "remove": edit.remove, "insert": _base64(edit.insert)} for edit in edits],
             "signature_uid": added.uid,
             "sop_instance_uid": added.instance.sop_instance_uid,
-            "key_generation": added.generation,
-            "protection": added.protection,
-            "warnings": added.instance.warnings,
+            "key_generation": added.signature.generation,
+            "protection": added.signature.protection,
+            "warnings": added.warnings,
         },
     )
 

@@ -30,7 +30,7 @@ from enroll.certificates import name_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName
-from enroll.proves import proves
+from enroll.proves import Proves, proves
 
 READY = "ready"
 REFUSAL_INTERVAL = 1.0  # seconds between two audit lines about refusals of the same user
@@ -120,7 +120,8 @@ class SigningService:
         self._audit.record("signature", fields)
         self._tally.signed(request.role)
         protection = Protection(active.protection)
-        return encode_signature(Signature(value, active.certificate, active.generation.number, protection))
+        vendor_only = active.proves is Proves.VENDOR
+        return encode_signature(Signature(value, active.certificate, active.generation.number, protection, vendor_only))
 
     def _authorize(self, role: Role, caller: Caller, roles: frozenset[Role]) -> None:
         if role not in roles:

@@ -20,8 +20,8 @@ from enroll.config import StoreName
 from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError, StateError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
-from enroll.revocation import Revocation
-from enroll.revocation_record import RevocationRecords, RevocationState, serial_text
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecords, RevocationState, serial_text
 
 # A role signs with its own key and never with that of another. Originals may be signed by that of the vendor instead.
 IDENTITY_OF: Mapping[Role, IdentityName] = {

@@ -24,7 +24,7 @@ ALIVE = b"A"
 
 _VERSION = 1
 _REQUEST = struct.Struct("!BBBBBB64s64s")
-_SIGNATURE = struct.Struct("!IBH")
+_SIGNATURE = struct.Struct("!IB?H")
 _OK = b"\x00"
 _REFUSED = b"\x01"
 
@@ -161,12 +161,14 @@ class Signature:
         certificate: DER of the certificate that verifies it.
         generation: Number of the generation of the identity that signed.
         protection: Where its key lives.
+        vendor_only: Whether the certificate names no device, so that it proves the vendor only (`enroll.proves`).
     """
 
     value: bytes
     certificate: bytes
     generation: int
     protection: Protection
+    vendor_only: bool = False
 
 
 def encode_answer(payload: bytes) -> bytes:
@@ -177,7 +179,7 @@ def encode_answer(payload: bytes) -> bytes:
 def encode_signature(signature: Signature) -> bytes:
     """The reply to SIGN."""
     protection = _PROTECTIONS.index(signature.protection)
-    head = _SIGNATURE.pack(signature.generation, protection, len(signature.value))
+    head = _SIGNATURE.pack(signature.generation, protection, signature.vendor_only, len(signature.value))
     return encode_answer(head + signature.value + signature.certificate)
 
 
@@ -205,6 +207,6 @@ def decode_signature(frame: bytes) -> Signature:
         SigningError: The keyholder refused.
     """
     payload = decode_answer(frame)
-    generation, protection, size = _SIGNATURE.unpack_from(payload)
+    generation, protection, vendor_only, size = _SIGNATURE.unpack_from(payload)
     end = _SIGNATURE.size + size
-    return Signature(payload[_SIGNATURE.size : end], payload[end:], generation, _PROTECTIONS[protection])
+    return Signature(payload[_SIGNATURE.size : end], payload[end:], generation, _PROTECTIONS[protection], vendor_only)

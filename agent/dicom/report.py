@@ -14,7 +14,7 @@ from enum import StrEnum
 from cryptography import x509
 
 from enroll.certificates import name_text
-from enroll.revocation import Revocation
+from enroll.revocation.lists import Revocation
 
 
 class Outcome(StrEnum):
@@ -178,7 +178,7 @@ class MatchResult(StrEnum):
 
 
 # The subjects of a comparison that name one single device.
-NAME_ONE_DEVICE = frozenset(("serial", "hardware-serial", "device-uid", "udi"))
+NAME_ONE_DEVICE = frozenset(("serial", "hardware-serial", "permanent-identifier", "device-uid", "udi"))
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ class Comparison:
     """One comparison of the image with the certificate.
 
     Args:
-        subject: What is compared: "serial", "hardware-serial", "device-uid", "udi", "manufacturer", "model", "owner" or
-            "department".
+        subject: What is compared: "serial", "hardware-serial", "permanent-identifier", "device-uid", "udi",
+            "manufacturer", "model", "owner" or "department".
         result: How it compares; both silent counts as IMAGE_SILENT.
         image: What the image says.
         certificate: What the certificate says.

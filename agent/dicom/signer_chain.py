@@ -26,7 +26,7 @@ from agent.dicom.timestamp import TimeStamp, verify_time_stamp
 from agent.errors import DicomError
 from enroll.certificates import name_text, private_key_usage_period
 from enroll.errors import CertificateRefused, ScansealError, TimeStampError
-from enroll.revocation import Revocation, RevocationStatus, revocation_of
+from enroll.revocation.lists import Revocation, RevocationStatus, revocation_of
 from enroll.trust import CLOCK_SKEW, verify_signer, weakness
 
 CMS_TSP = "CMS_TSP"  # PS3.15 C.1: the one kind of certified time stamp

@@ -4,6 +4,7 @@
 |-------------------|-----------------------------------------------------------------|--------------------------------|
 | `serial`          | subject serialNumber                                            | Device Serial Number           |
 | `hardware-serial` | subjectAltName hardwareModuleName, hwSerialNum (RFC 4108 5)     | Device Serial Number           |
+| `permanent-identifier` | subjectAltName permanentIdentifier (RFC 4043 2)            | Device Serial Number           |
 | `device-uid`      | subjectAltName URI `urn:oid:UID` (RFC 3061)                     | Device UID                     |
 | `udi`             | subjectAltName URI, a GS1 Digital Link `https://id.gs1.org/01/` | UDI Sequence                   |
 | `model`           | subject CN, in front of the serial number                       | Manufacturer's Model Name      |
@@ -13,7 +14,8 @@
 
 Nothing in a certificate tells whose name O is, so it is compared with both, and only where it is neither does it
 differ. Texts are compared without regard to case and to spaces that tell nothing (RFC 4518 2.6), UIDs as they are.
-What is stated several times and differently is reported and matches nothing. Why, is in docs/signer-identity.md.
+What is stated several times and differently is reported and matches nothing. A permanentIdentifier may be another name
+of the device than its serial number, so it matches or tells nothing. Why, is in docs/signer-identity.md.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from agent.dicom.report import (
 )
 from agent.errors import DicomError
 from enroll import der
+from enroll.attestation.names import permanent_identifiers
 from enroll.certificates import PARSE_ERRORS, alternative_names
 from enroll.csr import HARDWARE_MODULE_NAME, RESERVED_UNITS
 from enroll.foreign import printable
@@ -58,9 +61,11 @@ UNIQUE_DEVICE_IDENTIFIER = 0x00181009
 UDI_SEQUENCE = 0x0018100A
 SOFTWARE_VERSIONS = 0x00181020
 
+PERMANENT = "permanent-identifier"
 _ATTRIBUTES = {
     "serial": DEVICE_SERIAL_NUMBER,
     "hardware-serial": DEVICE_SERIAL_NUMBER,
+    PERMANENT: DEVICE_SERIAL_NUMBER,
     "device-uid": DEVICE_UID,
     "udi": UDI_SEQUENCE,
     "manufacturer": MANUFACTURER,
@@ -187,6 +192,7 @@ def _names_in(certificate: x509.Certificate) -> _Names:
         "department": [unit for unit in units if _normalized(unit) not in RESERVED_UNITS],
         "model": [_model_in(name, serials) for name in _attribute(subject, NameOID.COMMON_NAME)],
         "hardware-serial": [],
+        PERMANENT: list(permanent_identifiers(certificate)),
         "device-uid": [],
         "udi": [],
     }
@@ -246,6 +252,7 @@ def _image_values(subject: str, equipment: Equipment) -> tuple[str, ...]:
     values: dict[str, tuple[str, ...]] = {
         "serial": (equipment.device_serial,),
         "hardware-serial": (equipment.device_serial,),
+        PERMANENT: (equipment.device_serial,),
         "device-uid": (equipment.device_uid,),
         "udi": equipment.udi,
         "manufacturer": (equipment.manufacturer,),
@@ -274,7 +281,8 @@ def _compared(subject: str, stated: tuple[str, ...], image: tuple[str, ...], *, 
     if not from_certificate - {""}:
         return replace(silent, result=MatchResult.CERTIFICATE_SILENT)
     if not from_image & from_certificate:
-        return replace(silent, result=MatchResult.MISMATCH)
+        unequal = MatchResult.CERTIFICATE_SILENT if subject == PERMANENT else MatchResult.MISMATCH
+        return replace(silent, result=unequal)
     if len(from_certificate) > 1:
         return replace(silent, result=MatchResult.CERTIFICATE_SILENT)
     return replace(silent, result=MatchResult.MATCH) if covered and len(from_image) == 1 else silent

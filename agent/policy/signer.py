@@ -30,6 +30,7 @@ _CLOSEST_LEVEL = {Identifies.VENDOR: IdentityLevel.VENDOR, Identifies.SITE: Iden
 _LISTED_BY = {
     "serial": MatchKey.SERIAL,
     "hardware-serial": MatchKey.SERIAL,
+    "permanent-identifier": MatchKey.SERIAL,
     "device-uid": MatchKey.DEVICE_UID,
     "udi": MatchKey.UDI,
 }
@@ -199,8 +200,13 @@ def _why_unlisted(signature: SignatureReport, device: Entry | None) -> str:
 def _lacking(signature: SignatureReport, expected: ExpectedSigner) -> list[Named]:
     """What the certificate must name and does not."""
     stated = (m for m in signature.identity.matches if m.certificate and m.result is not MatchResult.CERTIFICATE_SILENT)
-    # Both are serial numbers of the device, in two places of the certificate.
-    named = {Named.SERIAL if match.subject == "hardware-serial" else match.subject for match in stated}
+    # These are serial numbers of the device in several places of the certificate; a permanentIdentifier that is not the
+    # serial number of the image need not be one.
+    named = {
+        Named.SERIAL if _LISTED_BY.get(match.subject) is MatchKey.SERIAL else match.subject
+        for match in stated
+        if match.subject != "permanent-identifier" or match.result is MatchResult.MATCH
+    }
     return [name for name in Named if name in expected.require and name not in named]
 
 

@@ -15,11 +15,11 @@ from cryptography.x509.oid import ObjectIdentifier
 
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, alternative_names
+from enroll.csr import PERMANENT_IDENTIFIER
 from enroll.foreign import printable
 
 EK_CERTIFICATE = ObjectIdentifier("2.23.133.8.1")  # tcg-kp-EKCertificate
 AK_CERTIFICATE = ObjectIdentifier("2.23.133.8.3")  # tcg-kp-AIKCertificate
-PERMANENT_IDENTIFIER = ObjectIdentifier("1.3.6.1.5.5.7.8.3")  # RFC 4043
 MANAGED_DEVICE = ObjectIdentifier("1.3.6.1.4.1.37476.9000.64.4")  # how format step names a device
 
 _MANUFACTURER = ObjectIdentifier("2.23.133.2.1")
@@ -71,14 +71,8 @@ def tpm_details(certificate: x509.Certificate) -> TpmDetails | None:
     return TpmDetails(*(found[0] for found in values))
 
 
-def permanent_identifier(serial_number: str) -> x509.OtherName:
-    """PermanentIdentifier ::= SEQUENCE { identifierValue UTF8String OPTIONAL, assigner ... OPTIONAL } (RFC 4043)."""
-    value = der.encode(_UTF8_STRING, serial_number.encode("utf-8"))
-    return x509.OtherName(PERMANENT_IDENTIFIER, der.encode(der.SEQUENCE, value))
-
-
 def permanent_identifiers(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The devices that an AK certificate names; what has an assigner, or no value, is left out.
+    """The devices that a certificate names by RFC 4043; what has an assigner, or no value, is left out.
 
     Raises:
         ValueError: The extensions cannot be parsed; or another of `PARSE_ERRORS`.

@@ -30,12 +30,14 @@ from enroll import der
 from enroll.certificates import PARSE_ERRORS, decode_base64
 from enroll.csr import OWNERS_NAMES, RESERVED_UNITS, UNSTRUCTURED_NAME
 from enroll.errors import ProtocolViolation
+from enroll.foreign import printable
 from enroll.keystore.base import PublicKey
 from enroll.keystore.keys import CURVES
 
 SIZE_LIMIT = 64 * 1024  # bytes of a body
 OWNERS_NAMES_LIMIT = 16
 NAME_LIMIT = 128  # characters; the widest of the upper bounds in RFC 5280 appendix A.1
+RSA_LIMIT = 1 << 16  # bits; whatever is wanted, no key here is as long
 
 CONTENT_TYPE = "application/csrattrs"
 REQUEST_TEMPLATE = ObjectIdentifier("1.2.840.113549.1.9.16.2.61")  # RFC 9908 3.4
@@ -110,7 +112,8 @@ class WantedAttributes:
 
     def unmet(self, key: PublicKey) -> str:
         """The kinds of key that are wanted, where `key` is none of them; otherwise empty."""
-        return "" if not self.keys or any(w.is_met_by(key) for w in self.keys) else ", ".join(map(str, self.keys))
+        is_met = not self.keys or any(wanted.is_met_by(key) for wanted in self.keys)
+        return "" if is_met else printable(", ".join(map(str, self.keys)))
 
 
 @dataclass(frozen=True)
@@ -200,8 +203,20 @@ def _owners_name(named: _Named) -> x509.NameAttribute[str] | None:
         name = x509.NameAttribute(named.oid, text)
     except ValueError:
         return None
-    reserved = named.oid == NameOID.ORGANIZATIONAL_UNIT_NAME and text.strip().casefold() in RESERVED_UNITS
-    return None if reserved or not text.isprintable() or not 0 < len(text) <= NAME_LIMIT else name
+    return name if text.isprintable() and 0 < len(text) <= NAME_LIMIT and _may_stand(named.oid, text) else None
+
+
+def _may_stand(oid: ObjectIdentifier, text: str) -> bool:
+    """What `NameAttribute` lets pass, though a request with it could not be encoded, or would say what is signed."""
+    match oid:
+        case NameOID.ORGANIZATIONAL_UNIT_NAME:
+            return text.strip().casefold() not in RESERVED_UNITS
+        case NameOID.COUNTRY_NAME:  # two letters as PrintableString (RFC 5280 appendix A.1)
+            return text.isascii() and text.isalpha()
+        case NameOID.DOMAIN_COMPONENT:  # an IA5String (RFC 4519 2.4)
+            return text.isascii()
+        case _:
+            return True
 
 
 def _attribute(item: asn1.TLV) -> _Named:
@@ -224,7 +239,10 @@ def _key(named: _Named) -> WantedKey:
     if value is not None and value.tag_bytes[0] == der.OBJECT_IDENTIFIER:
         return WantedKey(named.oid, curve=value.parse(ObjectIdentifier))
     if value is not None and value.tag_bytes[0] == _INTEGER:
-        return WantedKey(named.oid, bits=value.parse(int))
+        bits = value.parse(int)
+        if not 0 < bits <= RSA_LIMIT:
+            raise ValueError("no length of a key")
+        return WantedKey(named.oid, bits=bits)
     return WantedKey(named.oid)
 
 

@@ -57,15 +57,16 @@ class Password:
         for algorithm in _HASHES:
             for challenge in offered:
                 if challenge.is_digest(algorithm):
-                    return self._digest(challenge, algorithm, method, url, secrets.token_hex(16))
+                    return self._digest(challenge, algorithm, method, url)
         if any(challenge.scheme == "basic" for challenge in offered):
             pair = self.username.encode() + b":" + self.secret
             return f"Basic {base64.b64encode(pair).decode('ascii')}"
         return ""
 
-    def _digest(self, challenge: _Challenge, algorithm: str, method: str, url: str, cnonce: str) -> str:
+    def _digest(self, challenge: _Challenge, algorithm: str, method: str, url: str) -> str:
         """RFC 7616 3.4.1, qop=auth."""
         realm, nonce = challenge.parameters.get("realm", ""), challenge.parameters["nonce"]
+        cnonce = secrets.token_hex(16)
         parts = urlsplit(url)
         uri = f"{parts.path}?{parts.query}" if parts.query else parts.path
 

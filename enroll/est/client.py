@@ -143,7 +143,7 @@ class EstClient:
         """
         wanted = self.wanted_attributes()
         if wanted.ignored:
-            _LOG.info("Not in the request, though the CA wants it: %s", ", ".join(wanted.ignored))
+            _LOG.info("Not in the request, though the CA wants it: %s", printable(", ".join(wanted.ignored)))
         unmet = wanted.unmet(asked.public_key)
         if unmet:
             _LOG.warning("The CA wants another kind of key: %s", unmet)
@@ -219,8 +219,11 @@ class EstClient:
             return Pending(until, _server_text(answer) or "the CA has not decided yet")
         if 400 <= answer.status < 500 and not _cannot_answer_now(answer):  # noqa: PLR2004
             meaning, who, advice = _REFUSALS.get(answer.status, _OTHER_REFUSAL)
-            if answer.status == 401 and authorized and self.authorization:  # noqa: PLR2004
+            challenge = answer.headers.get("www-authenticate", "")
+            if authorized and self.authorization and answer.status == 401:  # noqa: PLR2004
                 advice = self.authorization.advice
+            elif challenge and answer.status == 401:  # noqa: PLR2004
+                advice = f"It asks for {printable(challenge)!r}, which is not configured or not known here. {advice}"
             return Refused(f"{meaning} ({_status(answer)})", who, advice)
         raise _unusable(answer)
 
@@ -230,7 +233,8 @@ def read_ca_certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
     if answer.status in _NOT_FOR_THIS_CLIENT:
         raise ProtocolViolation(
             f"The CA does not show its certificates ({_status(answer)}).",
-            remedy="It should, to everybody (RFC 7030 4.1.1). It may not accept the certificate of this device.",
+            remedy="It should, to everybody (RFC 7030 4.1.1). It may not accept the certificate of "
+            "this device; or address or label is wrong.",
             code=CA_CERTIFICATES_REFUSED,
         )
     if answer.status != 200:  # noqa: PLR2004
@@ -309,8 +313,8 @@ def _server_text(answer: Answer) -> str:
 
 
 def _cannot_answer_now(answer: Answer) -> bool:
-    """RFC 9110 15.6, RFC 6585 4; "not implemented" is an answer."""
-    return answer.status == 429 or (answer.status >= 500 and answer.status != 501)  # noqa: PLR2004
+    """RFC 9110 15.5.9 and 15.6, RFC 6585 4; "not implemented" is an answer."""
+    return answer.status in (408, 429) or (answer.status >= 500 and answer.status != 501)  # noqa: PLR2004
 
 
 def _status(answer: Answer) -> str:

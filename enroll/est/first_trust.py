@@ -10,7 +10,7 @@ verified with it (RFC 7030 4.1.1).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +69,17 @@ class FirstTrust:
             _LOG.info("The CA certificate is fetched anew: %s", error.what)
             return ()
 
-    def fetched(self, ca_certificates: Callable[[], tuple[x509.Certificate, ...]]) -> tuple[x509.Certificate, ...]:
-        """The pinned CA certificate, after it has been fetched and kept.
+    def pin(self, fetched: Iterable[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+        """The CA certificate with the fingerprint, which is kept and pinned from now on.
 
         Args:
-            ca_certificates: Asks the server, which nothing is believed of.
+            fetched: From a server of which nothing is believed.
 
         Raises:
-            CertificateRefused: The server has none with the fingerprint.
-            EnrollmentError: No usable answer.
+            CertificateRefused: None has the fingerprint.
             StateError: The disk refused.
         """
-        found = by_fingerprint(ca_certificates(), self.settings.anchor_fingerprint)
+        found = by_fingerprint(fetched, self.settings.anchor_fingerprint)
         self.files.make_directory(self.directory, GROUP_DIRECTORY)
         self.files.write(self._path, pem([found]), _FILE_MODE)
         _LOG.info("The CA %s has the fingerprint that is configured.", name_text(found.subject))

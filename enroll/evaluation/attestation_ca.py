@@ -37,14 +37,13 @@ from enroll.attestation.names import (
     EK_CERTIFICATE,
     TpmDetails,
     managed_device,
-    permanent_identifier,
     tpm_details,
 )
 from enroll.attestation.tpm_structures import BOUND_TO_THE_TPM, Attribute, PublicArea, read_public_area
 from enroll.attestation.verify import AK_SCHEME, is_step_key
 from enroll.certificates import PARSE_ERRORS
 from enroll.clock import Clock
-from enroll.csr import DIGITAL_SIGNATURE
+from enroll.csr import DIGITAL_SIGNATURE, permanent_identifier
 from enroll.errors import CertificateRefused, EnrollmentRefused, EvidenceRefused, KeyStoreUnavailable, UnsupportedKey
 from enroll.evaluation.authority import Authority, certificate_builder, create_authority
 from enroll.keystore.base import PublicKey

@@ -23,12 +23,12 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enroll import der
+from enroll.anchors import is_issued_by
 from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, pem
 from enroll.errors import EnrollmentRefused
 from enroll.evaluation.ca import USERNAME, EvaluationCa
@@ -216,7 +216,7 @@ class EstHandler(EvaluationHandler):
         return None if encoded is None else x509.load_der_x509_certificate(encoded)
 
     def _is_ours(self, certificate: x509.Certificate) -> bool:
-        return any(_is_issued_by(certificate, root) for root in self.est.ca.roots)
+        return any(is_issued_by(certificate, root) for root in self.est.ca.roots)
 
 
 class EstServer(HttpsServer):
@@ -256,14 +256,6 @@ class EstServer(HttpsServer):
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a vendor's anchor need not be a root
         context.verify_mode = ssl.CERT_REQUIRED if options.demands_certificate else ssl.CERT_OPTIONAL
         return context
-
-
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *PARSE_ERRORS):
-        return False
-    return True
 
 
 def _not_found() -> Rejection:

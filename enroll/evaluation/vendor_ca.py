@@ -4,7 +4,7 @@
     issuing.pem issuing.key   the CA below it, which issues
     tickets.key               signs service tickets (P-256)
     server.pem server.key     of its provisioning service: localhost, 127.0.0.1 and ::1
-    issued/                   what was issued, by ticket and by subject
+    issued/                   what was issued, by ticket and by subject, for each identity
 
 It issues three kinds of certificate. A factory identity (IEEE 802.1AR) has no end: it lives as long as its device. What
 signs images of one device lives a year and names the device, and the customer where the ticket names one; the device
@@ -28,6 +28,7 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -42,8 +43,8 @@ from enroll.identity import IdentityName
 from enroll.keystore.base import PublicKey
 from enroll.offline_request import OfflineRequest
 from enroll.record import damaged
-from enroll.service_ticket import IDENTITIES, ServiceTicket, sign_ticket, verify_ticket
 from enroll.statefile import StateFiles
+from enroll.vendor.ticket import IDENTITIES, ServiceTicket, sign_ticket, verify_ticket
 
 BANNER = "scanseal evaluation vendor - NOT FOR PRODUCTION"
 VENDOR = "Evaluation Scanners"
@@ -57,6 +58,14 @@ _PURPOSES = {
     DOCUMENT_SIGNING: IdentityName.VENDOR,
 }
 _RSA_BITS = 3072
+
+
+@asn1.sequence
+class _HardwareModuleName:
+    """RFC 4108 5."""
+
+    hardware_type: ObjectIdentifier
+    serial_number: bytes
 
 
 class VendorCa:
@@ -183,21 +192,24 @@ class VendorCa:
     def _issue(self, request: x509.CertificateSigningRequest, ticket: ServiceTicket, nonce: str) -> x509.Certificate:
         identity, serial_number, key = _asked(request)
         ticket.check(serial_number, nonce, identity, self._clock.now())
-        subject, names = _subject(request, identity, ticket), _names(request, identity)
+        subject, names = _subject(request, identity, ticket), _names(request, identity, serial_number)
         identifier = hashlib.sha256(ticket.identifier.encode()).hexdigest()
         path = self.directory / "issued" / f"{identifier}-{identity}.pem"
         with self._guard:
             if self._files.exists(path):
                 return self._issued_before(path, key)
             certificate = self._certified(identity, key, subject, names)
-            self._write_down(path, certificate)
+            self._files.make_directory(path.parent)
+            self._write_down(identity, certificate)
+            # The one that a repeated request finds comes last.
+            self._files.write(path, pem([certificate]))
         return certificate
 
     def renew(self, request: x509.CertificateSigningRequest, factory: x509.Certificate) -> x509.Certificate:
         """The next certificate that signs, for a device that has one.
 
         Args:
-            request: Names what is renewed to the letter (RFC 7030 4.2.2).
+            request: Names what is renewed to the letter, in the subject and beside it (RFC 7030 4.2.2).
             factory: The factory identity of the device; the connection has proved it.
 
         Raises:
@@ -209,12 +221,13 @@ class VendorCa:
             raise _refused("A factory identity is not renewed. It is replaced with a service ticket.")
         if [serial_number] != _values(factory.subject, NameOID.SERIAL_NUMBER):
             raise _refused("A device may ask for its own serial number only.")
-        subject, names = request.subject, _names(request, identity)
+        path, names = self._path_of(identity, request.subject), _names(request, identity, serial_number)
         with self._guard:
-            if not self._files.exists(self._path_of(subject)):
+            known = read_certificates(path, self._files)[0] if self._files.exists(path) else None
+            if known is None or alternative_names(known) != names:
                 raise _refused("This device has no such certificate to renew.")
-            certificate = self._certified(identity, key, subject, names)
-            self._write_down(self._path_of(subject), certificate)
+            certificate = self._certified(identity, key, known.subject, names)
+            self._write_down(identity, certificate)
         return certificate
 
     def make_vendor_wide(self, passphrase: bytes, common_name: str = "Image signing") -> bytes:
@@ -254,14 +267,12 @@ class VendorCa:
             raise EnrollmentRefused("The ticket was used already.", remedy="Ask for a new one.", code="ticket-used")
         return certificate
 
-    def _write_down(self, path: Path, certificate: x509.Certificate) -> None:
-        self._files.make_directory(path.parent)
-        # The one that a repeated request finds comes last.
-        self._files.write(self._path_of(certificate.subject), pem([certificate]))
-        self._files.write(path, pem([certificate]))
+    def _write_down(self, identity: IdentityName, certificate: x509.Certificate) -> None:
+        self._files.write(self._path_of(identity, certificate.subject), pem([certificate]))
 
-    def _path_of(self, subject: x509.Name) -> Path:
-        return self.directory / "issued" / f"{hashlib.sha256(subject.public_bytes()).hexdigest()}.pem"
+    def _path_of(self, identity: IdentityName, subject: x509.Name) -> Path:
+        name = hashlib.sha256(subject.public_bytes()).hexdigest()
+        return self.directory / "issued" / f"{name}-{identity}.pem"
 
 
 def _create(directory: Path, now: datetime, files: StateFiles) -> None:
@@ -343,17 +354,25 @@ def _subject(request: x509.CertificateSigningRequest, identity: IdentityName, ti
         if len(stated) != 1:
             raise _refused("The subject must hold one common name and one serial number.")
         names.append((oid, stated[0]))
+    if not names[-2][1].endswith(ticket.serial_number):
+        raise _refused("The common name must end with the serial number: people read it.")
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in names])
 
 
-def _names(request: x509.CertificateSigningRequest, identity: IdentityName) -> tuple[x509.GeneralName, ...]:
-    """The alternative names: hardwareModuleName and no other; a factory identity must have it (IEEE 802.1AR 8)."""
+def _names(
+    request: x509.CertificateSigningRequest, identity: IdentityName, serial_number: str
+) -> tuple[x509.GeneralName, ...]:
+    """The alternative names: hardwareModuleName of the device, no other; a factory identity has it (IEEE 802.1AR 8)."""
     try:
         names = alternative_names(request)
+        others = [name for name in names if isinstance(name, x509.OtherName) and name.type_id == HARDWARE_MODULE_NAME]
+        modules = [asn1.decode_der(_HardwareModuleName, name.value) for name in others]
     except PARSE_ERRORS as error:
         raise _refused("The request cannot be read.") from error
-    if not all(isinstance(name, x509.OtherName) and name.type_id == HARDWARE_MODULE_NAME for name in names):
+    if len(others) != len(names):
         raise _refused("hardwareModuleName is the only subject alternative name that is issued.")
+    if any(module.serial_number != serial_number.encode("utf-8") for module in modules):
+        raise _refused("hardwareModuleName must have the serial number of the device.")
     if identity is IdentityName.IDEVID and len(names) != 1:
         raise _refused("A factory identity names its hardware module: set [device] hardware_type.")
     return names

@@ -27,7 +27,7 @@ from enroll.certificates import PARSE_ERRORS, decode_base64
 from enroll.errors import EnrollmentRefused
 from enroll.evaluation.https_server import LOG, EvaluationHandler, HttpsServer, Rejection
 from enroll.evaluation.vendor_ca import VendorCa
-from enroll.service_ticket import TICKET_LIMIT
+from enroll.vendor.ticket import TICKET_LIMIT
 
 LABEL = "vendor"
 

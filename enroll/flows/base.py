@@ -12,12 +12,13 @@ from cryptography import x509
 from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.csr import CertificateRequest
+from enroll.errors import ProtocolViolation
 from enroll.identity import IdentityStore
 from enroll.keystore import KeyStores
 from enroll.keystore.base import PrivateKey, Protection, PublicKey
 from enroll.statefile import StateFiles
 
-HANDLE_LIMIT = 8 * 1024  # characters
+HANDLE_LIMIT = 4 * 1024  # characters
 LONGEST_WAIT = timedelta(days=1)  # whatever a server says: a request is repeated at least this often
 
 
@@ -67,11 +68,17 @@ class Handle:
         self._write = write
 
     def keep(self, text: str) -> None:
-        """Make `text` durable; at most `HANDLE_LIMIT` characters.
+        """Make `text` durable: ASCII of at most `HANDLE_LIMIT` characters.
 
         Raises:
+            ProtocolViolation: It is longer, or not ASCII; what is in it comes from the server.
             StateError: The disk refused.
         """
+        if len(text) > HANDLE_LIMIT or not text.isascii():
+            raise ProtocolViolation(
+                "What the server wants to be told again is too long, or not ASCII.",
+                remedy="Check the address; otherwise ask the operator of the server.",
+            )
         self._write(text)
         self.text = text
 
@@ -185,6 +192,6 @@ class Flow(Protocol):
             certificate: The one that is used; None where all were refused.
 
         Raises:
-            ServerUnreachable: No answer; the caller confirms again later.
-            EnrollmentError: The CA does not accept the confirmation.
+            EnrollmentRefused: The CA does not accept the confirmation; there is nothing more to tell it.
+            EnrollmentError: No proper answer; the caller confirms again later.
         """

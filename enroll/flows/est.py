@@ -29,6 +29,7 @@ from enroll.errors import (
     ConfigurationError,
     EnrollmentError,
     KeyDamaged,
+    KeyMismatch,
     KeyNotFound,
     KeyStoreUnavailable,
     ScansealError,
@@ -52,12 +53,13 @@ from enroll.flows.base import (
 from enroll.http import CLIENT_CERTIFICATE_REFUSED, HttpsSession, get_unverified
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.secretfile import read_secret
-from enroll.revocation_record import RevocationRecords
+from enroll.revocation.record import RevocationRecords
 from enroll.tls import ClientIdentity, client_context
 from enroll.trust import verify_chain
 
 _LOG = logging.getLogger(__name__)
-_DOES_NOT_SERVE = (StateError, KeyNotFound, KeyDamaged, UnsupportedKey, CertificateRefused)
+_DOES_NOT_SERVE = (StateError, KeyNotFound, KeyDamaged, KeyMismatch, UnsupportedKey, CertificateRefused)
+_IF_ASKED = ", and the password if the server asks for it"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,6 @@ class EstFlow:
     name = "est"
 
     def __init__(self, identity: IdentityName, context: FlowContext) -> None:
-        self._identity = identity
         self._context = context
         self._settings = context.settings.est
         self._base = address(self._settings.url, self._settings.label)
@@ -101,7 +102,7 @@ class EstFlow:
         if identity is IdentityName.DEVICE:
             self._sources += [self._factory_identity, *([self._password_alone] if self._settings.username else [])]
         self._obstacles: list[ScansealError] = []
-        self._proof = Proof("what the server asks for")
+        self._proof = Proof("a certificate of this scanner or the password")
         self._client: EstClient | None = None
 
     @classmethod
@@ -144,11 +145,15 @@ class EstFlow:
         """See `Flow`."""
         url, what = f"{self._base}/cacerts", "GET: the certificates of the CA"
         fetched = PlannedExchange(url, f"{what}, unverified, to find the one with the fingerprint", "nothing")
-        operation = "simpleenroll" if renews is None or renews != self._proof.certificate else "simplereenroll"
+        proof = self._proof
+        operation = "simpleenroll" if renews is None or renews != proof.certificate else "simplereenroll"
+        # The connection shows a certificate, so that goes along with everything; a password waits to be asked for.
+        shown = "nothing" if self._client and proof.certificate is None else proof.name
+        sent = f"{proof.name}{_IF_ASKED}" if proof.certificate and proof.password else proof.name
         exchanges = (
-            PlannedExchange(url, what, "nothing"),
-            PlannedExchange(f"{self._base}/csrattrs", "GET: what a request should hold", "nothing"),
-            PlannedExchange(f"{self._base}/{operation}", f"POST: PKCS#10, {request.usage}", self._proof.name),
+            PlannedExchange(url, what, shown),
+            PlannedExchange(f"{self._base}/csrattrs", "GET: what a request should hold", shown),
+            PlannedExchange(f"{self._base}/{operation}", f"POST: PKCS#10, {request.usage}", sent),
         )
         return exchanges if self.anchors else (fetched, *exchanges)
 
@@ -179,15 +184,15 @@ class EstFlow:
                     raise
                 _LOG.warning("The server does not take %s: %s", self._proof.name, error.what)
                 self._obstacles = [error]
-                client = self._open(self._next_proof())
+                client = self._next_client()
 
     def _connection(self) -> EstClient:
         if self._client is not None:
             return self._client
         if not self.anchors:
-            self._pinned = self._trust.fetched(self._unverified_ca_certificates)
+            self._pinned = self._trust.pin(self._unverified_ca_certificates())
             self.anchors = self._kept.read(self.name, self._pinned)
-        return self._open(self._next_proof())
+        return self._next_client()
 
     def _open(self, proof: Proof) -> EstClient:
         clock, timeout = self._context.clock, self._settings.timeout
@@ -204,15 +209,15 @@ class EstFlow:
         url, headers = f"{self._base}/cacerts", {"Accept": CERTS_ONLY}
         return read_ca_certificates(get_unverified(url, headers, self._context.clock, self._settings.timeout))
 
-    def _next_proof(self) -> Proof:
-        """The best that is left; each is tried once.
+    def _next_client(self) -> EstClient:
+        """With the best proof that is left; each is tried once.
 
         Raises:
             ScansealError: None serves; what is the matter with the best of them.
         """
         while self._sources:
             try:
-                return self._sources.pop(0)()
+                return self._open(self._sources.pop(0)())
             except StateUnreadable:
                 raise  # it may be the best of all, seen by the wrong user
             except _DOES_NOT_SERVE as error:

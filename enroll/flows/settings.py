@@ -152,6 +152,12 @@ class CmpSettings:
         default=None,
     )
     server_anchor_file: Path | None = option(_SERVER_ANCHOR + "Default: anchor_file.", default=None)
+    answered_by: str = option(
+        "Subject of the certificate that signs the answers, as in an error message of scanseal; needed only where it "
+        "is not that of a CA and names neither cmcCA nor cmcRA in extendedKeyUsage (RFC 9810 4.5).",
+        default="",
+        pattern=r"[^\x00-\x1f\x7f]{0,200}",
+    )
     first_request: CmpFirstRequest = option(
         "Body of a first request. p10cr wraps a PKCS#10 request, which some CAs want.", default=CmpFirstRequest.IR
     )
@@ -161,10 +167,10 @@ class CmpSettings:
 
 @dataclass(frozen=True)
 class ScepSettings:
-    """`[scep]`: the last choice, for a site with nothing but NDES (RFC 8894). Needs an RSA key that can decrypt."""
+    """`[scep]`: the last choice, for a site with nothing but SCEP (RFC 8894), such as NDES."""
 
     enabled: bool = option(
-        "Whether SCEP may be used at all. docs/operations/hospital-it.md says what is wrong with it.", default=False
+        "Whether SCEP may be used at all. docs/adr/0029-scep.md says what is wrong with it.", default=False
     )
     url: str = option("Address of the SCEP server with its path.", default="", pattern=_HTTP_OR_HTTPS)
     anchor_file: Path | None = option(
@@ -173,7 +179,11 @@ class ScepSettings:
         default=None,
     )
     server_anchor_file: Path | None = option(_SERVER_ANCHOR + "Default: anchor_file.", default=None)
-    challenge_file: Path | None = option("File that holds the challenge password of a first request.", default=None)
+    challenge_file: Path | None = option(
+        "File that holds the challenge password of a first request. Renewals take it along where it is there; those of "
+        "a key that is not RSA in a file need it.",
+        default=None,
+    )
     timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
 
 

@@ -7,11 +7,11 @@
 | vendor   | signs original images for this device, or | with a service ticket | simplereenroll, with the factory      |
 |          | for this device at one customer's         |                       | identity as TLS client                |
 
-The ticket (`enroll.service_ticket`) goes along as a bearer token (RFC 6750). Its nonce is the challengePassword of the
+The ticket (`enroll.vendor.ticket`) goes along as a bearer token (RFC 6750). Its nonce is the challengePassword of the
 request (RFC 2985 5.4.1), which is signed with the key that is to be certified: so it is no use to anybody else.
 The service gives the same certificate again for the same key; nothing is lost where an answer was.
 
-What was imported (`enroll.vendor_import`) does not come from here and is not renewed here.
+What was imported (`enroll.vendor.vendor_wide`) does not come from here and is not renewed here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cryptography import x509
 from enroll import csr
 from enroll.clock import Clock
 from enroll.csr import CertificateRequest
-from enroll.errors import ConfigurationError, StateError, StateUnreadable
+from enroll.errors import VENDOR_SERVICE, ConfigurationError, StateError, StateUnreadable
 from enroll.est.authentication import BearerToken
 from enroll.est.client import EstClient, address
 from enroll.flows.base import (
@@ -40,11 +40,10 @@ from enroll.flows.base import (
 from enroll.http import HttpsSession
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.proves import Proves, proves
-from enroll.service_case import KeptTicket, ServiceCase
+from enroll.revocation.record import RevocationRecords
 from enroll.tls import ClientIdentity, client_context
 from enroll.trust import read_anchors
-
-WHO_MUST_ACT = "vendor service"
+from enroll.vendor.case import KeptTicket, ServiceCase
 
 _NEW_TICKET = "Ask the vendor's service for a ticket: scanseal enroll vendor request"
 _Proof = KeptTicket | Generation
@@ -137,7 +136,8 @@ class VendorFlow:
         answer = self._ask(enrollment)
         if not isinstance(answer, Refused):
             return answer
-        return Refused(answer.reason, WHO_MUST_ACT, answer.advice or _NEW_TICKET)
+        # The advice of EST is about the rules of a hospital's CA.
+        return Refused(answer.reason, VENDOR_SERVICE, _NEW_TICKET)
 
     def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
         """EST knows no confirmation."""
@@ -157,52 +157,46 @@ class VendorFlow:
 
 
 def _proof(identity: IdentityName, context: FlowContext) -> _Proof:
-    """The ticket as long as it has brought nothing; then the factory identity, for what it may renew."""
-    current = _readable(identity, context.identities)
-    factory = context.identities.current(IdentityName.IDEVID) if _is_renewable(identity, current) else None
-    kept = ServiceCase(context.settings.state_directory, context.files).ticket()
-    # What ended between commit and clean-up has to be connected once more, though nothing is asked.
-    is_spent = (
-        kept is not None
-        and current is not None
-        and kept.has_brought(current)
-        and not _is_left_over(identity, current, context.identities)
-    )
-    if kept is not None and identity in kept.ticket.identities and not is_spent:
-        is_over = context.clock.now() >= kept.ticket.expires_at
-        return factory if is_over and factory is not None else kept
-    if factory is not None:
-        return factory
-    if identity is IdentityName.VENDOR and current is not None and not _is_renewable(identity, current):
+    """A ticket that is good; without one the factory identity, for what it may renew."""
+    current = context.identities.readable(identity)
+    ticket = _ticket(identity, current, context)
+    if ticket is not None and context.clock.now() < ticket.ticket.expires_at:
+        return ticket
+    is_wide = current is not None and proves(current.certificate) is Proves.VENDOR
+    if identity is IdentityName.VENDOR and current is not None and not is_wide:
+        factory = context.identities.current(IdentityName.IDEVID)
+        if factory is not None:
+            RevocationRecords(context.identities).check_not_revoked(factory)
+            return factory
+    if ticket is not None:
+        return ticket  # it says itself that it has expired
+    if is_wide:
         raise ConfigurationError(
             "The certificate of the identity vendor was imported, and the vendor's service does not renew it.",
-            remedy="Get the next one from the vendor, and run: scanseal enroll vendor import",
+            remedy="Get the next one from the vendor, and run: scanseal enroll vendor import. Or get one of this "
+            "device, with a ticket: scanseal enroll vendor request",
         )
     raise ConfigurationError(
         f"There is no service ticket for the identity {identity}.", remedy=_NEW_TICKET, code="ticket-missing"
     )
 
 
-def _is_renewable(identity: IdentityName, current: Generation | None) -> bool:
-    """Whether it is what this service issued, to be renewed by the factory identity."""
-    return identity is IdentityName.VENDOR and current is not None and proves(current.certificate) is Proves.DEVICE
+def _ticket(identity: IdentityName, current: Generation | None, context: FlowContext) -> KeptTicket | None:
+    """The ticket that was accepted last, where it is for this identity and nothing came after it."""
+    kept = ServiceCase(context.settings.state_directory, context.files).ticket()
+    if kept is None or identity not in kept.ticket.identities:
+        return None
+    # What ended between commit and clean-up has to be connected once more, though nothing is asked.
+    is_spent = current is not None and kept.is_older_than(current) and not _is_left_over(current, context.identities)
+    return None if is_spent else kept
 
 
-def _is_left_over(identity: IdentityName, current: Generation, identities: IdentityStore) -> bool:
+def _is_left_over(current: Generation, identities: IdentityStore) -> bool:
     """Whether the request of the generation in use still stands in the journal."""
     try:
-        pending = identities.journal(identity).read()
+        pending = identities.journal(current.identity).read()
         return pending is not None and pending.key_uri == current.key_uri
     except StateUnreadable:
         raise
     except StateError:
         return False  # the transaction forgets it
-
-
-def _readable(identity: IdentityName, identities: IdentityStore) -> Generation | None:
-    try:
-        return identities.current(identity)
-    except StateUnreadable:
-        raise
-    except StateError:
-        return None  # enrolling again is the way out

@@ -28,7 +28,6 @@ from enroll.tls.connection import ClientContext
 
 HEADERS_LIMIT = 32 * 1024  # bytes
 BODY_LIMIT = 1 << 20  # bytes
-CONNECT_TIMEOUT = 10.0  # seconds, for each address of the server
 CLIENT_CERTIFICATE_REFUSED = "client-certificate-refused"  # codes of ServerUnreachable
 _VERSION = "tls-version-refused"
 _ALERTS = {  # RFC 8446 6.2, by OpenSSL's names: which of our errors it is
@@ -95,7 +94,7 @@ class HttpsSession:
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": "scanseal", "Accept-Encoding": "identity"})
         self._session.adapters.clear()
-        self._session.mount("https://", PinnedAdapter(context))
+        self._session.mount("https://", PinnedAdapter(context, self._deadline))
         if plain:
             self._session.mount("http://", PlainAdapter(self._deadline))
 
@@ -153,12 +152,11 @@ class HttpsSession:
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | LinkedBody | None) -> Answer:
         self._deadline.start(self._timeout)
-        timeouts = (min(CONNECT_TIMEOUT, self._timeout), self._timeout)
         try:
             # A linked body is made when there is a connection: `requests` passes it on to `_Connection` as it is.
             data = cast("bytes | None", body)
             with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False, stream=True, timeout=timeouts
+                method, url, data=data, headers=headers, allow_redirects=False, stream=True, timeout=self._timeout
             ) as response:
                 _check_head(response, url)
                 content = _read(response, url, self._body_limit)
@@ -221,7 +219,7 @@ def _failure(error: Exception, url: str) -> EnrollmentError:
     if isinstance(cause, ssl.SSLError):
         return ServerUnreachable(
             f"No TLS connection to {_server(url)}: {reason}.",
-            remedy="The server may not accept the certificate of this device; its log says why.",
+            remedy="The server may not accept the certificate of this device, or miss one; its log says why.",
             code=_ALERTS.get(getattr(cause, "reason", None) or ""),
         )
     if isinstance(cause, OSError | http.client.IncompleteRead):

@@ -19,6 +19,7 @@ from enroll.clock import Clock
 from enroll.errors import ProtocolViolation
 from enroll.tls.connection import ClientContext, ClientSocket, RouteName
 
+CONNECT_TIMEOUT = 10.0  # seconds, for each address of the server
 VERDICT_TIMEOUT = 0.5  # seconds; most servers say something at once
 NOT_LINKABLE = "proof-of-possession-impossible"  # code of ProtocolViolation
 
@@ -64,6 +65,26 @@ def bounded_socket(deadline: Deadline) -> type[ClientSocket]:
     return BoundedSocket
 
 
+def _connected(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """A connection to the first address of a host that answers, within the deadline: there may be many.
+
+    Raises:
+        OSError: None does.
+    """
+    failure: OSError = TimeoutError("the host has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(min(CONNECT_TIMEOUT, deadline.remaining()))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect(address)
+            return connection
+        except OSError as error:
+            connection.close()
+            failure = error
+    raise failure
+
+
 def _bounded_connection(deadline: Deadline) -> type[urllib3.connection.HTTPConnection]:
     """The same for a connection without TLS."""
 
@@ -78,7 +99,7 @@ def _bounded_connection(deadline: Deadline) -> type[urllib3.connection.HTTPConne
 
     class BoundedConnection(urllib3.connection.HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            connected = super()._new_conn()
+            connected = _connected(self._dns_host, self.port or 80, deadline)
             return BoundedSocket(connected.family, connected.type, connected.proto, connected.detach())
 
     return BoundedConnection
@@ -116,8 +137,15 @@ class _Connection(urllib3.connection.HTTPSConnection):
         super().request(method, url, body, headers, **options)
 
 
-class _Pool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Connection
+def _pool(deadline: Deadline) -> type[urllib3.HTTPSConnectionPool]:
+    class BoundedConnection(_Connection):
+        def _new_conn(self) -> socket.socket:
+            return _connected(self._dns_host, self.port or 443, deadline)
+
+    class BoundedPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = BoundedConnection
+
+    return BoundedPool
 
 
 def _await_verdict(connection: ClientSocket) -> None:
@@ -179,11 +207,11 @@ class PlainAdapter(_Adapter):
 class PinnedAdapter(_Adapter):
     """Connections that use the given context and leave its trust as it is."""
 
-    def __init__(self, context: ClientContext) -> None:
+    def __init__(self, context: ClientContext, deadline: Deadline) -> None:
         self._context = context
         self._demand = "CERT_REQUIRED" if context.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE"
         super().__init__()
-        self.poolmanager.pool_classes_by_scheme = {"https": _Pool}
+        self.poolmanager.pool_classes_by_scheme = {"https": _pool(deadline)}
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

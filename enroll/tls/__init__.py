@@ -102,7 +102,8 @@ def client_context(anchors: Iterable[x509.Certificate], identity: ClientIdentity
         context.load_verify_locations(cadata=pem(tuple(anchors)).decode("ascii"))
     except ssl.SSLError as error:
         raise ConfigurationError(
-            f"The CA certificate cannot be used for TLS: {error.reason}.", remedy="Check [est] anchor_file."
+            f"The CA certificate cannot be used for TLS: {error.reason}.",
+            remedy="Check anchor_file, from which it comes.",
         ) from error
     if identity is not None:
         _load(context, identity.chain_file, identity.key)

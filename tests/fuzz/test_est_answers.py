@@ -117,8 +117,10 @@ def test_a_damaged_list_of_wanted_attributes(data: bytes) -> None:
         wanted = attributes.read(base64.encodebytes(data))
     except ProtocolViolation:
         return
-    assert build(KEY, REQUEST, owners_names=wanted.owners_names).is_signature_valid
-    assert all(text.isprintable() for text in wanted.ignored)
+    request = build(KEY, REQUEST, owners_names=wanted.owners_names)
+    assert request.is_signature_valid
+    assert tuple(request.subject)[: len(wanted.owners_names)] == wanted.owners_names
+    assert all(text.isprintable() for text in (*wanted.ignored, wanted.unmet(KEY.public_key())))
 
 
 @given(st.text(max_size=300), st.text(st.characters(codec="latin-1"), max_size=300))

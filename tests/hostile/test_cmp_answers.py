@@ -67,6 +67,13 @@ def by(server: Server) -> Script:
     return lambda request: server.message(request, Body.IP, reply(response()))
 
 
+def below_web_ca(request: Request) -> bytes:
+    """An authority passes on no more than it has itself."""
+    authority, key = HospitalCa("Web CA", CA, extended_usage=(ExtendedKeyUsageOID.SERVER_AUTH,)), new_key()
+    extra = [syntax.der_of(server_certificate(key, authority)), syntax.der_of(authority.certificate)]
+    return Server(key, extra=extra).message(request, Body.IP, reply(response()))
+
+
 def header(**changes: object) -> Script:
     return lambda request: SERVER.message(request, Body.IP, reply(response()), **changes)
 
@@ -144,6 +151,11 @@ VIOLATIONS: dict[str, Script] = {
     "signer-signs-documents": signed_with(extended_usage=(DOCUMENT_SIGNING,)),
     "signer-is-a-web-server": signed_with(extended_usage=(ExtendedKeyUsageOID.SERVER_AUTH,)),
     "signer-may-not-sign": signed_with(usage=_NO_SIGNING),
+    "signer-is-for-nothing-in-particular": signed_with(usage=None, extended_usage=()),
+    "signer-is-a-device-without-a-purpose": signed_with(extended_usage=()),
+    "signer-is-for-any-purpose": signed_with(extended_usage=(ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,)),
+    "signer-only-makes-keys": signed_with(extended_usage=(ObjectIdentifier("1.3.6.1.5.5.7.3.32"),)),
+    "signer-of-a-ca-for-web-servers": below_web_ca,
     "signer-is-over": signed_with(end=NOW - timedelta(minutes=1)),
     "signer-is-not-yet": signed_with(begin=NOW + timedelta(days=1)),
     "signer-is-weak": by(Server(_RSA_1024, server_certificate(_RSA_1024))),
@@ -241,6 +253,43 @@ def test_a_lie_is_a_violation_and_brings_nothing(lie: str) -> None:
 
     assert refused.value.remedy
     assert len(refused.value.what) < 1000
+
+
+# --- who may answer for the CA: RFC 9810 4.5
+
+
+def test_the_ca_itself_may_though_its_certificate_did_not_come_with_the_answer() -> None:
+    """RFC 9483 3.3: self-signed certificates are better left out of extraCerts."""
+    usage = x509.KeyUsage(*(True, False, False, False, False, True, True, False, False))
+    authority = HospitalCa("Signing CA", usage=usage)
+    certificate = authority.issue(KEY.public_key())
+    for extra in ([], [syntax.der_of(certificate)]):
+        server = Server(authority.key, authority.certificate, extra)
+        session = ScriptedSession(
+            lambda request, server=server: server.message(request, Body.IP, reply(response(certificate)))  # type: ignore[misc]
+        )
+        assert isinstance(flow(session, anchors=(authority.certificate,)).enroll(ENROLLMENT), Issued)
+
+
+def test_a_server_with_two_certificates_for_its_key_answers_with_the_one_that_may() -> None:
+    key = new_key()
+    over, good = server_certificate(key, end=NOW - timedelta(minutes=1)), server_certificate(key)
+
+    assert accepted(by(Server(key, good, [syntax.der_of(over), syntax.der_of(good)])))
+
+
+def test_a_server_that_is_named_in_the_configuration_may_answer_without_a_purpose() -> None:
+    key = new_key()
+    server = Server(key, server_certificate(key, extended_usage=()))
+
+    for named, brings in (("CN=CMP server", True), ("CN=CMP server 2", False)):
+        session = ScriptedSession(by(server))
+        asking = flow(session, answered_by=named)
+        if brings:
+            assert isinstance(asking.enroll(ENROLLMENT), Issued)
+        else:
+            with pytest.raises(ProtocolViolation, match="answered_by"):
+                asking.enroll(ENROLLMENT)
 
 
 def test_an_answer_is_good_for_one_request() -> None:

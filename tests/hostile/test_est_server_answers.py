@@ -389,6 +389,15 @@ def test_a_slow_server_is_given_up_at_the_deadline(scanner: Scanner, script: Ser
     assert time.monotonic() - begin < 4 * SECONDS
 
 
+@pytest.mark.parametrize("operation", ["cacerts", "csrattrs"])
+def test_so_it_is_in_the_exchanges_before(scanner: Scanner, script: Server, operation: str) -> None:
+    setattr(script, operation, lambda _: drip(answer(b"x" * 1000)[:-990], b"x"))
+    begin = time.monotonic()
+
+    assert isinstance(refusal(scanner), ServerUnreachable)
+    assert time.monotonic() - begin < 4 * SECONDS
+
+
 @pytest.mark.parametrize(
     "enroll",
     [

@@ -21,15 +21,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from enroll import ocsp
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings, RevocationSettings
 from enroll.errors import ProtocolViolation
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore.base import Protection
-from enroll.revocation import Statement
-from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState
-from enroll.revocation_watch import list_statement, watch_revocations
+from enroll.revocation import ocsp
+from enroll.revocation.lists import Statement
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
+from enroll.revocation.watch import list_statement, watch_revocations
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
 from tests.support.pki import DEVICE, HospitalCa, new_key
@@ -78,17 +78,23 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         ca = RevokingCa(tmp_path / "ca")
         identities = IdentityStore(tmp_path / "state", StateFiles())
         certificate = ca.issue(KEY.public_key(), responder=server.url, list_at=server.url)
-        generation = identities.commit(
-            IdentityName.DEVICE,
-            VerifiedCertificate(certificate, (), ca.certificate),
-            "software:key",
-            protection=Protection.SOFTWARE,
-            flow="est",
-            now=datetime.now(UTC),
-        )
+        generation = _committed(IdentityName.DEVICE, certificate, ca, identities)
         settings = EnrollSettings(DEVICE, tmp_path / "state", revocation=RevocationSettings(timeout=2))
         good = Response(certificate, ca.certificate, ca.certificate, ca.key)
         yield Scene(ca, server, identities, generation, settings, good, HospitalCa("Stranger"))
+
+
+def _committed(
+    name: IdentityName, certificate: x509.Certificate, ca: RevokingCa, identities: IdentityStore
+) -> Generation:
+    return identities.commit(
+        name,
+        VerifiedCertificate(certificate, (), ca.certificate),
+        "software:key",
+        protection=Protection.SOFTWARE,
+        flow="est",
+        now=datetime.now(UTC),
+    )
 
 
 def certified(scene: Scene, ca: HospitalCa | RevokingCa, usage: x509.ObjectIdentifier, **dates: datetime) -> Response:
@@ -174,6 +180,8 @@ WORTHLESS: dict[str, Callable[[Scene], bytes]] = {
     "a list of a stranger": lambda s: s.list(signed_by=s.stranger),
     "a list of a stranger, revoked": lambda s: s.list(revoked=True, signed_by=s.stranger),
     "a list that is over": lambda s: s.list(lasts=timedelta(minutes=-30)),
+    "a list signed with SHA-1": lambda s: s.ca.list("sha1"),
+    "a list signed with SHA-224": lambda s: s.ca.list("sha224"),
     "a list that is cut short": lambda s: s.list(revoked=True)[:-1],
 }
 
@@ -222,6 +230,7 @@ def test_the_control_group_is_believed(scene: Scene) -> None:
     scene.server.body = scene.list()
     statement = list_statement(scene.list(), scene.generation.certificate, scene.ca.certificate, datetime.now(UTC))
     assert statement.revocation is None
+    list_statement(scene.ca.list(), scene.generation.certificate, scene.ca.certificate, datetime.now(UTC))
 
 
 def test_an_old_good_answer_does_not_hide_a_revocation_for_good(scene: Scene) -> None:
@@ -276,6 +285,38 @@ def test_silence_and_slowness_are_bounded_and_change_nothing(scene: Scene) -> No
         finally:
             over.set()
             thread.join()
+
+
+def test_all_questions_of_a_run_have_one_deadline_and_each_has_its_share(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that swallows everything must not put off the renewals that come next."""
+    monkeypatch.setattr("enroll.revocation.watch.ROUND_TIME", 2.0)
+    scene.server.body = scene.good.der
+    with socket.create_server(("127.0.0.1", 0)) as swallows:
+        hole = f"http://127.0.0.1:{swallows.getsockname()[1]}/"
+        certificate = scene.ca.issue(new_key().public_key(), responder=hole + "a", list_at=hole + "b")
+        other = _committed(IdentityName.IDEVID, certificate, scene.ca, scene.identities)
+        revocation = replace(scene.settings.revocation, ocsp_url=hole, crl_url=hole, timeout=30)
+        scene.settings = replace(scene.settings, revocation=revocation)
+        begin = time.monotonic()
+        assert scene.watch().state is RevocationState.GOOD
+        assert time.monotonic() - begin < 4
+    record = RevocationRecords(scene.identities).of(other)
+    assert record is not None
+    assert record.state is RevocationState.UNKNOWN
+
+
+def test_an_enrollment_does_not_wait_for_the_answers(scene: Scene) -> None:
+    scene.server.body = scene.good.der
+    with scene.identities.lock():
+        assert scene.watch().state is RevocationState.GOOD
+
+
+def test_two_runs_do_not_ask_at_once(scene: Scene) -> None:
+    """The later one to write could put a revocation out of sight that the other has just seen."""
+    with scene.identities.watch_lock():
+        assert watch_revocations(scene.settings, SystemClock(), scene.identities) == {}
 
 
 def _drip(listener: socket.socket, over: threading.Event) -> None:

@@ -30,7 +30,14 @@ from enroll.config import (
 )
 from enroll.csr import CertificateRequest, Usage
 from enroll.enroller import Enroller
-from enroll.errors import CertificateRefused, EnrollmentRefused, ScansealError, ServerUnreachable, UnsupportedKey
+from enroll.errors import (
+    CertificateRefused,
+    ConfigurationError,
+    EnrollmentRefused,
+    ScansealError,
+    ServerUnreachable,
+    UnsupportedKey,
+)
 from enroll.flows.acme import device_attest
 from enroll.flows.acme.device_attest import attestation_object
 from enroll.flows.base import Enrollment, FlowContext, OfferedEnrollment
@@ -349,14 +356,15 @@ def test_step_ca_knows_no_hardware_modules(in_tpm: Scanner, ca: StepCa) -> None:
 # --- keys that have no evidence
 
 
-def test_a_key_in_a_file_gets_no_certificate(in_tpm: Scanner) -> None:
+def test_for_a_key_in_a_file_nothing_is_ordered(in_tpm: Scanner, ca: StepCa) -> None:
     passphrase = enrolling.settings(in_tpm.settings.state_directory.parent).keystore.software
     settings = replace(in_tpm.settings.keystore, software=passphrase)
     device = wanted(StoreName.SOFTWARE, KeyAlgorithm.P_256, in_tpm.restarted(keystore=settings))
+    placed = ca.log.count("path=/acme/scanners/new-order")
 
-    with pytest.raises(UnsupportedKey) as raised:
+    with pytest.raises(ConfigurationError, match="in a file"):
         enroll(device)
-    assert "key_store" in raised.value.remedy
+    assert ca.log.count("path=/acme/scanners/new-order") == placed
 
 
 def test_a_kind_of_key_that_step_does_not_know_is_named(in_token: Scanner) -> None:

@@ -449,6 +449,22 @@ def test_without_the_account_the_certificates_own_key_revokes_it(scanner: Scanne
     assert pebble.is_revoked(generation.certificate)
 
 
+def test_to_revoke_no_account_is_made_where_the_key_of_the_one_there_was_is_lost(
+    scanner: Scanner, pebble: Pebble
+) -> None:
+    """It could not revoke anything, and a binding that works once would be used up for it."""
+    generation = enroll(scanner)
+    for uri in account_keys(scanner):
+        scanner.restarted().stores.destroy(uri)
+    before = accounts(pebble)
+
+    revoke(DEVICE, x509.ReasonFlags.key_compromise, scanner.restarted().context)
+
+    assert pebble.is_revoked(generation.certificate)
+    assert accounts(pebble) == before
+    assert account_keys(scanner) == []
+
+
 def test_what_is_revoked_already_is_said_to_be(scanner: Scanner) -> None:
     enroll(scanner)
     revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context)

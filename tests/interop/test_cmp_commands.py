@@ -11,6 +11,7 @@ import pytest
 from agent.cli import exits
 from agent.cli.main import run
 from enroll.identity import IdentityName
+from enroll.revocation.record import RevocationRecords, RevocationState
 from tests.support.cmp_scanner import Site, site
 
 
@@ -66,3 +67,7 @@ def test_one_command_gives_a_certificate_up(
 
     assert f"{current.certificate.serial_number:x}" in capsys.readouterr().out
     assert hospital.server.bodies[-1] == "rr"
+    # The agent stops signing, whether this CA has OCSP and lists or not.
+    known = RevocationRecords(hospital.scanner.identities).of(current)
+    assert known is not None
+    assert (known.state, known.revocation and known.revocation.reason) == (RevocationState.REVOKED, "keyCompromise")

@@ -290,7 +290,7 @@ def test_a_role_without_an_identity_names_the_command_and_no_other_key_signs(sca
             with pytest.raises(AgentRefused) as refused:
                 ask()
             assert (refused.value.status, refused.value.code) == (503, "not-enrolled")
-            assert f"scanseal enroll est --identity {role}" in refused.value.remedy
+            assert f"scanseal enroll WAY --identity {role}" in refused.value.remedy
         assert scanner.audit("signature") == []
 
         scanner.enroll(IDENTITY_OF[role])

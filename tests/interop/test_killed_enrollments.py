@@ -16,7 +16,7 @@ import pytest
 from tests.support.enroll_process import run, write_run
 from tests.support.flow_servers import FlowServer
 
-FLOWS = ["acme", "cmp", "est", "vendor"]
+FLOWS = ["acme", "cmp", "est", "scep", "vendor"]
 CALLS = {"rename": 1, "fsync": 5}  # each one; each fifth, for the moments between a step and the network
 MOST_CALLS = 150  # of one kind in one renewal; more would never end
 

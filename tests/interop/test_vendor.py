@@ -6,8 +6,10 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from agent.cli import exits
 from agent.cli.evaluation_vendor import command as evaluation_vendor
@@ -22,22 +25,28 @@ from agent.cli.main import run
 from agent.client import SigningClient
 from enroll.clock import SystemClock
 from enroll.config import IdentitySettings, StoreName, VendorIdentitySettings
-from enroll.csr import CertificateRequest, Usage, build
+from enroll.csr import CertificateRequest, Usage, build, hardware_module_name
 from enroll.enroller import Enroller
 from enroll.errors import CertificateRefused, ConfigurationError, EnrollmentRefused, ScansealError
 from enroll.evaluation.vendor_ca import VendorCa
 from enroll.evaluation.vendor_server import LABEL, VendorServer
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
+from enroll.keystore.base import Protection
 from enroll.proves import Proves, proves
-from enroll.service_case import ServiceCase
-from enroll.service_ticket import TICKET_LIMIT, read_ticket
-from enroll.vendor_import import KeyInToken, import_vendor_wide
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.trust import VerifiedCertificate
+from enroll.vendor.case import ServiceCase
+from enroll.vendor.pkcs12 import read_pkcs12
+from enroll.vendor.ticket import TICKET_LIMIT, read_ticket
+from enroll.vendor.vendor_wide import KeyInToken, KeyToImport, import_vendor_wide
 from tests.support.agent_process import Scanner as ScannerWithAgent
 from tests.support.agent_process import new_scanner, running_agent
 from tests.support.enrolling import Scanner
 from tests.support.flow_servers.vendor import accept_ticket, vendor_service
 from tests.support.openssl import needs_openssl
+from tests.support.pki import Content, HospitalCa, name, new_key
 from tests.support.raw_dicom import instance, part10, text
 from tests.support.softhsm import PIN, SoftHsm, softhsm_of_this_process
 from tests.unit.test_service_ticket import HOSTILE
@@ -150,7 +159,7 @@ def test_a_ticket_that_expires_while_it_waits_is_not_sent(service: Service) -> N
     ca, _, scanner = service
     case = ServiceCase(scanner.settings.state_directory, scanner.files)
     ticket = ca.make_ticket("CT-000123", case.nonce(), [FACTORY], timedelta(seconds=1))
-    case.accept(ticket, replace(read_ticket(ticket)), scanner.clock.now())
+    case.accept(ticket, read_ticket(ticket))
     scanner.clock.sleep(1.5)
 
     with pytest.raises(EnrollmentRefused) as refused:
@@ -158,15 +167,49 @@ def test_a_ticket_that_expires_while_it_waits_is_not_sent(service: Service) -> N
     assert refused.value.code == "ticket-expired"
 
 
+def imported(scanner: Scanner, ca: VendorCa, folder: Path) -> Generation:
+    """A certificate for all devices."""
+    path = folder / "wide.p12"
+    path.write_bytes(ca.make_vendor_wide(PASSPHRASE))
+    found = read_pkcs12(path, PASSPHRASE, scanner.files)
+    return import_vendor_wide(KeyToImport(found.key), (found.certificate, *found.others), scanner.restarted().context)
+
+
+def test_what_was_imported_after_a_ticket_is_not_asked_for_with_the_ticket(service: Service, tmp_path: Path) -> None:
+    ca, _, scanner = service
+    accept_ticket(scanner, ca)
+    issued(scanner, SIGNER)
+    generation = imported(scanner, ca, tmp_path)
+
+    with pytest.raises(ConfigurationError, match="imported"):
+        issued(scanner, SIGNER)
+    assert scanner.matching_pair(SIGNER) == generation
+
+    accept_ticket(scanner, ca)
+    assert proves(issued(scanner, SIGNER).certificate) is Proves.DEVICE
+
+
+def test_a_ticket_that_came_before_the_clock_was_set_back_is_spent_all_the_same(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca, _, scanner = service
+    accept_ticket(scanner, ca)
+    generation = issued(scanner, FACTORY)
+    accept_ticket(scanner, ca)
+    monkeypatch.setattr(type(scanner.clock), "now", lambda _: generation.committed_at - timedelta(minutes=4))
+
+    assert issued(scanner, FACTORY).number == 2
+    with pytest.raises(ConfigurationError) as refused:
+        issued(scanner, FACTORY)
+    assert refused.value.code == "ticket-missing"
+
+
 def asked(ca: VendorCa, scanner: Scanner, ticket: str, **changes: str) -> x509.Certificate:
     """Ask the vendor directly, as a device would that has been tampered with."""
-    uri = scanner.stores.generate(
-        StoreName.SOFTWARE, f"k{len(scanner.stores.list())}", IdentitySettings().key_algorithm
-    )
     said = {"serial_number": "CT-000123", "nonce": read_ticket(ticket).nonce, **changes}
     device = replace(scanner.settings.device, serial_number=said["serial_number"])
     request = CertificateRequest.for_device(device, Usage.DEVICE)
-    return ca.issue(build(scanner.stores.load(uri), request, challenge_password=said["nonce"]), ticket)
+    return ca.issue(signed_for(scanner, request, said["nonce"]), ticket)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +231,58 @@ def test_the_service_believes_no_device_that_the_ticket_is_not_for(
     assert refused.value.code == code
 
 
+def signed_for(
+    scanner: Scanner, request: CertificateRequest, nonce: str = "", **more: Any
+) -> x509.CertificateSigningRequest:
+    """A request with a key of its own, as a device makes it that has been tampered with."""
+    uri = scanner.stores.generate(
+        StoreName.SOFTWARE, f"k{len(scanner.stores.list())}", IdentitySettings().key_algorithm
+    )
+    return build(scanner.stores.load(uri), request, challenge_password=nonce, **more)
+
+
+class WithOtherHardware(CertificateRequest):
+    """A request whose hardwareModuleName is that of another device."""
+
+    @property
+    def alternative_names(self) -> tuple[x509.GeneralName, ...]:
+        """As above."""
+        return (hardware_module_name(self.hardware_type, "CT-000999"),)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        WithOtherHardware("Example CT CT-000123", "CT-000123", "1.3.6.1.4.1.32473.1.2", Usage.DEVICE),
+        CertificateRequest("Example CT CT-000999", "CT-000123", "1.3.6.1.4.1.32473.1.2", Usage.DEVICE),
+    ],
+    ids=["hardware module", "common name"],
+)
+def test_the_service_puts_no_other_device_into_a_certificate(service: Service, other: CertificateRequest) -> None:
+    """The ticket speaks of its `sub`; nothing else in the request may name a device."""
+    ca, _, scanner = service
+    ticket = accept_ticket(scanner, ca)
+
+    with pytest.raises(EnrollmentRefused) as refused:
+        ca.issue(signed_for(scanner, other, read_ticket(ticket).nonce), ticket)
+    assert refused.value.code == "request-refused"
+
+
+def test_a_factory_identity_renews_only_what_the_device_has(service: Service) -> None:
+    """A ticket for `idevid` alone brings nothing that signs; and the names stay to the letter (RFC 7030 4.2.2)."""
+    ca, _, scanner = service
+    accept_ticket(scanner, ca)
+    factory = issued(scanner, FACTORY).certificate
+    right = CertificateRequest.for_device(scanner.settings.device, Usage.SIGNING)
+    with pytest.raises(EnrollmentRefused, match="no such certificate"):
+        ca.renew(signed_for(scanner, right, renews=factory), factory)
+
+    signer = issued(scanner, SIGNER).certificate
+    ca.renew(signed_for(scanner, right, renews=signer), factory)
+    with pytest.raises(EnrollmentRefused, match="no such certificate"):
+        ca.renew(signed_for(scanner, replace(right, hardware_type=""), owners_names=list(signer.subject)[:1]), factory)
+
+
 def test_the_service_refuses_a_second_use_with_another_key(service: Service) -> None:
     ca, _, scanner = service
     ticket = accept_ticket(scanner, ca)
@@ -197,6 +292,24 @@ def test_the_service_refuses_a_second_use_with_another_key(service: Service) -> 
         issued(scanner, FACTORY)
     assert "used already" in str(refused.value)
     assert refused.value.who_must_act == "vendor service"
+
+
+def test_of_several_who_come_at_once_with_a_ticket_one_gets_something(service: Service) -> None:
+    ca, _, scanner = service
+    ticket = accept_ticket(scanner, ca)
+    right = CertificateRequest.for_device(scanner.settings.device, Usage.DEVICE)
+    requests = [signed_for(scanner, right, read_ticket(ticket).nonce) for _ in range(8)]
+
+    def ask(desk: VendorCa, request: x509.CertificateSigningRequest) -> str:
+        try:
+            return desk.issue(request, ticket).subject.rfc4514_string()
+        except EnrollmentRefused as error:
+            return error.code
+
+    started_anew = VendorCa.create_or_open(ca.directory, scanner.clock)
+    for desk in (ca, started_anew):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(partial(ask, desk), requests)).count("ticket-used") == 7
 
 
 def test_an_answer_that_was_lost_is_given_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +396,7 @@ def test_the_whole_way_by_the_commands(service: Service, tmp_path: Path, capsys:
             ("vendor", 1, "device"),
         ]
         assert shown["nonce"].replace("-", "") not in output.out + output.err
+        assert "The key of the factory identity is in software" in output.err
 
     assert run(["renew", "--force", "--json", *config]) == exits.OK
     renewed = {r["identity"]: r for r in json.loads(capsys.readouterr().out)["identities"]}
@@ -295,6 +409,24 @@ def test_the_whole_way_by_the_commands(service: Service, tmp_path: Path, capsys:
     assert "signs as   signing" in status
     run(["check", *config])
     assert "never renewed by itself" in capsys.readouterr().out
+
+
+def test_one_identity_of_a_ticket_can_be_asked_for_by_its_name(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca, running, scanner = service
+    config = ["--config", str(configured(tmp_path, running.url, ca))]
+    nonce, ticket = ServiceCase(scanner.settings.state_directory, scanner.files).nonce(), tmp_path / "ticket.jwt"
+    desk = ["ticket", "--directory", ca.directory, "--serial-number", "CT-000123", "--output", ticket]
+    words = [str(word) for word in (*desk, "--identity", "vendor")]
+    made = CliRunner().invoke(evaluation_vendor, words, input=nonce)
+    assert made.exit_code == 0, made.output
+
+    issue = ["enroll", "vendor", "issue", "--ticket", str(ticket), *config]
+    assert run([*issue, "--identity", "vendor"]) == exits.OK
+    assert run([*issue, "--identity", "idevid"]) == exits.CONFIGURATION
+    assert "no service ticket for the identity idevid" in capsys.readouterr().err
+    assert scanner.identities.current(FACTORY) is None
 
 
 def test_the_same_by_requests_that_a_person_carries(service: Service, tmp_path: Path) -> None:
@@ -318,6 +450,42 @@ def test_the_same_by_requests_that_a_person_carries(service: Service, tmp_path: 
     signer = scanner.identities.current(SIGNER)
     assert signer is not None
     assert signer.flow == "offline"
+
+
+def test_a_scanner_that_has_an_owner_already_can_still_ask_for_its_factory_identity(
+    service: Service, tmp_path: Path
+) -> None:
+    """The owner's identity signs the request, which says nothing to the vendor; so a person has to believe it."""
+    ca, running, scanner = service
+    key = new_key()
+    device = Content(subject=name(SERIAL_NUMBER="CT-000123"), extended_usage=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+    owned = VerifiedCertificate(HospitalCa().issue(key.public_key(), device), (), None)
+    uri = scanner.stores.import_key(StoreName.SOFTWARE, "device-1", key)
+    said: dict[str, Any] = {"protection": Protection.SOFTWARE, "flow": "est", "now": scanner.clock.now()}
+    scanner.identities.commit(IdentityName.DEVICE, owned, uri, **said)
+
+    config = ["--config", str(configured(tmp_path, running.url, ca))]
+    carried, back = tmp_path / "request.txt", tmp_path / "answer.pem"
+    assert run(["enroll", "offline", "export", "--identity", "idevid", "--output", str(carried), *config]) == exits.OK
+    desk = ["answer", "--directory", str(ca.directory), str(carried), "--output", str(back)]
+    assert CliRunner().invoke(evaluation_vendor, desk).exit_code != 0
+    made = CliRunner().invoke(evaluation_vendor, [*desk, "--unproved"])
+    assert made.exit_code == 0, made.output
+    assert run(["enroll", "offline", "import", str(back), *config]) == exits.OK
+
+
+def test_a_revoked_factory_identity_renews_nothing(service: Service) -> None:
+    ca, _, scanner = service
+    accept_ticket(scanner, ca)
+    factory, signer = issued(scanner, FACTORY), issued(scanner, SIGNER)
+    now = scanner.clock.now()
+    known = RevocationRecord(factory.number, serial_text(factory), now)
+    revoked = replace(known, state=RevocationState.REVOKED, revocation=Revocation(now, "keyCompromise"))
+    RevocationRecords(scanner.identities).write(factory, revoked)
+
+    with pytest.raises(CertificateRefused, match="revoked"):
+        issued(scanner, SIGNER)
+    assert scanner.matching_pair(SIGNER) == signer
 
 
 @pytest.fixture
@@ -385,8 +553,7 @@ def test_an_object_of_a_token_is_used_where_it_is_and_never_removed(
     generation = import_vendor_wide(KeyInToken(uri), certificates, scanner.context)
     assert scanner.matching_pair(SIGNER) == generation
     assert generation.protection == "software"  # it was made outside: no token can say that it never left
-    with pytest.raises(CertificateRefused):
-        import_vendor_wide(KeyInToken(uri), certificates, scanner.context)
+    assert import_vendor_wide(KeyInToken(uri), certificates, scanner.context) == generation
 
     accept_ticket(scanner, ca)
     for _ in range(3):
@@ -431,12 +598,14 @@ def test_everything_says_that_a_vendor_wide_certificate_proves_the_vendor_only(
             status = client.status()
             result = io.BytesIO()
             client.sign_instance(IMAGE, result, role="acquisition")
+            splice = client.splice_instance(IMAGE, role="acquisition")
         signed.write_bytes(result.getvalue())
         run(["status", *config])
         said = capsys.readouterr().out
         run(["check", *config])
         checked = capsys.readouterr().out
 
+    assert tuple(splice.warnings) == ("proves-vendor-only",)
     assert status["signs_as"]["acquisition"] == "vendor"
     assert status["identities"]["vendor"]["proves"] == "vendor"
     assert status["identities"]["signing"]["proves"] == "device"  # side by side
@@ -444,8 +613,7 @@ def test_everything_says_that_a_vendor_wide_certificate_proves_the_vendor_only(
     assert "proves the vendor only" in lines["vendor"]
     assert "proves the vendor only" in lines["signs"]
     assert "proves the vendor only" in checked
-    (line,) = scanner.audit("signature")
-    assert (line["identity"], line["proves"]) == ("vendor", "vendor")
+    assert {(line["identity"], line["proves"]) for line in scanner.audit("signature")} == {("vendor", "vendor")}
 
     root, issuing = (str(scanner.directory / "vendor" / f"{name}.pem") for name in ("root", "issuing"))
     assert run(["verify", str(signed), "--anchor", root, "--intermediate", issuing]) != exits.OK

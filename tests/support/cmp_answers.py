@@ -24,6 +24,7 @@ from enroll.identity import IdentityName
 from enroll.keystore.base import PrivateKey
 from enroll.time_stamp_syntax import PkiStatusInfo, decoded, encoded, whole
 from tests.support.clocks import SteppedClock
+from tests.support.cmp_server import CMC_RA
 from tests.support.pki import DEVICE, REQUEST, Content, HospitalCa, name, new_key
 
 CA = HospitalCa()
@@ -40,7 +41,7 @@ SIGNER = Signer(IdentityName.IDEVID, _FACTORY, (), _FACTORY_KEY)
 
 def server_certificate(key: PrivateKey, ca: HospitalCa = CA, **changes: Any) -> x509.Certificate:
     """The certificate of a CMP server."""
-    content = Content(subject=name(COMMON_NAME="CMP server"), alternative_names=(), extended_usage=())
+    content = Content(subject=name(COMMON_NAME="CMP server"), alternative_names=(), extended_usage=(CMC_RA,))
     return ca.issue(key.public_key(), replace(content, **changes))
 
 
@@ -181,9 +182,20 @@ def confirm(request: Request) -> bytes:
     return SERVER.message(request, Body.PKICONF, b"\x05\x00")
 
 
-def flow(session: ScriptedSession, clock: SteppedClock | None = None, **settings: Any) -> CmpFlow:
+def flow(
+    session: ScriptedSession,
+    clock: SteppedClock | None = None,
+    anchors: tuple[x509.Certificate, ...] = (CA.certificate,),
+    **settings: Any,
+) -> CmpFlow:
     """A flow that talks to the script."""
     channel = Channel(
-        "http://cmp.example/", cast("HttpsSession", session), SIGNER, (CA.certificate,), clock or SteppedClock()
+        "http://cmp.example/",
+        cast("HttpsSession", session),
+        SIGNER,
+        anchors,
+        clock or SteppedClock(),
+        settings.get("answered_by", ""),
     )
+    settings.pop("answered_by", "")
     return CmpFlow(CmpSettings(url=channel.url, **settings), channel)

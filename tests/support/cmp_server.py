@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 from pyasn1.codec.der import decoder, encoder
 from pyasn1_alt_modules import rfc9810
 
@@ -34,6 +34,8 @@ from enroll.certificates import pem
 from enroll.clock import SystemClock
 from enroll.keystore.base import PublicKey
 from tests.support.pki import Content, HospitalCa, certify, name, new_key
+
+CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")  # RFC 6402 2.10
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
@@ -83,7 +85,11 @@ class CmpServer:
         key = new_key()
         title = name(COMMON_NAME="CMP server")
         content = Content(
-            subject=title, alternative_names=(), extended_usage=(), begin=_begin(), end=_begin() + timedelta(days=365)
+            subject=title,
+            alternative_names=(),
+            extended_usage=(CMC_RA,),
+            begin=_begin(),
+            end=_begin() + timedelta(days=365),
         )
         self.certificate = ca.issue(key.public_key(), content)
         (folder / "server.key").write_bytes(

@@ -56,6 +56,7 @@ class Content:
     serial: int | None = None
     critical_extension: x509.UnrecognizedExtension | None = None
     digest: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
+    key_identifiers: bool = False  # of subject and issuer (RFC 5280 4.2.1.1 and 4.2.1.2)
 
     @classmethod
     def asked(cls, request: CertificateRequest, now: datetime) -> Content:
@@ -85,6 +86,10 @@ def certify(content: Content, key: PublicKey, issuer: x509.Name, issuer_key: Pri
         builder = builder.add_extension(x509.SubjectAlternativeName(content.alternative_names), critical=False)
     if content.critical_extension:
         builder = builder.add_extension(content.critical_extension, critical=True)
+    if content.key_identifiers:
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        builder = builder.add_extension(authority, critical=False)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     return builder.sign(issuer_key, content.digest)  # type: ignore[arg-type]
 
 

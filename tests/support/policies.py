@@ -41,7 +41,7 @@ from agent.policy.evaluate import evaluate
 from agent.policy.judgement import Judgement, Receipt
 from agent.policy.model import MatchKey, Policy
 from agent.policy.parse import parse_policy
-from enroll.revocation import Revocation
+from enroll.revocation.lists import Revocation
 from tests.support.pki import HospitalCa, name, new_key
 
 ROOT: Final = Path(__file__).parents[2]

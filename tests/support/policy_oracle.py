@@ -465,7 +465,7 @@ def _is_known_by_its_list(device: Table, one: SignatureReport) -> bool:
         return True
     same = {(match.subject, match.image) for match in one.identity.matches if match.result is MatchResult.MATCH}
     for key, subjects in {
-        "serial": ("serial", "hardware-serial"),
+        "serial": ("serial", "hardware-serial", "permanent-identifier"),
         "device_uid": ("device-uid",),
         "udi": ("udi",),
     }.items():

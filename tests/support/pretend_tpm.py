@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ObjectIdentifier
 
 from enroll.attestation.evidence import StepEvidence, TpmEvidence
-from enroll.attestation.names import AK_CERTIFICATE, TpmDetails, managed_device, permanent_identifier
-from enroll.csr import DIGITAL_SIGNATURE
+from enroll.attestation.names import AK_CERTIFICATE, TpmDetails, managed_device
+from enroll.csr import DIGITAL_SIGNATURE, permanent_identifier
 from enroll.keystore.base import PrivateKey, PublicKey
 from tests.support.certificates import rsa_key
 from tests.support.pki import NOW, HospitalCa, name

@@ -34,7 +34,7 @@ from agent.dicom.report import (
 )
 from agent.policy.judgement import Receipt
 from agent.policy.model import MatchKey
-from enroll.revocation import Revocation
+from enroll.revocation.lists import Revocation
 from tests.support.certificates import rsa_key
 from tests.support.pki import HospitalCa
 from tests.support.policies import ATTRIBUTES, Case, certificate

@@ -121,9 +121,9 @@ class RevokingCa:
         file.write_bytes(pem([certificate]))
         self._ca("-revoke", file, "-crl_reason", reason)
 
-    def list(self) -> bytes:
+    def list(self, digest: str = "sha256") -> bytes:
         """The revocation list of now, in DER."""
-        self._ca("-gencrl", "-out", self.folder / "list.pem")
+        self._ca("-gencrl", "-md", digest, "-out", self.folder / "list.pem")
         openssl("crl", "-in", self.folder / "list.pem", "-outform", "DER", "-out", self.folder / "list.der")
         return (self.folder / "list.der").read_bytes()
 

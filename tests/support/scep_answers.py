@@ -17,7 +17,7 @@ from cryptography.x509.oid import ObjectIdentifier
 
 from enroll import der
 from enroll.config import EnrollSettings
-from enroll.flows.base import Enrollment, FlowContext
+from enroll.flows.base import Enrollment, FlowContext, Handle
 from enroll.flows.scep import ScepFlow, syntax
 from enroll.flows.scep.syntax import MessageType, PkiStatus
 from enroll.flows.settings import ScepSettings
@@ -42,7 +42,6 @@ from tests.support.pki import DEVICE, REQUEST, Content, HospitalCa, name
 CA_KEY = rsa.generate_private_key(65537, 2048)
 CA = HospitalCa(key=CA_KEY)
 KEY = rsa.generate_private_key(65537, 2048)
-ENROLLMENT = Enrollment(KEY, REQUEST)
 CERTIFICATE = CA.issue(KEY.public_key())
 CAPABILITIES = "POSTPKIOperation\nRenewal\nSHA-256\nAES\n"
 CHALLENGE = "a challenge"
@@ -139,7 +138,7 @@ class Server:
             digest_algorithm=identifier,
             signed_attrs=syntax.undecoded(bytes([0xA0]) + attributes[1:]),
             signature_algorithm=syntax.undecoded(RSA_ENCRYPTION),
-            signature=self.key.sign(attributes, padding.PKCS1v15(), algorithm),  # type: ignore[arg-type]
+            signature=self.key.sign(attributes, padding.PKCS1v15(), algorithm),
             unsigned_attrs=None,
         )
         return self.assembled([info], content)
@@ -159,6 +158,11 @@ class Server:
         digest = hashes.Hash(self.digest[1])
         digest.update(data)
         return digest.finalize()
+
+
+def enrollment(**changes: Any) -> Enrollment:
+    """A request for KEY, with a handle of its own."""
+    return replace(Enrollment(KEY, REQUEST, handle=Handle()), **changes)
 
 
 SERVER = Server()

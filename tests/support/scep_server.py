@@ -202,6 +202,12 @@ def scep_site(
 def _door(server: ScepServer) -> type[BaseHTTPRequestHandler]:
     class Door(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._pass_on()
+
+        def do_POST(self) -> None:
+            self._pass_on()
+
+        def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             status, content_type, answer = server.answer(urlsplit(self.path).query, body)
             self.send_response(status)
@@ -209,8 +215,6 @@ def _door(server: ScepServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
-
-        do_POST = do_GET
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -1,7 +1,7 @@
-"""A scanner as its vendor has left it, for typing what a guide says: root, real users, the paths and names of the guide.
+"""A scanner as its vendor has left it, for typing what a guide says: root, real users, paths and names of the guide.
 
-What is written to /etc, /var, /usr/local, /opt, /media and /run lies in memory, in a mount namespace; the machine itself is
-not changed. In its network namespace every host name of a guide is this machine. systemd does not run, so
+What is written to /etc, /var, /usr/local, /opt, /media and /run lies in memory, in a mount namespace; the machine
+itself is not changed. In its network namespace every host name of a guide is this machine. systemd does not run, so
 `systemctl enable --now` is played: it starts the agent as the user of its unit, and waits for the socket.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -23,12 +22,12 @@ from typing import Final
 
 import pytest
 
-from tests.support.agent_process import wait_until
+from tests.support.agent_process import child_processes, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 TIMEOUT: Final = 120  # seconds, of one command
 
-_UNSHARED: Final = ("unshare", "--mount", "--net", "--propagation", "private")
+_UNSHARED: Final = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 _PREPARATION: Final = """
 set -euo pipefail
 mount -t tmpfs -o mode=755 tmpfs "$folder"
@@ -38,9 +37,10 @@ for place in etc var usr/local opt media; do
 done
 mount -t tmpfs -o mode=755 tmpfs /run
 ip link set lo up
-mkdir /opt/source /opt/packages
-mount --bind "$source" /opt/source
-mount --bind "$packages" /opt/packages
+for found in source packages python; do
+    mkdir "/opt/$found"
+    mount --bind "${!found}" "/opt/$found"
+done
 install -D -m 0644 "$source/systemd/sysusers.d/scanseal.conf" /etc/sysusers.d/scanseal.conf
 install -D -m 0644 "$source/systemd/tmpfiles.d/scanseal.conf" /etc/tmpfiles.d/scanseal.conf
 printf '127.0.0.1 localhost %s\\n' "$hosts" >/etc/hosts
@@ -49,7 +49,8 @@ systemd-tmpfiles --create scanseal.conf
 useradd --no-create-home --groups scanseal ct
 install -m 0755 /dev/stdin /usr/local/bin/scanseal <<END
 #!/bin/sh
-PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/source:/opt/packages exec $python -m agent.cli.main "\\$@"
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/source:/opt/packages LD_LIBRARY_PATH=/opt/python/lib
+exec /opt/python/bin/$interpreter -m agent.cli.main "\\$@"
 END
 install -m 0755 /dev/stdin /usr/local/sbin/systemctl <<'END'
 #!/bin/bash
@@ -104,25 +105,25 @@ class UnpackedMachine:
         done = self._run(["install", "-D", "-o", owner, "-m", f"{mode:o}", "/dev/stdin", path], data, "/")
         assert done.returncode == 0, done.stdout.decode()
 
-    def type(self, command: str, directory: str = "/root", stdin: str = "") -> Typed:
+    def type(self, command: str, directory: str = "/root") -> Typed:
         """Run a command as root, in bash."""
         began = time.monotonic()
-        done = self._run(["bash", "-o", "pipefail", "-c", command], stdin.encode("utf-8"), directory)
+        done = self._run(["bash", "-o", "pipefail", "-c", command], b"", directory)
         return Typed(done.returncode, done.stdout.decode("utf-8", errors="replace"), time.monotonic() - began)
 
     def start(self, command: str, port: int, directory: str = "/root") -> None:
-        """Start a server; it is waited until it listens on the port. Nothing else can: the network is the machine's."""
+        """Start a server, and wait until it listens. Nobody else can: the network is the machine's."""
+        log = self.path(f"/var/log/server-{port}.log")
         within = self._within(["bash", "-c", f"exec {command}"], directory)
-        log = Path(f"/proc/{self.keeper}/root/var/log/server-{port}.log").open("wb")
-        with log:
-            process = subprocess.Popen(within, env=self._environment(), stdout=log, stderr=log)
+        with log.open("wb") as said:
+            process = subprocess.Popen(within, env=self._environment(), stdout=said, stderr=said)
         self.started.append(process)
         wait_until(lambda: process.poll() is not None or port in self._listening())
-        assert process.poll() is None, Path(log.name).read_text("utf-8")
+        assert process.poll() is None, log.read_text("utf-8")
 
     def _listening(self) -> set[int]:
-        lines = Path(f"/proc/{self.keeper}/net/tcp").read_text("ascii").splitlines()[1:]
-        columns = [line.split() for line in lines]
+        tables = [Path(f"/proc/{self.keeper}/net/{name}").read_text("ascii") for name in ("tcp", "tcp6")]
+        columns = [line.split() for table in tables for line in table.splitlines()[1:]]
         return {int(found[1].partition(":")[2], 16) for found in columns if found[3] == "0A"}
 
     def _run(self, command: list[str], data: bytes, directory: str) -> subprocess.CompletedProcess[bytes]:
@@ -138,7 +139,7 @@ class UnpackedMachine:
 
     def _within(self, command: list[str], directory: str) -> list[str]:
         entered = f"umask 022; cd {shlex.quote(directory)} && exec {shlex.join(command)}"
-        return ["nsenter", "--mount", "--net", f"--target={self.keeper}", "bash", "-c", entered]
+        return ["nsenter", "--mount", "--net", "--pid", f"--target={self.keeper}", "bash", "-c", entered]
 
     def _environment(self) -> dict[str, str]:
         """That of a root shell."""
@@ -160,9 +161,34 @@ def unpacked_machine(folder: Path, *hosts: str) -> Iterator[UnpackedMachine]:
         "folder": str(folder),
         "source": str(ROOT),
         "packages": sysconfig.get_path("purelib"),
-        "python": str(Path(getattr(sys, "_base_executable", sys.executable)).resolve()),
+        "python": sys.base_prefix,
+        "interpreter": f"python3.{sys.version_info.minor}",
         "hosts": " ".join(hosts),
     }
-    command = [*_UNSHARED, "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", _PREPARATION]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as outer:
-        ...
+    log = folder.with_suffix(".log")
+    with log.open("wb") as said:
+        command = [*_UNSHARED, "bash", "-c", _PREPARATION]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said)
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n", log.read_text("utf-8")
+        (keeper,) = child_processes(process.pid)
+        machine = UnpackedMachine(keeper)
+        started = machine.started
+        yield machine
+    finally:
+        process.kill()  # and with it, by the kernel, the first process of the namespace, and so all the others
+        for ended in (process, *started):
+            ended.communicate()
+
+
+def _check_possible() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("users and namespaces of a machine of its own need root: run the tests as root")
+    for program, package in (("unshare", "util-linux"), ("ip", "iproute2"), ("systemd-sysusers", "systemd")):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt-get install {package}")
+    allowed = subprocess.run([*_UNSHARED, "true"], check=False, capture_output=True)
+    if allowed.returncode:
+        pytest.skip(f"no namespaces here: {allowed.stderr.decode()}; run where root may make them (CAP_SYS_ADMIN)")

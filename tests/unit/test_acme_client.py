@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
-from enroll.flows.acme.client import DOCUMENT_LIMIT, NONCE_TRIES, AcmeClient, Signer
+from enroll.errors import EnrollmentError, EnrollmentRefused, ProtocolViolation, ServerUnreachable
+from enroll.flows.acme.client import DOCUMENT_LIMIT, NONCE_TRIES, AcmeClient, Signer, offered
 from enroll.flows.acme.problem import AcmeProblem, read_problem
 from enroll.flows.base import LONGEST_WAIT
 from enroll.http import Answer, HttpsSession
-from tests.support.acme.scripted import BASE, DIRECTORY, DIRECTORY_URL, ScriptedServer, answer, problem
+from tests.support.acme.scripted import BASE, DIRECTORY, DIRECTORY_URL, PROBLEM, ScriptedServer, answer, problem
 from tests.support.clocks import SteppedClock
 from tests.support.pki import NOW, new_key
 
@@ -65,13 +65,32 @@ def test_the_same_host_may_be_written_in_other_ways(url: str) -> None:
     assert client(ScriptedServer()).address(url, "the order") == url
 
 
-@pytest.mark.parametrize("missing", DIRECTORY)
-def test_a_directory_without_one_of_its_addresses_is_none(missing: str) -> None:
+@pytest.mark.parametrize("missing", ["newNonce", "newAccount", "newOrder"])
+@pytest.mark.parametrize("instead", [{}, None, 5, "https://evil.example/"])
+def test_a_directory_without_an_address_that_every_order_needs_is_none(missing: str, instead: object) -> None:
     """RFC 8555 7.1.1."""
-    rest = {name: url for name, url in DIRECTORY.items() if name != missing}
+    said = {name: url for name, url in DIRECTORY.items() if name != missing}
 
     with pytest.raises(ProtocolViolation):
-        client(ScriptedServer(rest)).directory()
+        client(ScriptedServer(said if instead == {} else {**said, missing: instead})).directory()
+
+
+@pytest.mark.parametrize("missing", ["revokeCert", "keyChange", "renewalInfo"])
+@pytest.mark.parametrize("instead", [None, 5, "https://evil.example/"])
+def test_a_ca_that_does_not_offer_the_rest_still_issues(missing: str, instead: object) -> None:
+    """There are servers whose revokeCert is null."""
+    found = client(ScriptedServer({**DIRECTORY, missing: instead})).directory()
+
+    assert "" in (found.revoke_certificate, found.key_change, found.renewal_info)
+    assert found.new_order == DIRECTORY["newOrder"]
+
+
+def test_what_a_ca_does_not_offer_it_cannot_be_asked_for() -> None:
+    with pytest.raises(EnrollmentRefused, match="no revocation") as raised:
+        offered("", "revocation")
+
+    assert raised.value.who_must_act == "CA operator"
+    assert offered(f"{BASE}/revoke", "revocation") == f"{BASE}/revoke"
 
 
 def test_what_is_not_known_in_a_directory_is_ignored() -> None:
@@ -176,6 +195,16 @@ def test_a_problem_that_says_nothing_is_one_all_the_same(document: object) -> No
 
     assert found.reason
     assert found.who_must_act == "CA operator"
+
+
+def test_where_a_person_has_to_act_it_is_said_where() -> None:
+    """RFC 8555 7.3.3: `instance` is the page that tells what to agree to."""
+    document = {"type": f"{PROBLEM}userActionRequired", "detail": "new terms", "instance": "https://ca.example/agree"}
+
+    found = read_problem(document, 403)
+
+    assert found.reason == "userActionRequired: new terms; https://ca.example/agree"
+    assert found.who_must_act == "hospital IT"
 
 
 def test_what_a_problem_says_is_one_short_line() -> None:

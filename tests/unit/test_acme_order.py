@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Any, cast
 
@@ -75,8 +76,8 @@ def test_an_order_goes_from_its_identifier_to_its_certificate() -> None:
 @pytest.mark.parametrize(
     ("state", "steps"),
     [
-        ("ready", ["/order", "/finalize", "/certificate"]),
-        ("valid", ["/order", "/certificate"]),
+        ("ready", ["/order", "/authorization", "/finalize", "/certificate"]),
+        ("valid", ["/order", "/authorization", "/certificate"]),
     ],
 )
 def test_a_resumed_order_goes_on_from_its_state(state: str, steps: list[str]) -> None:
@@ -196,6 +197,57 @@ def test_what_the_run_before_left_is_cleaned_up_once_the_ca_has_seen_it() -> Non
     assert [token for _, token, _ in prover.cleaned_up] == [TOKEN]
 
 
+@pytest.mark.parametrize("state", ["ready", "valid", "invalid"])
+def test_that_is_so_as_well_where_the_order_went_on_meanwhile(state: str) -> None:
+    server, prover = good(), NotedProver()
+    server.answers["/order"] = lambda *_: answer(order(state, certificate=f"{BASE}/certificate"))
+    server.answers["/authorization"] = lambda *_: answer(authorization("valid", "valid"))
+
+    with contextlib.suppress(OrderIsGone):
+        carried_out(server, prover, resumed=True)
+
+    assert [token for _, token, _ in prover.cleaned_up] == [TOKEN]
+
+
+def test_what_cannot_be_cleaned_up_keeps_no_certificate_back() -> None:
+    server = good()
+    server.answers["/order"] = lambda *_: answer(order("valid", certificate=f"{BASE}/certificate"))
+    server.answers["/authorization"] = lambda *_: problem("malformed", 404)
+
+    assert carried_out(server, resumed=True) == Issued((LEAF,))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_a_refused_challenge_left_is_cleaned_up(resumed: bool) -> None:  # noqa: FBT001 - of the parameters
+    server, prover = good(), NotedProver()
+    server.answers["/challenge"] = lambda *_: problem("malformed")
+
+    with pytest.raises(AcmeProblem):
+        carried_out(server, prover, resumed=resumed)
+
+    assert prover.cleaned_up == prover.presented != []
+
+
+def test_what_the_run_before_left_is_cleaned_up_where_the_ca_was_not_satisfied() -> None:
+    server, prover = good(), NotedProver()
+    server.answers["/authorization"] = lambda *_: answer(authorization("invalid", "invalid"))
+
+    with pytest.raises(OrderIsGone):
+        carried_out(server, prover, resumed=True)
+
+    assert [token for _, token, _ in prover.cleaned_up] == [TOKEN]
+
+
+def test_a_ca_that_cannot_answer_now_may_still_look() -> None:
+    server, prover = good(), NotedProver()
+    server.answers["/challenge"] = lambda *_: problem("rateLimited", 429)
+
+    with pytest.raises(AcmeProblem):
+        carried_out(server, prover)
+
+    assert prover.cleaned_up == []
+
+
 def test_an_order_that_becomes_invalid_is_refused_with_its_reason() -> None:
     server = good()
     error = {"type": f"{PROBLEM}badCSR", "detail": "too short a key"}
@@ -211,8 +263,11 @@ def test_a_ca_without_the_configured_challenge_is_told_apart() -> None:
     server = good()
     server.answers["/authorization"] = lambda *_: answer({**authorization("pending"), "challenges": []})
 
-    with pytest.raises(AcmeProblem, match="no http-01"):
-        carried_out(server)
+    refused = carried_out(server)
+
+    assert isinstance(refused, Refused)
+    assert "no http-01" in refused.reason
+    assert "[acme] challenge" in refused.advice
 
 
 @pytest.mark.parametrize(
@@ -261,9 +316,9 @@ def many() -> list[str]:
         ("/authorization", {"status": "pending"}),
         ("/authorization", {**authorization("pending"), "identifier": {"type": "dns", "value": "other.example"}}),
         ("/authorization", {**authorization("pending"), "challenges": 5}),
-        ("/authorization", {**authorization("pending"), "challenges": [None, "x"]}),
         ("/authorization", authorization("pending", token="../../etc/passwd")),
         ("/authorization", authorization("pending", token="short")),
+        ("/authorization", authorization("pending", token="x" * 21)),
         ("/authorization", authorization("pending", token=5)),
         ("/authorization", authorization("pending", token=f"{TOKEN}\n")),
         ("/authorization", authorization("pending", url="https://evil.example/")),

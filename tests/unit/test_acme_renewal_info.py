@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -71,6 +71,16 @@ def test_a_moment_in_the_window_is_chosen() -> None:
     assert said.renew_at == NOW + 61 * DAY
 
 
+def test_a_moment_in_another_zone_is_the_same_one_in_ours() -> None:
+    """RFC 3339; people are told the moment in UTC."""
+    said = {"suggestedWindow": {"start": "2026-12-01T02:00:00+02:00", "end": "2026-12-01T02:00:00-02:00"}}
+
+    chosen = asked(server(answer(said))).renew_at
+
+    assert chosen is not None
+    assert (chosen.isoformat(), chosen.tzinfo) == ("2026-12-01T02:00:00+00:00", UTC)
+
+
 def test_the_chosen_moment_stays_while_the_window_does() -> None:
     kept = Suggestion(NOW, window(60, 62), NOW + 60.1 * DAY)
 
@@ -104,6 +114,7 @@ def test_there_is_time_left_after_the_moment(first: float, last: float, chosen: 
         {"suggestedWindow": {"start": "2026-11-22T12:00:00Z", "end": "2026-11-22T12:00:00Z"}},
         {"suggestedWindow": {"start": "2026-11-22T12:00:00", "end": "2026-11-23T12:00:00"}},
         {"suggestedWindow": {"start": "soon", "end": "later"}},
+        {"suggestedWindow": {"start": "0001-01-01T00:00:00+23:59", "end": "9999-12-31T23:59:59-23:59"}},
         {"suggestedWindow": {"start": 1, "end": 2}},
     ],
 )

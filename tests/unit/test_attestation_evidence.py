@@ -28,12 +28,11 @@ from enroll.attestation.evidence import (
 from enroll.attestation.names import (
     AK_CERTIFICATE,
     MANAGED_DEVICE,
-    PERMANENT_IDENTIFIER,
     TpmDetails,
     managed_device,
-    permanent_identifier,
 )
 from enroll.attestation.verify import Attested, identity_challenge, verify_evidence, verify_identity_evidence
+from enroll.csr import PERMANENT_IDENTIFIER, permanent_identifier
 from enroll.errors import EvidenceRefused
 from enroll.keystore.base import PrivateKey
 from tests.support import pretend_tpm as tpm

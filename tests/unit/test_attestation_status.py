@@ -11,10 +11,11 @@ from cryptography import x509
 from agent.cli import attested
 from enroll.attestation.attest import Attestation
 from enroll.attestation.kept import EvidenceStore, KeptEvidence
-from enroll.attestation.names import TpmDetails, permanent_identifier
+from enroll.attestation.names import TpmDetails
 from enroll.attestation.verify import identity_challenge
 from enroll.certificates import pem
 from enroll.config import AttestationSettings
+from enroll.csr import permanent_identifier
 from enroll.errors import ConfigurationError, StateError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore.base import Protection

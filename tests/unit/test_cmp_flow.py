@@ -17,6 +17,7 @@ from enroll.errors import (
     EnrollmentRefused,
     KeyStoreUnavailable,
     PinRefused,
+    ProtocolViolation,
     ScansealError,
     ServerUnreachable,
     StateError,
@@ -27,8 +28,9 @@ from enroll.flows.cmp.connection import signer_of_requests
 from enroll.flows.cmp.syntax import Body
 from enroll.flows.settings import CmpFirstRequest, CmpSettings
 from enroll.identity import IdentityName
-from enroll.revocation import Revocation
-from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.time_stamp_syntax import decoded, whole
 from tests.support.clocks import SteppedClock
 from tests.support.cmp_answers import (
     CA,
@@ -38,6 +40,7 @@ from tests.support.cmp_answers import (
     Request,
     Script,
     ScriptedSession,
+    assemble,
     confirm,
     error,
     flow,
@@ -101,6 +104,53 @@ def test_nothing_is_kept_for_a_request_that_got_no_answer() -> None:
         flow(ScriptedSession(out_of_reach)).enroll(enrollment(Handle(write=kept.append)))
 
     assert kept == []
+
+
+@pytest.mark.parametrize("failure", ["badRequest", "transactionIdInUse", ""])
+def test_an_error_message_to_the_first_poll_of_a_run_begins_anew_with_the_same_key(failure: str) -> None:
+    """CAs that have forgotten a transaction say so in different ways (RFC 9483 3.6.4)."""
+    bits = {"badRequest": b"\x20", "transactionIdInUse": b"\x00\x00\x04", "": None}[failure]
+    session = ScriptedSession(says(Body.ERROR, error(status(2, failures=bits))), issue)
+    handle = Handle(_kept_while_waiting())
+
+    assert isinstance(flow(session).enroll(enrollment(handle)), Issued)
+    assert bodies(session) == [Body.POLLREQ, Body.IR]
+
+
+def test_a_refusal_of_the_request_that_a_poll_brings_is_final() -> None:
+    refusal = says(Body.IP, reply(response(None, status=status(2, "no", failures=b"\x20"))))
+    session = ScriptedSession(refusal)
+
+    assert isinstance(flow(session).enroll(enrollment(Handle(_kept_while_waiting()))), Refused)
+    assert bodies(session) == [Body.POLLREQ]
+
+
+def test_a_transaction_that_gets_no_answer_to_believe_is_given_up_after_three_days() -> None:
+    """A CA that forgot it may not sign its errors; anybody could have sent them, so they count only for so long."""
+    clock, handle = SteppedClock(), Handle(_kept_while_waiting())
+    for days in (0, 1, 1):
+        clock.advance(timedelta(days=days))
+        session = ScriptedSession(_unsigned_error)
+        with pytest.raises(ProtocolViolation, match="without a signature"):
+            flow(session, clock).enroll(enrollment(handle))
+        assert bodies(session) == [Body.POLLREQ]
+
+    clock.advance(timedelta(days=1, minutes=1))
+    session = ScriptedSession(_unsigned_error, issue)
+    assert isinstance(flow(session, clock).enroll(enrollment(handle)), Issued)
+    assert bodies(session) == [Body.POLLREQ, Body.IR]
+
+
+def test_an_answer_to_believe_starts_the_three_days_anew() -> None:
+    clock, handle = SteppedClock(), Handle(_kept_while_waiting())
+    for script in (_unsigned_error, WAITING, _unsigned_error):
+        clock.advance(timedelta(days=2))
+        session = ScriptedSession(script)
+        if script is WAITING:
+            assert isinstance(flow(session, clock).enroll(enrollment(handle)), Pending)
+        else:
+            with pytest.raises(ProtocolViolation):
+                flow(session, clock).enroll(enrollment(handle))
 
 
 @pytest.mark.parametrize("junk", ["junk", "{}", "[]", '{"transaction": 1}', '{"transaction": "zz"}'])
@@ -345,6 +395,18 @@ def test_the_server_of_an_https_address_may_have_a_ca_of_its_own(scanner: Scanne
 
     with CmpFlow.connect(DEVICE, scanner.restarted(cmp=changed).context) as connected:
         assert connected.anchors == (CA.certificate,)
+
+
+def _kept_while_waiting() -> str:
+    """What the journal holds of a transaction that waits."""
+    handle = Handle()
+    flow(ScriptedSession(WAITING)).enroll(enrollment(handle))
+    return handle.text
+
+
+def _unsigned_error(request: Request) -> bytes:
+    message = decoded(syntax.PkiMessage, SERVER.message(request, Body.ERROR, error(status(2, "what?"))))
+    return assemble(whole(message.header), whole(message.body), None, None)
 
 
 def _first_nonce(session: ScriptedSession) -> bytes:

@@ -14,9 +14,10 @@ from pyasn1_alt_modules import rfc9810
 
 from enroll import csr
 from enroll.flows.cmp import messages
-from enroll.flows.cmp.messages import Rejected
-from enroll.flows.cmp.syntax import Body
+from enroll.flows.cmp.messages import Rejected, Waiting
+from enroll.flows.cmp.syntax import Body, RevRepContent
 from enroll.keystore.base import PrivateKey
+from enroll.time_stamp_syntax import encoded
 from tests.support.cmp_answers import CA, CERTIFICATE, KEY, error, status
 from tests.support.cmp_server import parsed_template
 from tests.support.pki import NOW, REQUEST
@@ -54,6 +55,23 @@ def test_a_refusal_without_a_reason_is_one_too() -> None:
 
     assert isinstance(told, Rejected)
     assert told.refused().reason == "status 2"
+
+
+def revoked(number: int) -> object:
+    """What rp with this status says."""
+    return messages.read_revoked(Body.RP, encoded(RevRepContent(status=[status(number)], rev_certs=None, crls=None)))
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5])
+def test_a_certificate_is_revoked_where_the_ca_says_so_in_one_of_four_ways(number: int) -> None:
+    """RFC 9810 5.2.3: accepted, grantedWithMods, revocationWarning (is imminent), revocationNotification."""
+    assert revoked(number) is None
+
+
+def test_a_revocation_that_waits_is_no_refusal() -> None:
+    assert isinstance(revoked(3), Waiting)
+    assert isinstance(revoked(2), Rejected)
+    assert isinstance(revoked(6), Rejected)
 
 
 @pytest.mark.parametrize("key", [KEY, P_384, RSA_KEY], ids=["p-256", "p-384", "rsa-2048"])

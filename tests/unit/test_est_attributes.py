@@ -13,11 +13,13 @@ from cryptography.x509.oid import AttributeOID, NameOID
 from enroll.csr import build
 from enroll.errors import ProtocolViolation
 from enroll.est.attributes import OWNERS_NAMES_LIMIT, SIZE_LIMIT, WantedAttributes, read
+from enroll.foreign import TEXT_LIMIT
 from tests.support.csr_attributes import (
     CERTIFICATE_POLICIES,
     CHALLENGE_PASSWORD,
     COMMON_NAME,
     COUNTRY,
+    DOMAIN,
     EC_PUBLIC_KEY,
     EMAIL_ADDRESS,
     EXTENDED_KEY_USAGE,
@@ -112,6 +114,9 @@ def test_a_unit_that_tells_what_is_signed_is_not_for_the_server_to_set(unit: str
         (ORGANIZATION, text("a\nb")),
         (ORGANIZATION, text("")),
         (COUNTRY, text("Germany")),
+        (COUNTRY, text("é")),  # two bytes, and no PrintableString
+        (COUNTRY, text("@_")),
+        (DOMAIN, text("bücher")),  # RFC 4519 2.4: an IA5String
         (ORGANIZATION, integer(5)),
         (COMMON_NAME, text("another scanner")),
     ],
@@ -146,6 +151,19 @@ def test_of_several_kinds_of_key_one_will_do() -> None:
 
     assert found.unmet(RSA_KEY) == ""
     assert found.unmet(EC_KEY) == "p-384, rsa-2048"
+
+
+@pytest.mark.parametrize("bits", [0, -2048, 1 << 20000], ids=["none", "negative", "huge"])
+def test_a_length_that_no_rsa_key_has_is_a_protocol_violation(bits: int) -> None:
+    """Python refuses to print a number of more than 4300 digits."""
+    with pytest.raises(ProtocolViolation):
+        wanted((RSA_ENCRYPTION, integer(bits)))
+
+
+def test_what_is_said_of_the_kinds_of_key_is_bounded() -> None:
+    found = wanted(*((EC_PUBLIC_KEY, oid(f"1.2.3.{number}")) for number in range(1000)))
+
+    assert len(found.unmet(EC_KEY)) <= TEXT_LIMIT
 
 
 def test_a_key_made_by_the_server_is_not_wanted_here() -> None:

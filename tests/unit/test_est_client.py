@@ -11,6 +11,7 @@ from cryptography.x509.oid import AttributeOID, NameOID
 
 from enroll.certificates import decode_base64
 from enroll.csr import build
+from enroll.errors import ServerUnreachable
 from enroll.est.authentication import BearerToken
 from enroll.est.client import EstClient, address
 from enroll.flows.base import HANDLE_LIMIT, Enrollment, Handle, Issued, OfferedEnrollment, Pending, Refused
@@ -142,6 +143,23 @@ def test_another_request_than_before_is_made_anew() -> None:
 
     first, second = session.sent
     assert first.subject != second.subject
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_a_server_that_cannot_answer_now_has_not_refused(status: int) -> None:
+    """RFC 9110 15.5.9, 15.6.4, RFC 6585 4: the request goes on with its key."""
+    with pytest.raises(ServerUnreachable):
+        client(Session(answer=Answer(status, {}, b""))).enroll(Enrollment(KEY, REQUEST))
+
+
+def test_a_challenge_that_nothing_here_answers_is_told() -> None:
+    """RFC 9110 11.6.1: the CA asks for a password, and none is configured."""
+    session = Session(answer=Answer(401, {"www-authenticate": 'Basic realm="est"'}, b""))
+
+    answer = client(session).enroll(Enrollment(KEY, REQUEST))
+
+    assert isinstance(answer, Refused)
+    assert 'Basic realm="est"' in answer.advice
 
 
 def test_a_token_goes_along_with_the_request_and_with_nothing_else() -> None:

@@ -50,19 +50,19 @@ def test_what_has_the_fingerprint_is_kept(tmp_path: Path, form: type[str]) -> No
     fingerprint = form(FINGERPRINT)
     assert trust(tmp_path, fingerprint).pinned() == ()
 
-    assert trust(tmp_path, fingerprint).fetched(lambda: shown(STRANGER, CA)) == (CA.certificate,)
+    assert trust(tmp_path, fingerprint).pin(shown(STRANGER, CA)) == (CA.certificate,)
 
     assert trust(tmp_path, fingerprint).pinned() == (CA.certificate,)
 
 
 def test_a_server_without_it_is_not_trusted(tmp_path: Path) -> None:
     with pytest.raises(CertificateRefused, match="no CA certificate with the fingerprint"):
-        trust(tmp_path).fetched(lambda: shown(STRANGER))
+        trust(tmp_path).pin(shown(STRANGER))
     assert trust(tmp_path).pinned() == ()
 
 
 def test_with_another_fingerprint_what_was_kept_does_not_count(tmp_path: Path) -> None:
-    trust(tmp_path).fetched(lambda: shown(CA))
+    trust(tmp_path).pin(shown(CA))
 
     other = STRANGER.certificate.fingerprint(hashes.SHA256()).hex()
     assert trust(tmp_path, other).pinned() == ()
@@ -70,8 +70,8 @@ def test_with_another_fingerprint_what_was_kept_does_not_count(tmp_path: Path) -
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", pem([STRANGER.certificate])])
 def test_what_was_changed_on_the_disk_is_fetched_anew(tmp_path: Path, damage: bytes) -> None:
-    trust(tmp_path).fetched(lambda: shown(CA))
+    trust(tmp_path).pin(shown(CA))
     (tmp_path / "anchors" / "est-by-fingerprint.pem").write_bytes(damage)
 
     assert trust(tmp_path).pinned() == ()
-    assert trust(tmp_path).fetched(lambda: shown(CA)) == (CA.certificate,)
+    assert trust(tmp_path).pin(shown(CA)) == (CA.certificate,)

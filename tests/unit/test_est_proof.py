@@ -15,6 +15,7 @@ from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
     KeyDamaged,
+    KeyMismatch,
     KeyNotFound,
     PinRefused,
     ScansealError,
@@ -25,11 +26,11 @@ from enroll.est.authentication import BearerToken, Password
 from enroll.flows.est import EstFlow, Proof
 from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
-from enroll.revocation import Revocation
-from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
-from tests.support.pki import REQUEST, HospitalCa
+from tests.support.pki import REQUEST, HospitalCa, new_key
 
 CA = HospitalCa()
 ANCHORS = (CA.certificate,)
@@ -197,6 +198,14 @@ def key_of_another_kind(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
     return scanner
 
 
+def key_of_another_certificate(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
+    encryption = serialization.BestAvailableEncryption(b"a passphrase")
+    data = new_key().private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    for path in (scanner.settings.state_directory / "keys").iterdir():
+        path.write_bytes(data)
+    return scanner
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -206,6 +215,7 @@ def key_of_another_kind(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
         (revoked, CertificateRefused),
         (key_lost, KeyNotFound),
         (key_of_another_kind, UnsupportedKey),
+        (key_of_another_certificate, KeyMismatch),
     ],
 )
 def test_only_the_device_identity_falls_back_to_the_password(
@@ -258,7 +268,14 @@ def test_a_plan_names_each_exchange_and_its_proof(new_scanner: Scanner) -> None:
 
 
 def test_a_renewal_is_planned_as_one(scanner: Scanner) -> None:
-    assert planned(scanner, renews=True)[-1] == ("simplereenroll", "the certificate of the device identity")
+    shown = "the certificate of the device identity"  # by the connection, so for each of them
+    password = ", and the password if the server asks for it"
+    assert planned(scanner, renews=True) == [
+        ("cacerts", shown),
+        ("csrattrs", shown),
+        ("simplereenroll", shown + password),
+    ]
+    assert planned(without_password(scanner), renews=True)[-1] == ("simplereenroll", shown)
 
 
 def test_a_plan_before_the_first_trust_says_how_that_begins_and_asks_nobody(new_scanner: Scanner) -> None:

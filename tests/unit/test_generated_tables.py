@@ -11,6 +11,7 @@ from scripts.make_profiles import MODULES, PROFILES, UIDS_AND_CREATION, profiles
 from scripts.module_tables import load_tables
 from scripts.profile_coverage import DOCUMENT, coverages, document
 from tests.support.creator_attributes import CURRENT
+from tests.support.hostile_ca import catalogue as hostile_ca
 
 TABLES = load_tables()
 
@@ -31,6 +32,10 @@ def test_no_other_profile_is_shipped() -> None:
 def test_the_document_on_profiles_shows_the_coverage_of_these_profiles() -> None:
     text = DOCUMENT.read_text("utf-8")
     assert document(text, TABLES) == text
+
+
+def test_the_document_on_hostile_cas_shows_the_registry() -> None:
+    assert hostile_ca.DOCUMENT.read_text("utf-8") == hostile_ca.document()
 
 
 def test_the_modules_of_c_2_have_the_attributes_of_the_standard() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -277,6 +280,27 @@ def test_a_key_that_does_not_sign_ends_the_exchange(server: ScriptedServer) -> N
     ):
         session.post_linked(f"{server.url}/enroll", {}, refuse)
     assert server.requests == []
+
+
+def test_many_addresses_that_do_not_answer_take_the_time_of_one_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the name decides how many addresses it has."""
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(2):  # its queue is full then, and Linux answers no further one
+            early = waiting.enter_context(socket.socket())
+            early.settimeout(0)
+            early.connect_ex(deaf.getsockname())
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", deaf.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 50)
+        begin = time.monotonic()
+        with (
+            HttpsSession(client_context([CA.certificate]), SystemClock(), 1, plain=True) as session,
+            pytest.raises(ServerUnreachable),
+        ):
+            session.get("https://many.example/", {})
+
+    assert time.monotonic() - begin < 5
 
 
 # --- what proves itself (RFC 7030 4.1.1)

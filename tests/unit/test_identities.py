@@ -291,7 +291,7 @@ def test_a_damaged_key_has_to_be_enrolled_anew(scanner: Scanner, audit: AuditTra
         identities.active_key(IdentityName.DERIVATION)
     assert refused.value.code == "key-damaged"
     assert refused.value.remedy == (
-        "Run: scanseal enroll est --identity derivation, and have the CA revoke the old certificate."
+        "Run: scanseal enroll WAY --identity derivation, and have the CA revoke the old certificate."
     )
 
 

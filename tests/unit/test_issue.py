@@ -20,17 +20,19 @@ from enroll.csr import Usage
 from enroll.errors import (
     CertificateRefused,
     EnrollerBusy,
+    EnrollmentError,
     EnrollmentRefused,
     KeyMismatch,
     KeyStoreUnavailable,
     PinRefused,
+    ProtocolViolation,
     ServerUnreachable,
     StateUnreadable,
 )
-from enroll.flows.base import Enrollment, Issued, OfferedEnrollment, Pending, Refused
+from enroll.flows.base import HANDLE_LIMIT, Enrollment, Issued, OfferedEnrollment, Pending, Refused
 from enroll.identity import Generation, IdentityName
 from enroll.issue import PENDING_LIFETIME
-from enroll.journal import Step
+from enroll.journal import PendingRequest, Step
 from enroll.keystore.base import PrivateKey
 from enroll.keystore.keys import StoredEcKey
 from tests.support.clocks import SteppedClock
@@ -437,7 +439,74 @@ def test_a_ca_without_intermediates_is_not_asked_twice_either(scanner: Scanner, 
     assert len(flow.asked) == 1
 
 
+@pytest.mark.parametrize("error", [ServerUnreachable, ProtocolViolation])
+def test_without_a_proper_answer_to_the_confirmation_the_next_run_confirms_again(
+    scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch, error: type[EnrollmentError]
+) -> None:
+    """A CA may revoke what nobody confirmed (RFC 9810 5.3.18): whoever is in between must not cause that by rubbish."""
+
+    def fails(*_: object) -> None:
+        raise error("Rubbish.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaFlow, "confirm", fails)
+        with pytest.raises(error):
+            scanner.issue(flow)
+    pending = scanner.identities.journal(SIGNING).read()
+    assert pending is not None
+    assert pending.step is Step.ISSUED
+
+    generation = enrolled(scanner.restarted(), flow)
+    assert flow.confirmed == [generation.certificate]
+    assert len(flow.asked) == 1
+
+
+def test_a_ca_that_knows_nothing_of_the_request_any_more_had_its_confirmation(
+    scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgotten(*_: object) -> None:
+        raise EnrollmentRefused("No such transaction.")
+
+    monkeypatch.setattr(CaFlow, "confirm", forgotten)
+    enrolled(scanner, flow)
+
+
+def test_a_handle_is_bounded_so_that_the_journal_can_be_read_again(scanner: Scanner, flow: CaFlow) -> None:
+    def keeps(asked: Asked) -> Issued:
+        asked.handle.keep('"' * HANDLE_LIMIT)
+        with pytest.raises(ProtocolViolation):
+            asked.handle.keep("x" * (HANDLE_LIMIT + 1))
+        with pytest.raises(ProtocolViolation):
+            asked.handle.keep("\u2028")
+        return unreachable(asked)
+
+    flow.answer = keeps
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow)
+    pending = scanner.identities.journal(SIGNING).read()
+    assert pending is not None
+    assert pending.handle == '"' * HANDLE_LIMIT
+
+
+def test_why_a_ca_wants_us_to_wait_is_bounded(scanner: Scanner, flow: CaFlow) -> None:
+    flow.answer = lambda _: Pending(scanner.clock.now() + timedelta(hours=1), "\u2028" * 99_999)
+    scanner.issue(flow)
+
+    assert scanner.identities.journal(SIGNING).read() is not None
+
+
 # --- damage
+
+
+@pytest.mark.parametrize("name", ["", "s", "software", "*"])
+def test_a_damaged_name_of_a_key_destroys_no_other_key(scanner: Scanner, flow: CaFlow, name: str) -> None:
+    before = enrolled(scanner, flow)
+    path = scanner.identities.directory(SIGNING) / "pending" / "request.json"
+    scanner.identities.journal(SIGNING).write(PendingRequest(Step.PLANNED, "signing-0", "", "", scanner.clock.now()))
+    path.write_text(path.read_text().replace('"signing-0"', f'"{name}"'))
+    after = enrolled(scanner, flow)
+
+    assert set(scanner.stores.list()) == {before.key_uri, after.key_uri}
 
 
 def test_a_damaged_identity_is_enrolled_anew(scanner: Scanner, flow: CaFlow) -> None:

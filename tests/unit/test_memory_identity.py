@@ -36,8 +36,8 @@ from enroll.errors import KeyStoreError, ScansealError, StateError
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.offer import Offer, check_offer, read_offer
-from enroll.revocation import Revocation, Statement
-from enroll.revocation_record import RevocationRecord, RevocationRecords, serial_text
+from enroll.revocation.lists import Revocation, Statement
+from enroll.revocation.record import RevocationRecord, RevocationRecords, serial_text
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
 from tests.support.agent_process import Scanner, new_scanner

@@ -6,17 +6,20 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enroll import csr, signed_data
-from enroll.csr import CertificateRequest, Usage
+from enroll.csr import DOCUMENT_SIGNING, CertificateRequest, Usage
 from enroll.errors import EvidenceRefused
+from enroll.issue import PENDING_LIFETIME
 from enroll.keystore.base import PrivateKey
 from enroll.offline_request import (
     FILE_LIMIT,
@@ -24,6 +27,7 @@ from enroll.offline_request import (
     Statement,
     assembled,
     check_proof,
+    key_digest,
     read_offline_request,
     state,
 )
@@ -133,10 +137,16 @@ def test_the_proof_must_lead_to_the_anchor(by_hand: ByHand) -> None:
     assert code_of(lambda: check_proof(read, ANCHORS, NOW + timedelta(days=400))) == "offline-request-untrusted"
 
 
-def signed_by(key: PrivateKey, content: Content, statement: Statement) -> OfflineRequest:
+def signed_by(
+    key: PrivateKey,
+    content: Content,
+    statement: Statement,
+    authority: HospitalCa = VENDOR,
+    *others: x509.Certificate,
+) -> OfflineRequest:
     request = csr.build(new_key(), CertificateRequest.for_device(SCANNER, Usage.SIGNING))
     whole = state(request, statement)
-    proof = signed_data.sign(whole.encoded(), key, (VENDOR.issue(key.public_key(), content),))
+    proof = signed_data.sign(whole.encoded(), key, (authority.issue(key.public_key(), content), *others))
     return read_offline_request(assembled("", request, whole, proof))
 
 
@@ -157,7 +167,108 @@ def test_only_the_device_identity_of_the_device_itself_is_a_proof(by_hand: ByHan
     assert code_of(lambda: check_proof(request, ANCHORS, NOW)) == "offline-request-wrong-signer"
 
 
+def test_a_certificate_whose_key_may_not_sign_is_no_proof(by_hand: ByHand) -> None:
+    """RFC 5280 4.2.1.3."""
+    content = Content.asked(CertificateRequest.for_device(SCANNER, Usage.DEVICE), NOW)
+    usage = x509.KeyUsage(*(False, False, True, *[False] * 6))
+    request = signed_by(new_key(), replace(content, usage=usage), read_offline_request(by_hand.export()[1]).statement)
+
+    assert code_of(lambda: check_proof(request, ANCHORS, NOW)) == "offline-request-wrong-signer"
+
+
+def test_a_ca_for_something_else_identifies_no_device(by_hand: ByHand) -> None:
+    """As `openssl cms -verify -purpose sslclient` has it."""
+    authority = HospitalCa("Web CA", VENDOR, extended_usage=(ExtendedKeyUsageOID.SERVER_AUTH,))
+    content = Content.asked(CertificateRequest.for_device(SCANNER, Usage.DEVICE), NOW)
+    request = signed_by(
+        new_key(), content, read_offline_request(by_hand.export()[1]).statement, authority, authority.certificate
+    )
+
+    assert code_of(lambda: check_proof(request, ANCHORS, NOW)) == "offline-request-wrong-signer"
+
+
+def test_an_old_request_is_not_granted_once_more(by_hand: ByHand) -> None:
+    """The scanner takes its answer for 30 days; after that only somebody else can want it."""
+    read = read_offline_request(proved(by_hand))
+
+    assert check_proof(read, ANCHORS, NOW + PENDING_LIFETIME)
+    late = NOW + PENDING_LIFETIME + timedelta(seconds=1)
+    assert code_of(lambda: check_proof(read, ANCHORS, late)) == "offline-request-expired"
+
+
 # --- what a reader refuses
+
+
+_SERIAL = x509.NameAttribute(NameOID.SERIAL_NUMBER, SCANNER.serial_number)
+_UPN = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x05admin")
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.SubjectAlternativeName([x509.DNSName("dc.hospital.example")]),
+        x509.SubjectAlternativeName([_UPN]),
+        x509.SubjectAlternativeName([csr.hardware_module_name("1.3.6.1.4.1.32473.1", "OTHER-1")]),
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.KeyUsage(*(True, False, False, False, False, True, False, False, False)),
+        x509.ExtendedKeyUsage([DOCUMENT_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH]),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]),
+    ],
+    ids=["host", "user", "another device", "CA", "CA key", "two usages", "another usage"],
+)
+def test_a_request_for_what_no_scanner_asks_for_is_refused(by_hand: ByHand, extension: x509.ExtensionType) -> None:
+    """A CA that copies what is asked would grant it; the statement says nothing of it."""
+    usual = [csr.DIGITAL_SIGNATURE, x509.ExtendedKeyUsage([DOCUMENT_SIGNING])]
+    extensions = [each for each in usual if each.oid != extension.oid] + [extension]
+
+    assert code_of(lambda: read_offline_request(request_for(by_hand, x509.Name([_SERIAL]), extensions))) == (
+        "offline-request-malformed"
+    )
+
+
+def test_a_request_for_the_name_of_a_user_is_refused(by_hand: ByHand) -> None:
+    subject = x509.Name([_SERIAL, x509.NameAttribute(NameOID.USER_ID, "admin")])
+    extensions: list[x509.ExtensionType] = [csr.DIGITAL_SIGNATURE, x509.ExtendedKeyUsage([DOCUMENT_SIGNING])]
+
+    assert code_of(lambda: read_offline_request(request_for(by_hand, subject, extensions))) == (
+        "offline-request-malformed"
+    )
+
+
+@pytest.mark.parametrize("attribute", ["1.3.6.1.4.1.311.13.2.1", "1.3.6.1.4.1.311.2.1.14", "1.2.840.113549.1.9.7"])
+def test_a_request_with_attributes_that_some_cas_take_for_more_is_refused(by_hand: ByHand, attribute: str) -> None:
+    """AD CS takes names and extensions out of attributes, too (MS-WCCE 2.2.2.7)."""
+    extensions: list[x509.ExtensionType] = [csr.DIGITAL_SIGNATURE, x509.ExtendedKeyUsage([DOCUMENT_SIGNING])]
+    plain = request_for(by_hand, x509.Name([_SERIAL]), extensions)
+    assert code_of(lambda: read_offline_request(plain)) == "offline-request-inconsistent"  # only what it says differs
+
+    file = request_for(by_hand, x509.Name([_SERIAL]), extensions, attribute)
+
+    assert code_of(lambda: read_offline_request(file)) == "offline-request-malformed"
+
+
+def test_what_is_asked_for_is_what_the_request_says(by_hand: ByHand) -> None:
+    _, file = by_hand.export()
+
+    changed = with_statement(file, lambda values: values.update(what="a harmless certificate"))
+
+    assert code_of(lambda: read_offline_request(changed)) == "offline-request-inconsistent"
+
+
+def request_for(
+    by_hand: ByHand, subject: x509.Name, extensions: Sequence[x509.ExtensionType], attribute: str = ""
+) -> bytes:
+    """A file whose parts belong together, and whose request asks for something else."""
+    statement, key = read_offline_request(by_hand.export()[1]).statement, new_key()
+    builder = x509.CertificateSigningRequestBuilder(subject)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    if attribute:
+        builder = builder.add_attribute(x509.ObjectIdentifier(attribute), b"SAN:upn=admin@hospital.example")
+    request = builder.sign(key, hashes.SHA256())
+    digest = hashlib.sha256(request.public_bytes(serialization.Encoding.DER)).hexdigest()
+    stated = replace(statement, request_sha256=digest, key_sha256=key_digest(key.public_key()))
+    return assembled("", request, stated, None)
 
 
 def test_parts_of_two_files_do_not_belong_together(by_hand: ByHand) -> None:
@@ -190,6 +301,9 @@ def with_statement(file: bytes, changed: Callable[[dict[str, object]], object]) 
         lambda values: values.update(nonce="short"),
         lambda values: values.update(why="two\nlines"),
         lambda values: values.update(why=["a"]),
+        lambda values: values.update(why="\x9b2J"),  # the terminal of whoever reads it is not the writer's
+        lambda values: values.update(why="\u202egnp.exe"),
+        lambda values: values.update(why="one\u2028proved  yes"),
         lambda values: values.update(created="2026-11-22T12:00:00+99:99"),
         lambda values: json.dumps(values).encode(),
         lambda _: b"[" * 4000,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from agent.cli import enrollment_state
 from enroll.certificates import pem
 from enroll.config import StoreName
 from enroll.errors import (
@@ -19,7 +20,9 @@ from enroll.errors import (
     ScansealError,
     StateError,
 )
+from enroll.failure import Failures
 from enroll.flows.offline import Errand
+from enroll.flows.offline.desk import REQUESTS_LIMIT
 from enroll.flows.offline.ended import ENDED_LIMIT, End, Ended, EndedRequests
 from enroll.issue import PENDING_LIFETIME
 from enroll.offline_request import read_offline_request
@@ -328,6 +331,70 @@ def test_what_would_be_written_is_told_without_a_key(by_hand: ByHand) -> None:
     assert exchange.to == "request.txt"
     assert by_hand.folders() == []
     assert by_hand.scanner.stores.list() == ()
+
+
+def test_so_many_requests_may_be_out_and_no_more(by_hand: ByHand) -> None:
+    """Each has a key, and a token holds few."""
+    out = [by_hand.export()[0] for _ in range(REQUESTS_LIMIT)]
+
+    with pytest.raises(ConfigurationError, match="are out") as caught:
+        by_hand.export()
+    assert caught.value.code == "offline-requests-too-many"
+    assert len(by_hand.scanner.stores.list()) == REQUESTS_LIMIT
+
+    by_hand.export(number=out[0].number)  # the same once more
+    by_hand.export(DEVICE)  # another identity
+    by_hand.desk.cancel(out[0].number)
+    by_hand.export()
+
+
+# --- what status says of it
+
+
+def last_failure(by_hand: ByHand) -> str:
+    failure = Failures(by_hand.scanner.identities).last(SIGNING)
+    return f"{failure.flow}: {failure.code}" if failure else ""
+
+
+def test_an_answer_that_does_not_fit_is_the_last_failure_until_one_does(by_hand: ByHand) -> None:
+    _, file = by_hand.export()
+    assert refused(by_hand, pem([by_hand.granted(file, ca=True)])) == "certificate-is-ca"
+    assert last_failure(by_hand) == "offline: certificate-is-ca"
+
+    by_hand.take_in(pem([by_hand.granted(file)]))
+    assert last_failure(by_hand) == ""
+
+
+def test_an_export_that_fails_is_the_last_failure_until_one_does_not(by_hand: ByHand) -> None:
+    settings = by_hand.scanner.settings
+    with pytest.raises(ConfigurationError):
+        by_hand.restarted(offline=replace(settings.offline, anchor_file=None)).export()
+    assert last_failure(by_hand) == "offline: configuration-invalid"
+
+    by_hand.export()
+    assert last_failure(by_hand) == ""
+
+
+def test_status_shows_each_request_with_its_number(by_hand: ByHand, clock: SteppedClock) -> None:
+    older, _ = by_hand.export()
+    clock.advance(timedelta(hours=1))
+    newer, file = by_hand.export()
+    context = by_hand.scanner.context
+    by_hand.take_in(pem([by_hand.granted(file)]))
+    clock.advance(timedelta(hours=1))
+    latest, _ = by_hand.export()
+
+    record = enrollment_state.record(SIGNING, context.identities.current(SIGNING), context)
+
+    assert [(each["request"], each["state"]) for each in record["pending"]] == [
+        (older.number, "superseded"),
+        (latest.number, "waiting"),
+    ]
+    text = "\n".join(enrollment_state.lines(record))
+    assert newer.number not in text
+    assert f"request {older.number} by hand since 2026-11-22 12:00 UTC: superseded" in text
+    assert f"request {latest.number} by hand since 2026-11-22 14:00 UTC: waiting" in text
+    assert "scanseal enroll offline import" in text
 
 
 # --- the record of what has ended

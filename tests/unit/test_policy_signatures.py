@@ -282,11 +282,15 @@ def test_a_device_is_tied_to_its_signer_by_what_lists_it(match: str, udi: str, v
     assert judge(policy(listed), instance(equipment=stated, signatures=(signature,))).verdict is verdict
 
 
-def test_the_same_serial_number_in_hardware_module_name_ties_as_well() -> None:
-    same = Comparison("hardware-serial", MatchResult.MATCH, "SN123", "SN123")
+@pytest.mark.parametrize("place", ["hardware-serial", "permanent-identifier"])
+@pytest.mark.parametrize("required", ["", 'require = ["serial"]'])
+def test_the_same_serial_number_in_an_alternative_name_ties_as_well(place: str, required: str) -> None:
+    same = Comparison(place, MatchResult.MATCH, "SN123", "SN123")
     signature = replace(GOOD.report(CT1), identity=Identity(level=IdentityLevel.DEVICE, matches=(same,)))
 
-    assert judge(policy(device("")), instance(signatures=(signature,))).verdict is Verdict.VALID_EXPECTED_SIGNER
+    judged = judge(policy(device(required)), instance(signatures=(signature,)))
+
+    assert judged.verdict is Verdict.VALID_EXPECTED_SIGNER
 
 
 @pytest.mark.parametrize(

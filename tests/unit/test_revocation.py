@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enroll.errors import ConfigurationError
-from enroll.revocation import Revocation, RevocationStatus, read_revocation_lists, revocation_of
+from enroll.revocation.lists import Revocation, RevocationStatus, read_revocation_lists, revocation_of
 from enroll.statefile import StateFiles
 from tests.support.attacks.who_signed import key_usage
 from tests.support.pki import CA_KEY_USAGE, NOW, HospitalCa, new_key

@@ -22,9 +22,9 @@ from enroll.config import RevocationSettings
 from enroll.errors import CertificateRefused, CertificateRevoked, StateError
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
-from enroll.revocation import Revocation, Statement
-from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
-from enroll.revocation_watch import ADDRESSES_LIMIT, Places
+from enroll.revocation.lists import Revocation, Statement
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.watch import ADDRESSES_LIMIT, Places
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.pki import new_key
 from tests.support.revoking_ca import RevokingCa
@@ -283,7 +283,7 @@ def test_the_certificate_says_where_and_the_configuration_adds_to_it(tmp_path: P
     """RFC 5280 4.2.1.13 and 4.2.2.1."""
     found = places(tmp_path, IdentityName.SIGNING, OWN, responder="http://ca/ocsp", list_at="http://ca/list")
 
-    assert found == Places(("http://ca/ocsp", "http://own/ocsp"), ("http://ca/list", "http://own/list"))
+    assert found == Places(("http://own/ocsp", "http://ca/ocsp"), ("http://own/list", "http://ca/list"))
 
 
 def test_the_vendor_s_certificates_are_not_asked_about_at_the_owner_s_ca(tmp_path: Path) -> None:
@@ -306,6 +306,7 @@ def test_a_certificate_cannot_send_the_enroller_to_a_hundred_places(tmp_path: Pa
     generation = Generation(IdentityName.SIGNING, 1, certificate, (), "", Protection.SOFTWARE, "est", NOW)
 
     assert len(Places.of(generation, RevocationSettings()).lists) == ADDRESSES_LIMIT
+    assert "http://own/list" in Places.of(generation, OWN).lists
 
 
 def test_status_and_check_say_it(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,3 +318,15 @@ def test_status_and_check_say_it(scanner: Scanner, capsys: pytest.CaptureFixture
 
     assert "REVOKED by the CA on 2026-11-22 12:00 UTC (keyCompromise)" in status
     assert "The CA has revoked the certificate on 2026-11-22 12:00 UTC (keyCompromise)." in capsys.readouterr().out
+
+
+def test_a_superseded_key_in_memory_is_left_to_the_agent_without_a_word_about_force(
+    scanner: Scanner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noted(scanner, RevokingCa(tmp_path / "ca").enroll(scanner), Revocation(NOW, "superseded"))
+    configuration = str(scanner.configure(**{"identity.signing": {"key_store": "memory"}}))
+
+    assert run(["renew", "--config", configuration]) == exits.OK
+    assert capsys.readouterr().out.splitlines()[1] == "signing: the agent asks for the next key by itself"
+    assert run(["renew", "--force", "--config", configuration]) == exits.OK
+    assert capsys.readouterr().out.splitlines()[1].endswith("; --force does not apply")

@@ -60,13 +60,21 @@ def test_a_certificate_that_outlives_its_key_is_renewed_by_the_life_of_the_key(
 
 @pytest.mark.parametrize(
     ("suggested", "renewed_after"),
-    [(-5, -5), (10, 10), (80, 80), (90, 90), (99, 90), (10_000, 90)],
+    [(-5, 1), (0, 1), (0.5, 1), (10, 10), (80, 80), (90, 90), (99, 90), (10_000, 90)],
 )
-def test_the_ca_may_suggest_another_moment_as_long_as_there_is_time_left(suggested: int, renewed_after: int) -> None:
-    """RFC 9773; nine tenths of the lifetime are the limit."""
+def test_the_ca_may_suggest_another_moment_as_long_as_there_is_time_left(
+    suggested: float, renewed_after: float
+) -> None:
+    """RFC 9773; the limits are nine tenths of the lifetime, and a day: no CA has renewals made without end."""
     certificate = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=100))
     moment, due = NOW + timedelta(days=suggested), NOW + timedelta(days=renewed_after)
 
     assert renewal_time(certificate, moment) == due
     assert not renewal_due(certificate, due - timedelta(seconds=1), moment)
     assert renewal_due(certificate, due, moment)
+
+
+def test_of_a_short_life_a_tenth_has_passed_before_the_ca_may_have_it_renewed() -> None:
+    certificate = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(hours=10))
+
+    assert renewal_time(certificate, NOW - timedelta(days=1)) == NOW + timedelta(hours=1)

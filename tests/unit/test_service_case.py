@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import os
 from pathlib import Path
 
 import pytest
 
-from enroll.errors import ConfigurationError
-from enroll.service_case import ServiceCase, new_nonce, normalized, shown
-from enroll.service_ticket import sign_ticket
+from enroll.errors import ConfigurationError, StateError
+from enroll.identity import IdentityName
 from enroll.statefile import StateFiles
-from tests.support.pki import NOW
+from enroll.vendor.case import ServiceCase, new_nonce, normalized, shown
+from enroll.vendor.ticket import sign_ticket
 from tests.unit.test_service_ticket import KEY, TICKET
 
 ALPHABET = "123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -76,7 +76,7 @@ def test_the_same_nonce_is_shown_until_its_ticket_has_come(case: ServiceCase) ->
     nonce = case.nonce()
     assert case.nonce() == nonce
 
-    case.accept(sign_ticket(TICKET, KEY), TICKET, NOW)
+    case.accept(sign_ticket(TICKET, KEY), TICKET)
     assert case.nonce() != nonce
 
 
@@ -96,14 +96,28 @@ def test_the_ticket_is_kept_for_its_owner_alone_and_checked_again_when_it_is_rea
 ) -> None:
     assert case.ticket() is None
     text = sign_ticket(TICKET, KEY)
-    case.accept(text, TICKET, NOW + timedelta(minutes=1))
+    case.accept(text, TICKET)
 
     kept = case.ticket()
     assert kept is not None
-    assert (kept.text, kept.ticket, kept.accepted_at) == (text, TICKET, NOW + timedelta(minutes=1))
+    assert (kept.text, kept.ticket, kept.before) == (text, TICKET, {IdentityName.IDEVID: 0, IdentityName.VENDOR: 0})
     assert text not in repr(kept)
     file = tmp_path / "vendor" / "ticket.json"
     assert file.stat().st_mode & 0o777 == 0o600
 
-    file.write_text(file.read_text().replace(text, "x"))
-    assert case.ticket() is None  # another one is the way out
+    whole = file.read_text()
+    for damaged in (whole.replace(text, "x"), whole.replace('"0"', '"-1"'), whole.replace('"0"', '"\u0661"')):
+        file.write_text(damaged)
+        assert case.ticket() is None  # another one is the way out
+
+
+def test_a_command_of_another_user_writes_nothing_that_the_service_could_not_read(
+    case: ServiceCase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+
+    for act in (case.nonce, lambda: case.accept("", TICKET)):
+        with pytest.raises(StateError) as refused:
+            act()
+        assert refused.value.code == "state-of-another-user"
+    assert not (tmp_path / "vendor").exists()

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from enroll.errors import EnrollmentRefused
 from enroll.identity import IdentityName
-from enroll.service_ticket import LONGEST_LIFETIME, TICKET_LIMIT, ServiceTicket, read_ticket, sign_ticket, verify_ticket
+from enroll.vendor.ticket import LONGEST_LIFETIME, TICKET_LIMIT, ServiceTicket, read_ticket, sign_ticket, verify_ticket
 from tests.support.pki import NOW
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -99,6 +99,7 @@ HOSTILE = {
     ),
     "no end": ticket(claims=changed(exp=None)),
     "it ends before it begins": ticket(claims=changed(exp=CLAIMS["iat"] - 1)),
+    "it began a year ago": ticket(claims=changed(nbf=CLAIMS["nbf"] - 365 * 86400)),
     "it lives for a year": ticket(claims=changed(exp=CLAIMS["iat"] + 365 * 86400)),
     "no device": ticket(claims=changed(sub=None)),
     "a device with a line end": ticket(claims=changed(sub="CT\n1")),

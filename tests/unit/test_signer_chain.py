@@ -9,7 +9,7 @@ from cryptography import x509
 
 from agent.dicom.report import Chain, Fact, Outcome, Time
 from agent.dicom.signer_chain import SignerChains, TrustMaterial, claimed_time
-from enroll.revocation import Revocation
+from enroll.revocation.lists import Revocation
 from tests.support.certificates import rsa_key
 from tests.support.pki import NOW, HospitalCa, new_key
 from tests.support.revocation import revocation_list

@@ -18,8 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from agent.dicom.report import Equipment, Identity, IdentityLevel, MatchResult, Outcome
 from agent.dicom.signer_identity import equipment_of, function_fault, identity_of
-from enroll.csr import CertificateRequest, Usage, hardware_module_name
+from enroll.csr import CertificateRequest, Usage, hardware_module_name, permanent_identifier
 from enroll.der import OCTET_STRING, SEQUENCE, encode, object_identifier
+from enroll.proves import Proves, proves
 from tests.support.data_sets import code, data_set
 from tests.support.openssl import needs_openssl, openssl
 from tests.support.pki import DEVICE, HospitalCa, new_key
@@ -131,6 +132,10 @@ def test_a_serial_number_with_two_values_is_none_of_them() -> None:
         (lambda: device(organization(OWNER)), IdentityLevel.DEVICE_AND_OWNER),
         (lambda: certificate(names=(uri(f"urn:oid:{DEVICE_UID}"),)), IdentityLevel.DEVICE),
         (lambda: certificate(names=(uri(UDI_LINK),)), IdentityLevel.DEVICE),
+        (lambda: certificate(names=(permanent_identifier(SERIAL),)), IdentityLevel.DEVICE),
+        (lambda: certificate(organization(OWNER), names=(permanent_identifier("7"),)), IdentityLevel.DEVICE_AND_OWNER),
+        # A host is no device that an image could name.
+        (lambda: certificate(names=(x509.DNSName("ct-1.example"),)), IdentityLevel.NONE),
         # GTIN alone is the type of device.
         (lambda: certificate(names=(uri("https://id.gs1.org/01/09506000134352"),)), IdentityLevel.NONE),
     ],
@@ -150,6 +155,31 @@ def test_an_organization_that_is_maker_and_institution_at_once_is_no_owner() -> 
 
 
 # --- the comparisons ---
+
+
+def test_a_permanent_identifier_that_is_the_serial_number_ties_the_certificate_to_the_device() -> None:
+    """RFC 4043: what CAs certify that had the device attested (ACME) may hold no other name."""
+    signer = certificate(names=(permanent_identifier(SERIAL.lower()),))
+
+    identity = identity_of(signer, CT1, COVERED)
+
+    assert result(identity, "permanent-identifier") is MatchResult.MATCH
+    assert identity.findings == ()
+    assert proves(signer) is Proves.DEVICE
+
+
+def test_a_permanent_identifier_may_be_another_name_than_the_serial_number() -> None:
+    """So it accuses nobody, and shows nothing either."""
+    identity = identity_of(certificate(names=(permanent_identifier("inventory 7"),)), CT1, COVERED)
+
+    assert result(identity, "permanent-identifier") is MatchResult.CERTIFICATE_SILENT
+    assert codes(identity) == ["identity-silent"]
+
+
+def test_beside_a_serial_number_of_another_device_it_helps_nobody() -> None:
+    identity = identity_of(certificate(serial("SN999"), names=(permanent_identifier(SERIAL),)), CT1, COVERED)
+
+    assert codes(identity) == ["identity-mismatch"]
 
 
 def test_a_certificate_of_the_very_device_matches_in_everything_it_names() -> None:
@@ -316,6 +346,7 @@ def test_the_same_serial_number_twice_is_one() -> None:
         (uri(f"urn:oid:{DEVICE_UID}"), uri("urn:oid:1.2.3")),
         (uri(UDI_LINK), uri("https://id.gs1.org/01/09506000134352/21/other")),
         (hardware_module_name("1.3.6.1", SERIAL), hardware_module_name("1.3.6.1", "SN999")),
+        (permanent_identifier(SERIAL), permanent_identifier("SN999")),
     ],
 )
 def test_two_alternative_names_of_one_kind_never_match(names: tuple[x509.GeneralName, ...]) -> None:
@@ -426,7 +457,7 @@ def test_every_pair_of_certificate_and_image_has_one_of_the_four_results() -> No
     images = [Equipment(), CT1, replace(CT1, device_serial="SN999"), replace(CT1, manufacturer="", institution="")]
     for signer, image in itertools.product(signers, images):
         identity = identity_of(signer, image, COVERED)
-        assert len(identity.matches) == 8
+        assert len(identity.matches) == 9
         differs = {match.subject for match in identity.matches if match.result is MatchResult.MISMATCH}
         assert (identity.outcome is Outcome.FAILED) == bool(differs & set(FIELDS))
 

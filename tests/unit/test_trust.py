@@ -583,6 +583,14 @@ def test_a_certificate_that_cannot_be_read_is_refused() -> None:
     refused("certificate-malformed", issued(usage=None, critical_extension=damaged_key_usage))
 
 
+def test_an_issuer_that_cannot_be_read_is_refused_by_a_scanner_that_has_had_a_certificate() -> None:
+    """Names are parsed late by `cryptography`: whatever looks at them first must not stumble."""
+    good = issued()
+    data = good.public_bytes(serialization.Encoding.DER).replace(b"Hospital CA", b"Hospital \xff\xfe", 1)
+
+    refused("certificate-malformed", x509.load_der_x509_certificate(data), seen=(good,))
+
+
 def test_every_code_of_the_table_is_tested_here() -> None:
     declared = set(re.findall(r"certificate-[a-z0-9-]+", enroll.trust.__doc__ or ""))
     tested = set(re.findall(r'"(certificate-[a-z0-9-]+)"', Path(__file__).read_text(encoding="utf-8")))

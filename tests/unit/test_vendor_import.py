@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,30 +9,26 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from enroll.certificates import check_pair, pem
+from enroll.certificates import pem
 from enroll.config import IdentitiesSettings, StoreName, VendorIdentitySettings
 from enroll.csr import DOCUMENT_SIGNING, hardware_module_name, permanent_identifier
-from enroll.errors import CertificateRefused, ConfigurationError, KeyMismatch, ScansealError, StateError
+from enroll.errors import CertificateRefused, ConfigurationError, KeyMismatch, StateError
+from enroll.failure import Failures
 from enroll.flows.settings import VendorSettings
 from enroll.identity import Generation, IdentityName
-from enroll.journal import PendingRequest, Step
-from enroll.pkcs12 import FILE_LIMIT, read_pkcs12
+from enroll.journal import Journal, PendingRequest, Step
 from enroll.proves import Proves, proves, remark
-from enroll.statefile import StateFiles
-from enroll.vendor_import import KeyInToken, KeyToImport, import_vendor_wide
+from enroll.vendor.vendor_wide import KeyInToken, KeyToImport, import_vendor_wide
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import Scanner, settings
 from tests.support.fixed_keys import fixed_rsa_key
-from tests.support.pki import NOW, Content, HospitalCa, name, new_key
+from tests.support.pki import NOW, Content, HospitalCa, name
 
 KEY, OTHER_KEY = fixed_rsa_key("signer"), fixed_rsa_key("authority")
 VENDOR_WIDE = Content(subject=name(ORGANIZATION_NAME="Example Imaging", COMMON_NAME="Signing"), alternative_names=())
-PASSPHRASE = b"the passphrase of the vendor"
 
 
 class Vendor:
@@ -159,9 +154,8 @@ def test_a_certificate_of_another_key_is_refused(vendor: Vendor) -> None:
 def test_once_is_enough_unless_the_key_is_lost(vendor: Vendor) -> None:
     certificate = vendor.certificate()
     first = vendor.imports(certificate)
-    with pytest.raises(CertificateRefused) as refused:
-        vendor.imports(certificate)
-    assert refused.value.code == "certificate-not-new"
+    assert vendor.imports(certificate) == first
+    assert vendor.scanner.stores.list() == (first.key_uri,)
 
     vendor.scanner.stores.destroy(first.key_uri)
     second = vendor.imports(certificate)
@@ -190,6 +184,46 @@ def test_after_a_crash_no_key_is_left_that_nobody_knows(vendor: Vendor, monkeypa
     assert vendor.scanner.stores.list() == (generation.key_uri,)
 
 
+def test_a_crash_after_the_commit_leaves_no_request_that_costs_the_key(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_: Journal) -> None:
+        raise StateError("the power went", remedy="")
+
+    certificate = vendor.certificate()
+    with monkeypatch.context() as faults:
+        commit = vendor.scanner.identities.commit
+
+        def commit_and_crash(*given: Any, **named: Any) -> Generation:
+            generation = commit(*given, **named)
+            faults.setattr(Journal, "clear", crash)
+            return generation
+
+        faults.setattr(vendor.scanner.identities, "commit", commit_and_crash)
+        with pytest.raises(StateError):
+            vendor.imports(certificate)
+
+    left = vendor.scanner.identities.journal(IdentityName.VENDOR).read()
+    in_use = vendor.in_use()
+    assert in_use is not None
+    assert left is not None
+    assert left.key_uri == in_use.key_uri  # so every transaction knows that it is done
+    assert vendor.imports(certificate) == in_use
+    assert vendor.scanner.identities.journal(IdentityName.VENDOR).read() is None
+
+
+def test_the_last_failure_is_kept_until_an_import_succeeds(vendor: Vendor) -> None:
+    failures = Failures(vendor.scanner.identities)
+    with pytest.raises(CertificateRefused):
+        vendor.imports(vendor.certificate(ca=True))
+    last = failures.last(IdentityName.VENDOR)
+    assert last is not None
+    assert (last.code, last.who_must_act) == ("certificate-is-ca", "vendor")
+
+    vendor.imports(vendor.certificate())
+    assert failures.last(IdentityName.VENDOR) is None
+
+
 def test_a_request_under_way_is_given_up(vendor: Vendor) -> None:
     stores, journal = vendor.scanner.stores, vendor.scanner.identities.journal(IdentityName.VENDOR)
     uri = stores.generate(StoreName.SOFTWARE, "vendor-0123", VendorIdentitySettings().key_algorithm)
@@ -211,87 +245,3 @@ def test_a_key_in_a_file_does_not_become_one_in_a_token(vendor: Vendor) -> None:
 def test_only_a_token_is_named_by_a_uri(vendor: Vendor) -> None:
     with pytest.raises(ConfigurationError, match="pkcs11:"):
         import_vendor_wide(KeyInToken("software:vendor"), (vendor.certificate(),), vendor.scanner.context)
-
-
-def packed(
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None,
-    certificate: x509.Certificate | None,
-    others: list[x509.Certificate] | None = None,
-    rounds: int = 2048,
-) -> bytes:
-    encryption = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(rounds).build(PASSPHRASE)
-    return pkcs12.serialize_key_and_certificates(b"vendor", key, certificate, others, encryption)
-
-
-def test_a_file_gives_its_key_with_the_certificates(vendor: Vendor, tmp_path: Path) -> None:
-    path = tmp_path / "vendor.p12"
-    certificate = vendor.certificate()
-    path.write_bytes(packed(KEY, certificate, [vendor.ca.certificate]))
-
-    found = read_pkcs12(path, PASSPHRASE, StateFiles())
-    check_pair(found.key, certificate)
-    assert (found.certificate, found.others) == (certificate, (vendor.ca.certificate,))
-    assert "key=" not in repr(found)
-
-
-def _slow(vendor: Vendor) -> bytes:
-    """Its counts are changed afterwards, because nobody waits for such a file to be made."""
-    count, large = bytes.fromhex("0203010000"), bytes.fromhex("02037fffff")
-    data = packed(KEY, vendor.certificate(), rounds=0x10000)
-    assert data.count(count) >= 2
-    return data.replace(count, large)
-
-
-def _elliptic(vendor: Vendor) -> bytes:
-    key = new_key()
-    return packed(key, vendor.ca.issue(key.public_key(), VENDOR_WIDE))
-
-
-FILES: dict[str, Callable[[Vendor], bytes]] = {
-    "empty": lambda _: b"",
-    "text": lambda _: b"-----BEGIN CERTIFICATE-----",
-    "too large": lambda _: b"\x30\x84\x00\x01\x00\x00" + bytes(FILE_LIMIT),
-    "cut off": lambda vendor: packed(KEY, vendor.certificate())[:-1],
-    "with something behind it": lambda vendor: packed(KEY, vendor.certificate()) + b"\0",
-    "deep": lambda _: _nested(5000),
-    "without a key": lambda vendor: packed(None, None, [vendor.certificate()]),
-    "without the certificate of its key": lambda vendor: packed(KEY, None, [vendor.ca.certificate]),
-    "with an elliptic curve": _elliptic,
-    "with too many certificates": lambda vendor: packed(KEY, vendor.certificate(), [vendor.certificate()] * 12),
-    "that takes minutes to open": _slow,
-}
-
-
-def _nested(depth: int) -> bytes:
-    data = b""
-    for _ in range(depth):
-        length = len(data)
-        head = b"\x30" + (bytes([length]) if length < 128 else b"\x82" + length.to_bytes(2, "big"))
-        data = head + data if length < 128 or length > 255 else b"\x30\x81" + bytes([length]) + data
-    return data
-
-
-@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
-def test_a_file_that_is_not_what_it_should_be_is_refused(
-    vendor: Vendor, tmp_path: Path, content: Callable[[Vendor], bytes]
-) -> None:
-    path = tmp_path / "vendor.p12"
-    path.write_bytes(content(vendor))
-
-    with pytest.raises(ConfigurationError) as refused:
-        read_pkcs12(path, PASSPHRASE, StateFiles())
-    assert refused.value.remedy
-
-
-def test_a_wrong_passphrase_is_not_repeated(vendor: Vendor, tmp_path: Path) -> None:
-    path = tmp_path / "vendor.p12"
-    path.write_bytes(packed(KEY, vendor.certificate()))
-
-    with pytest.raises(ScansealError) as refused:
-        read_pkcs12(path, b"not this one", StateFiles())
-    assert "not this one" not in str(refused.value)
-
-
-def test_a_file_that_is_missing_is_no_crash(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError):
-        read_pkcs12(tmp_path / "none.p12", PASSPHRASE, StateFiles())

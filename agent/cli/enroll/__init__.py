@@ -10,12 +10,12 @@ from agent.cli.exits import check_command_name
 
 # In the order of preference of the help text; a flow is loaded when it is asked for.
 FLOWS = {
-    "est": "from a CA that speaks Enrollment over Secure Transport (RFC 7030)",
-    "acme": "from a CA that speaks ACME (RFC 8555), with evidence of where the key lives",
-    "cmp": "from a CA that speaks the Certificate Management Protocol (RFC 9483)",
-    "offline": "from any CA, by USB stick or mail; AD CS among them",
-    "scep": "from a CA that speaks nothing but SCEP (RFC 8894); the last choice, off unless configured",
-    "vendor": "from the vendor of the scanner: its factory identity, and certificates that sign",
+    "est": "the CA speaks EST (RFC 7030)",
+    "acme": "it speaks ACME (RFC 8555), as step-ca does, and the keys are in a TPM or token",
+    "cmp": "it speaks CMP (RFC 9483), and the scanner has an identity from its factory",
+    "offline": "any CA, by USB stick or mail: AD CS (Microsoft), or a scanner without a network",
+    "scep": "it has nothing but SCEP (RFC 8894), as NDES: the last choice, off unless configured",
+    "vendor": "instead of the owner's CA the vendor of the scanner: a factory identity, or a certificate that signs",
 }
 
 
@@ -33,6 +33,8 @@ class _Flows(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         check_command_name(args[0], FLOWS)
+        if args[0] not in FLOWS:
+            raise click.UsageError(f"There is no way {args[0]!r} to a certificate. The ways are: {', '.join(FLOWS)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -40,6 +42,18 @@ class _Flows(click.Group):
             formatter.write_dl(list(FLOWS.items()))
 
 
-@click.group("enroll", cls=_Flows)
+@click.group("enroll", cls=_Flows, subcommand_metavar="WAY [OPTIONS]...")
 def command() -> None:
-    """Get a certificate for this scanner."""
+    """Get certificates for this scanner: one that says which scanner it is, one that signs images.
+
+    Which way? Ask the operator of the CA what it speaks, and take the first that fits. What is needed for it stands in
+    the table of its name in scanseal.toml. docs/operations/hospital-it.md has every step.
+
+    \b
+    Exit code: 64 no way is named; otherwise that of the way, see its --help.
+
+    \b
+    Examples: scanseal check                     is everything in place?
+              scanseal enroll est --dry-run      what would be sent to whom? Nothing is sent
+              scanseal enroll est
+    """

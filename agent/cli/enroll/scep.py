@@ -7,6 +7,6 @@ from enroll.flows.settings import FlowName
 
 command = network_command(
     FlowName.SCEP,
-    "Get new keys and certificates from the CA in [scep] (RFC 8894): the last choice, for a site with nothing else. Each "
-    "first certificate is proved by the challenge password.",
+    "Get new keys and certificates from the CA in [scep] (RFC 8894): the last choice, for a site with nothing else. "
+    "The challenge password is the proof.",
 )

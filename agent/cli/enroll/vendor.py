@@ -20,14 +20,15 @@ from enroll.flows.base import Pending
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked
+from enroll.keystore.base import Protection
 from enroll.keystore.secretfile import read_secret
-from enroll.pkcs12 import read_pkcs12
-from enroll.proves import proves, remark
-from enroll.service_case import KeptTicket, ServiceCase, shown
-from enroll.service_ticket import IDENTITIES, TICKET_LIMIT, read_ticket
+from enroll.proves import Proves, proves, remark
 from enroll.statefile import StateFiles
 from enroll.trust import read_ca_certificates
-from enroll.vendor_import import KeyInToken, KeyToImport, import_vendor_wide
+from enroll.vendor.case import KeptTicket, ServiceCase, shown
+from enroll.vendor.pkcs12 import read_pkcs12
+from enroll.vendor.ticket import IDENTITIES, TICKET_LIMIT, read_ticket
+from enroll.vendor.vendor_wide import KeyInToken, KeyToImport, import_vendor_wide
 
 _IN_ORDER = (IdentityName.IDEVID, IdentityName.VENDOR)  # the factory identity renews the other
 
@@ -122,7 +123,7 @@ def request(config: Path, *, anew: bool, as_json: bool) -> None:
 @click.option("--ticket", type=click.Path(path_type=Path), help="File with the service ticket. Default: the last one.")
 @click.option(
     "--identity",
-    type=click.Choice(sorted(IDENTITIES)),
+    type=click.Choice(sorted(name.value for name in IDENTITIES)),
     help="Only this identity. Default: those of the ticket, the factory identity first.",
 )
 @click.option("--dry-run", is_flag=True, help="Only check and keep the ticket, and say what would be sent to whom.")
@@ -164,6 +165,7 @@ def issue(config: Path, ticket: Path | None, identity: str | None, *, dry_run: b
     ]
     show({"identities": records}, "\n".join(lines), as_json=as_json)
     _warn_of_software(whole, answers.get(IdentityName.VENDOR))
+    _warn_of_copies(answers.get(IdentityName.IDEVID))
     return exits.TRY_LATER if any(isinstance(answer, Pending) for answer in answers.values()) else exits.OK
 
 
@@ -182,18 +184,23 @@ def _kept(path: Path | None, settings: EnrollSettings, clock: Clock, files: Stat
     ticket, nonce, now = read_ticket(text), case.nonce(), clock.now()
     for name in ticket.identities:
         ticket.check(settings.device.serial_number, nonce, name, now)
-    return case.accept(text, ticket, now)
+    return case.accept(text, ticket)
 
 
 def _brought(name: IdentityName, kept: KeptTicket, identities: IdentityStore) -> Generation | None:
-    """What the ticket has brought already; None where it has not, or that has to be finished or mended."""
+    """What the ticket has brought already; None where it has not, or that has to be finished or mended.
+
+    What was imported instead is not meant: then the flow says what to do.
+    """
     try:
         current, under_way = identities.current(name), identities.journal(name).read()
     except StateUnreadable:
         raise
     except StateError:
         return None
-    return current if current and kept.has_brought(current) and under_way is None else None
+    if current is None or under_way is not None or proves(current.certificate) is Proves.VENDOR:
+        return None
+    return current if kept.is_older_than(current) else None
 
 
 def _read(path: Path | None, files: StateFiles) -> str:
@@ -210,6 +217,15 @@ def _warn_of_software(whole: Configuration, answer: Generation | Pending | NotAs
     signing = whole.agent.signing
     if signing.require_hardware and signing.identity is SigningIdentity.VENDOR and answer is not None:
         warn_of_software({IdentityName.VENDOR: answer})
+
+
+def _warn_of_copies(answer: Generation | Pending | NotAsked | None) -> None:
+    if isinstance(answer, Generation) and answer.protection != Protection.HARDWARE:
+        click.echo(
+            f"The key of the factory identity is in {answer.protection}: who copies it is this device for good. Set "
+            '[identity.idevid] key_store to "tpm" or "pkcs11", where there is one.',
+            err=True,
+        )
 
 
 def _record(generation: Generation) -> dict[str, Any]:

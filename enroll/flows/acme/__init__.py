@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from cryptography import x509
 
 from enroll import csr
-from enroll.config import EnrollSettings
+from enroll.config import EnrollSettings, StoreName
 from enroll.csr import CertificateRequest
-from enroll.errors import ConfigurationError, StateError, StateUnreadable
+from enroll.errors import CertificateRefused, ConfigurationError, StateError, StateUnreadable
 from enroll.flows.acme.account import Account
 from enroll.flows.acme.challenge import prover
 from enroll.flows.acme.client import AcmeClient
@@ -42,9 +43,10 @@ from enroll.flows.base import (
     Refused,
 )
 from enroll.flows.settings import AcmeChallenge, AcmeIdentifier, AcmeSettings, FlowName
+from enroll.foreign import printable
 from enroll.identity import IdentityName
-from enroll.issue import made_by_agent
-from enroll.trust import read_anchors
+from enroll.issue import owned
+from enroll.trust import read_anchors, verify_chain
 
 _LOG = logging.getLogger(__name__)
 _HOST_NAME = re.compile(
@@ -57,13 +59,15 @@ class AcmeFlow:
     """An ACME server; closes its session at the end of a `with` block.
 
     Args:
+        identity: Whose certificate is ordered.
         context: Of the enroller.
         identifier: What orders name.
         client: The server.
         anchors: What the server issues must lead to them.
-        renews_own: Whether the certificate in use came by ACME, so that the CA can be told what an order replaces.
+        renews_own: Whether the certificate in use came from this CA, which can be told then what an order replaces.
     """
 
+    identity: IdentityName
     context: FlowContext
     identifier: Identifier
     client: AcmeClient
@@ -80,7 +84,8 @@ class AcmeFlow:
         """
         identifier = _identifier(identity, context.settings)
         anchors = read_anchors(context.settings.acme.anchor_file, context.files, "[acme]")
-        return cls(context, identifier, AcmeClient.configured(context), anchors, _came_by_acme(identity, context))
+        renews_own = _came_from(anchors, identity, context)
+        return cls(identity, context, identifier, AcmeClient.configured(context), anchors, renews_own)
 
     def __enter__(self) -> Self:
         return self
@@ -109,15 +114,31 @@ class AcmeFlow:
         binding = f" and the MAC key {settings.eab_key_id} of the external account" if settings.eab_key_id else ""
         replaced = " that replaces the one in use" if renews is not None and self.renews_own else ""
         named = f"{self.identifier.kind} {self.identifier.value}"
+        attested = settings.challenge is AcmeChallenge.DEVICE_ATTEST
+        evidence = ", with evidence of where the new key lives" if attested else ""
         return (
             PlannedExchange(settings.directory_url, "GET: the directory and nonces", "nothing"),
             PlannedExchange(settings.directory_url, "newAccount, where there is none yet", f"the account key{binding}"),
             PlannedExchange(settings.directory_url, f"newOrder: {named}{replaced}", "the account key"),
-            PlannedExchange(settings.directory_url, f"answer of {settings.challenge}", _proof(settings)),
+            *self._planned_proof(),
+            PlannedExchange(settings.directory_url, f"answer of {settings.challenge}{evidence}", "the account key"),
             PlannedExchange(
                 settings.directory_url, f"finalize: PKCS#10, {request.usage}", "the account key and the new key"
             ),
         )
+
+    def _planned_proof(self) -> Iterator[PlannedExchange]:
+        """Who else is told something, so that the challenge can be answered."""
+        settings, attestation = self._settings, self.context.settings.attestation
+        _, wanted = owned(self.identity, self.context.settings)
+        if settings.challenge is not AcmeChallenge.DEVICE_ATTEST:
+            what = f"{settings.challenge}: what {self.identifier.value} has to show"
+            yield PlannedExchange(f"{settings.hook}", what, "nothing")
+        elif attestation.url and wanted.key_store is StoreName.TPM:
+            what = "certificate of the TPM and its attestation key, where that is not certified yet"
+            yield PlannedExchange(attestation.url, what, f"the password of {attestation.username}")
+        elif attestation.url:
+            yield PlannedExchange(attestation.url, "PKCS#10 of the new key", f"the password of {attestation.username}")
 
     def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
         """ACME knows no confirmation."""
@@ -151,21 +172,22 @@ class AcmeFlow:
     def _ordered(self, account: Account, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         orders = Orders(self.client, account.signer(), self.context.clock, self._settings.patience)
         wanted, answering, handle = self._wanted(enrollment), prover(self.context, enrollment), enrollment.handle
-        if self.client.is_own(handle.text):
+        kept, _, profile = handle.text.partition(" ")  # neither has a space in it
+        if self.client.is_own(kept) and profile == wanted.profile:
             try:
-                return orders.carry_out(handle.text, wanted, answering, lambda: _request(enrollment), resumed=True)
+                return orders.carry_out(kept, wanted, answering, lambda: _request(enrollment), resumed=True)
             except OrderIsGone as gone:
                 _LOG.warning("The ACME order under way is given up: %s", gone)
                 handle.keep("")
         url = orders.new(wanted)
-        handle.keep(url)
+        handle.keep(f"{url} {wanted.profile}")
         return orders.carry_out(url, wanted, answering, lambda: _request(enrollment), resumed=False)
 
     def _wanted(self, enrollment: Enrollment | OfferedEnrollment) -> Wanted:
         settings, directory = self._settings, self.client.directory()
         if settings.profile and directory.profiles and settings.profile not in directory.profiles:
             raise ConfigurationError(
-                f"The CA has no profile {settings.profile!r}; it has {', '.join(directory.profiles)}.",
+                f"The CA has no profile {settings.profile!r}; it has {printable(', '.join(directory.profiles))}.",
                 remedy="Correct [acme] profile.",
             )
         renews = enrollment.renews if isinstance(enrollment, Enrollment) and self.renews_own else None
@@ -194,11 +216,7 @@ def _identifier(identity: IdentityName, settings: EnrollSettings) -> Identifier:
             "A hardware-module is the hardware type of this device and its serial number.",
             remedy="Set [device] hardware_type, and leave [acme] identifier empty.",
         )
-    if made_by_agent(identity, settings):
-        raise ConfigurationError(
-            f"The key of {identity} is in the memory of the agent; device-attest-01 cannot prove where it is.",
-            remedy=f"Choose another key_store in [identity.{identity}], or another way to its certificate.",
-        )
+    _check_attestable(identity, settings)
     return Identifier(acme.identifier_type.value, acme.identifier or serial_number)
 
 
@@ -221,14 +239,37 @@ def _host(identity: IdentityName, acme: AcmeSettings) -> Identifier:
     return Identifier(acme.identifier_type.value, name)
 
 
-def _came_by_acme(identity: IdentityName, context: FlowContext) -> bool:
+def _check_attestable(identity: IdentityName, settings: EnrollSettings) -> None:
+    _, wanted = owned(identity, settings)
+    if wanted.key_store not in (StoreName.TPM, StoreName.PKCS11):
+        where = "in the memory of the agent" if wanted.key_store is StoreName.MEMORY else "in a file"
+        raise ConfigurationError(
+            f"The key of {identity} is {where}; device-attest-01 cannot prove where it is.",
+            remedy=f'Set [identity.{identity}] key_store = "tpm" or "pkcs11", or get its certificate another way.',
+        )
+    if settings.attestation.anchor_file is None:
+        raise ConfigurationError(
+            "device-attest-01 needs evidence, and [attestation] anchor_file is not set.",
+            remedy="Name the file with the root of the vendor's attestation CA; see docs/attestation.md.",
+        )
+
+
+def _came_from(anchors: tuple[x509.Certificate, ...], identity: IdentityName, context: FlowContext) -> bool:
+    """Whether the certificate in use came by ACME, from the CA that has these anchors."""
     try:
         current = context.identities.current(identity)
     except StateUnreadable:
         raise
     except StateError:
         return False  # it is damaged, and enrolling again is the way out
-    return current is not None and current.flow == FlowName.ACME
+    if current is None or current.flow != FlowName.ACME:
+        return False
+    certificate = current.certificate
+    try:
+        verify_chain(certificate, current.chain, anchors, certificate.not_valid_before_utc)
+    except CertificateRefused:
+        return False
+    return True
 
 
 def _request(enrollment: Enrollment | OfferedEnrollment) -> bytes:
@@ -236,9 +277,3 @@ def _request(enrollment: Enrollment | OfferedEnrollment) -> bytes:
     if isinstance(enrollment, OfferedEnrollment):
         return encoded(enrollment.signed)
     return encoded(csr.build(enrollment.key, enrollment.request, protection=enrollment.protection))
-
-
-def _proof(settings: AcmeSettings) -> str:
-    if settings.challenge is AcmeChallenge.DEVICE_ATTEST:
-        return "evidence of where the new key lives"
-    return f"the program {settings.hook}"

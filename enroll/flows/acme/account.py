@@ -34,7 +34,7 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.flows.acme.client import AcmeClient, Signer, text_member
+from enroll.flows.acme.client import AcmeClient, Signer, offered, text_member
 from enroll.flows.acme.jws import authenticated, from_base64url, public_jwk, signed
 from enroll.flows.acme.problem import NO_ACCOUNT, AcmeProblem
 from enroll.flows.base import FlowContext
@@ -104,6 +104,10 @@ class Account:
         record = self._read()
         if not record.url or record.directory_url != self._client.directory_url:
             return None
+        try:
+            self._stores.load(record.key_uri)
+        except (KeyNotFound, KeyDamaged, UnsupportedKey):
+            return None
         return self.signer()
 
     def forget(self) -> None:
@@ -128,6 +132,7 @@ class Account:
             KeyStoreError: The key store refused.
             StateError: The disk refused.
         """
+        url = offered(self._client.directory().key_change, "change of the account key")
         old = self.signer()
         record = self._read()
         store, algorithm = StoreName(self._settings.account_key_store), self._settings.account_key_algorithm
@@ -135,7 +140,6 @@ class Account:
         record = self._write(
             replace(record, next_key_uri=self._stores.generate(store, record.next_key_name, algorithm))
         )
-        url = self._client.directory().key_change
         change = {"account": old.account_url, "oldKey": public_jwk(old.key.public_key())}
         new = self._stores.load(record.next_key_uri)
         inner = signed(new, {"jwk": public_jwk(new.public_key()), "url": url}, json.dumps(change).encode("utf-8"))

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from enroll.errors import HOSPITAL_IT, ConfigurationError
 from enroll.flows.acme.jws import base64url
@@ -85,23 +88,15 @@ class Hook:
         try:
             # A file and not a pipe: whatever the program leaves running must not keep us waiting.
             with tempfile.TemporaryFile() as said:
-                ended = subprocess.run(  # noqa: S603 - the operator's program, no shell
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    env=_ENVIRONMENT,
-                    timeout=HOOK_SECONDS,
-                    check=False,
-                )
+                exit_code = _run_bounded(command, said)
                 said.seek(0)
                 text = printable(said.read(4 * TEXT_LIMIT).decode("utf-8", errors="replace"))
         except subprocess.TimeoutExpired as error:
             raise self._failed(f"did not end within {HOOK_SECONDS:.0f} seconds") from error
         except OSError as error:
             raise self._failed(f"cannot be run: {error.strerror}") from error
-        if ended.returncode != 0:
-            raise self._failed(f"failed with exit code {ended.returncode} on {action!r}{text and ': '}{text}")
+        if exit_code != 0:
+            raise self._failed(f"failed with exit code {exit_code} on {action!r}{text and ': '}{text}")
 
     def _failed(self, what: str) -> ConfigurationError:
         return ConfigurationError(
@@ -110,6 +105,28 @@ class Hook:
             code="acme-hook-failed",
             who_must_act=HOSPITAL_IT,
         )
+
+
+def _run_bounded(command: Sequence[str], output: IO[bytes]) -> int:
+    """Run a program to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: It hung, and has been ended with all that it started.
+        OSError: It cannot be run.
+    """
+    with subprocess.Popen(  # noqa: S603 - the operator's program, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=_ENVIRONMENT,
+        start_new_session=True,
+    ) as program:
+        try:
+            return program.wait(HOOK_SECONDS)
+        finally:
+            if program.returncode is None:  # it hangs, or we are being ended
+                os.killpg(program.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from enroll.clock import Clock
-from enroll.errors import ConfigurationError, ProtocolViolation, ServerUnreachable
+from enroll.errors import CA_OPERATOR, ConfigurationError, EnrollmentRefused, ProtocolViolation, ServerUnreachable
 from enroll.flows.acme.jws import public_jwk, signed
 from enroll.flows.acme.problem import BAD_NONCE, RATE_LIMITED, read_problem
 from enroll.flows.base import LONGEST_WAIT, FlowContext
@@ -39,13 +39,13 @@ _TOO_MANY_REQUESTS, _UNAVAILABLE, _SERVER_ERRORS, _ERRORS = 429, 503, 500, 400
 
 @dataclass(frozen=True)
 class Directory:
-    """What the CA offers, and where (RFC 8555 7.1.1)."""
+    """What the CA offers, and where (RFC 8555 7.1.1). Empty is what it does not offer, though some of it it should."""
 
     new_nonce: str
     new_account: str
     new_order: str
-    revoke_certificate: str
-    key_change: str
+    revoke_certificate: str = ""
+    key_change: str = ""
     renewal_info: str = ""
     terms_of_service: str = ""
     external_account_required: bool = False
@@ -221,6 +221,9 @@ class AcmeClient:
         """When to ask again, within sensible bounds."""
         return self._clock.now() + min(max(_DEFAULT_WAIT if wait is None else wait, _SHORTEST_WAIT), LONGEST_WAIT)
 
+    def _own_or_none(self, url: object) -> str:
+        return url if isinstance(url, str) and self.is_own(url) else ""
+
     def _fresh_nonce(self) -> str:
         if not self._nonce:
             answer = self._session.get(self.directory().new_nonce, {})  # RFC 8555 7.2
@@ -258,18 +261,30 @@ class AcmeClient:
         meta = members.get("meta")
         about: Mapping[str, Any] = meta if isinstance(meta, dict) else {}
         terms, profiles = about.get("termsOfService"), about.get("profiles")
-        has_renewal_info = "renewalInfo" in members
         return Directory(
             new_nonce=self.address(members.get("newNonce"), "newNonce"),
             new_account=self.address(members.get("newAccount"), "newAccount"),
             new_order=self.address(members.get("newOrder"), "newOrder"),
-            revoke_certificate=self.address(members.get("revokeCert"), "revokeCert"),
-            key_change=self.address(members.get("keyChange"), "keyChange"),
-            renewal_info=self.address(members["renewalInfo"], "renewalInfo") if has_renewal_info else "",
+            revoke_certificate=self._own_or_none(members.get("revokeCert")),
+            key_change=self._own_or_none(members.get("keyChange")),
+            renewal_info=self._own_or_none(members.get("renewalInfo")),
             terms_of_service=printable(terms) if isinstance(terms, str) else "",
             external_account_required=about.get("externalAccountRequired") is True,
             profiles=tuple(map(printable, profiles)) if isinstance(profiles, dict) else (),
         )
+
+
+def offered(url: str, what: str) -> str:
+    """The address for something that not every CA offers.
+
+    Raises:
+        EnrollmentRefused: This one does not.
+    """
+    if not url:
+        raise EnrollmentRefused(
+            f"The CA offers no {what} over ACME.", remedy="Ask its operator for it.", who_must_act=CA_OPERATOR
+        )
+    return url
 
 
 def text_member(document: Mapping[str, Any], name: str) -> str:

@@ -13,6 +13,7 @@ with the same key.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives import serialization
 
 from enroll.certificates import PARSE_ERRORS
 from enroll.clock import Clock
-from enroll.errors import CA_OPERATOR
+from enroll.errors import CA_OPERATOR, HOSPITAL_IT, EnrollmentError
 from enroll.flows.acme.challenge import Prover
 from enroll.flows.acme.client import AcmeClient, Reply, Signer, list_member, text_member, violation
 from enroll.flows.acme.jws import base64url, key_authorization
@@ -38,7 +39,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks at what the 
 AUTHORIZATIONS_LIMIT = 4  # an order of ours has one identifier
 CHALLENGES_LIMIT = 32
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,256}")  # RFC 8555 8: base64url, at least 128 bits
+_LOG = logging.getLogger(__name__)
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22,256}")  # RFC 8555 8: base64url, at least 128 bits
 # RFC 8555 9.1: certificates and nothing else; a key that a server slips in must not go unnoticed.
 _CHAIN = re.compile(rb"(?:\s*-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*")
 _STATES = frozenset({"pending", "ready", "processing", "valid", "invalid"})
@@ -136,6 +138,8 @@ class Orders:
         end = self.clock.monotonic() + self.patience
         work = _Order(self, url, wanted, prover, resumed, end)
         order = work.look()
+        if resumed and order.state != "pending":
+            work.tidy_up(order)
         if order.state == "pending":
             for address in order.authorizations:
                 answer = work.authorize(address)
@@ -231,29 +235,46 @@ class _Order:
         """Prove one authorization (RFC 8555 7.5); None where it is valid."""
         url = self.client.address(url, "the authorization")
         found = self._authorization(self._fetch(url))
+        if found.waits and found.challenge is not None:
+            return self._answer(url, found.challenge)
+        if self.resumed and found.challenge is not None:
+            self.prover.clean_up(*self._shown(found.challenge))  # the run before did not come to it
         if found.state == "valid":
-            if self.resumed and found.challenge is not None:
-                self.prover.clean_up(*self._shown(found.challenge))  # the run before did not come to it
             return None
-        if not found.waits and self.resumed:
+        if found.waits:
+            what = f"the CA offers {found.offered} and no {self.wanted.challenge}"
+            return Refused(what, HOSPITAL_IT, "Have it allowed there, or choose another [acme] challenge.")
+        if self.resumed:
             raise OrderIsGone(found.refused.reason)
-        if not found.waits:
-            return found.refused
-        if found.challenge is None:
-            raise AcmeProblem(f"it offers {found.offered} and no {self.wanted.challenge}", "unsupportedIdentifier")
-        return self._answer(url, found.challenge)
+        return found.refused
+
+    def tidy_up(self, order: _Reading) -> None:
+        """Take away what the run before showed: it may have ended before the CA had looked."""
+        for url in order.authorizations:
+            try:
+                found = self._authorization(self._fetch(self.client.address(url, "the authorization")))
+            except (EnrollmentError, OrderIsGone) as error:
+                _LOG.warning("What was shown for an order may stay where it is: %s", error)
+                continue
+            if found.challenge is not None:
+                self.prover.clean_up(*self._shown(found.challenge))
 
     def _answer(self, url: str, challenge: _Challenge) -> Pending | Refused | None:
         """Show what is wanted, and wait until the CA has looked."""
         shown = self._shown(challenge)
         payload = self.prover.present(*shown)
-        if challenge.state == "pending":
-            self.client.post(challenge.url, self.orders.signer, payload)
-        pauses = _Pauses(self.orders.clock, self.end)
-        while (found := self._authorization(self._fetch(url))).waits:
-            if not pauses.wait(found.retry_after):
-                # What was presented stays: the CA may still look at it.
-                return Pending(self.client.retry_at(found.retry_after), found.reason(self.wanted.challenge))
+        try:
+            if challenge.state == "pending":
+                self.client.post(challenge.url, self.orders.signer, payload)
+            pauses = _Pauses(self.orders.clock, self.end)
+            while (found := self._authorization(self._fetch(url))).waits:
+                if not pauses.wait(found.retry_after):
+                    # What was presented stays: the CA may still look at it.
+                    return Pending(self.client.retry_at(found.retry_after), found.reason(self.wanted.challenge))
+        except AcmeProblem as problem:
+            if problem.retry_at is None:
+                self.prover.clean_up(*shown)
+            raise
         self.prover.clean_up(*shown)
         return None if found.state == "valid" else found.refused
 

@@ -17,6 +17,7 @@ BAD_NONCE = "badNonce"
 NO_ACCOUNT = "accountDoesNotExist"
 RATE_LIMITED = "rateLimited"
 UNAUTHORIZED = "unauthorized"
+USER_ACTION_REQUIRED = "userActionRequired"
 _SUBPROBLEMS_LIMIT = 3
 
 _VENDOR = "vendor service"
@@ -94,6 +95,8 @@ def read_problem(document: object, status: int) -> AcmeProblem:
     subproblems = members.get("subproblems")
     parts = subproblems[:_SUBPROBLEMS_LIMIT] if isinstance(subproblems, list) else []
     details = [_text(part, "detail") for part in (members, *parts) if isinstance(part, Mapping)]
+    if kind == USER_ACTION_REQUIRED:
+        details.append(_text(members, "instance"))  # RFC 8555 7.3.3: what to read and agree to
     said = "; ".join(filter(None, map(printable, details))).rstrip(".")
     text = ": ".join(filter(None, (printable(kind), said)))
     return AcmeProblem(text or f"HTTP status {status}", kind)

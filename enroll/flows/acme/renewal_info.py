@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
@@ -120,9 +120,9 @@ def moment(window: Window, certificate: x509.Certificate, fraction: float) -> da
 
 
 def _time(text: object) -> datetime | None:
-    """RFC 3339, with a zone."""
+    """RFC 3339, with a zone; in UTC."""
     try:
         moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
+        return moment.astimezone(UTC) if moment and moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return moment if moment and moment.tzinfo else None

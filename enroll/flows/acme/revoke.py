@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 
 from enroll.errors import StateError
 from enroll.flows.acme.account import Account
-from enroll.flows.acme.client import AcmeClient, Signer
+from enroll.flows.acme.client import AcmeClient, Signer, offered
 from enroll.flows.acme.jws import base64url
 from enroll.flows.acme.problem import NO_ACCOUNT, UNAUTHORIZED, AcmeProblem
 from enroll.flows.base import FlowContext
@@ -23,7 +23,7 @@ _REASONS = {  # RFC 5280 5.3.1
 
 
 def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
-    """Ask the CA to revoke the certificate of an identity that is in use; it stays in use here until it is replaced.
+    """Ask the CA to revoke the certificate of an identity that is in use.
 
     The account that ordered it shows the right to revoke it; where that is lost, its own key does.
 
@@ -60,6 +60,5 @@ def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContex
 
 def _send(client: AcmeClient, signer: Signer, certificate: x509.Certificate, reason: x509.ReasonFlags) -> None:
     encoded = base64url(certificate.public_bytes(serialization.Encoding.DER))
-    client.post(
-        client.directory().revoke_certificate, signer, {"certificate": encoded, "reason": _REASONS.get(reason, 0)}
-    )
+    url = offered(client.directory().revoke_certificate, "revocation")
+    client.post(url, signer, {"certificate": encoded, "reason": _REASONS.get(reason, 0)})

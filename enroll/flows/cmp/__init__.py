@@ -31,7 +31,7 @@ from enroll import csr
 from enroll.certificates import name_text
 from enroll.config import StoreName
 from enroll.csr import CertificateRequest
-from enroll.errors import CA_OPERATOR, ServerUnreachable
+from enroll.errors import CA_OPERATOR, ProtocolViolation, ServerUnreachable
 from enroll.flows.base import (
     LONGEST_WAIT,
     Enrollment,
@@ -56,6 +56,7 @@ _LOG = logging.getLogger(__name__)
 
 DEFAULT_WAIT = timedelta(hours=1)  # for a CA that only says "waiting"
 PATIENCE = timedelta(seconds=30)  # of one run; a CA that wants longer is asked again by the next
+DOUBTFUL_LIMIT = timedelta(days=3)  # how long a transaction is kept whose polls get no answer to be believed
 SHORTEST_WAIT = 1  # seconds
 
 _ANSWERS = {Body.IR: Body.IP, Body.CR: Body.CP, Body.P10CR: Body.CP, Body.KUR: Body.KUP}
@@ -127,10 +128,9 @@ class CmpFlow:
         progress = Progress.read(handle.text)
         if progress is not None and not progress.certificate_hash:
             transaction = Transaction(self._channel, progress)
-            decision = self._until_decided(transaction, _poll(transaction, progress.request_id), handle, polled=True)
-            if not (isinstance(decision, Rejected) and decision.is_unknown):
-                return _final(decision, handle)
-            _LOG.info("The CA knows nothing of the transaction any more, a new one begins: %s", decision.reason)
+            answer = self._resumed(transaction, progress, handle)
+            if answer is not None:
+                return _final(self._until_decided(transaction, answer, handle, polled=True), handle)
             handle.keep("")
         transaction = Transaction(self._channel)
         body, content = self._request(enrollment)
@@ -180,6 +180,28 @@ class CmpFlow:
         if body is Body.P10CR:
             return body, messages.pkcs10_request(signed)
         return body, messages.certificate_request(signed, asked.key, renews)
+
+    def _resumed(self, transaction: Transaction, progress: Progress, handle: Handle) -> Answer | None:
+        """Poll for what was asked before; None where the CA knows nothing of it any more, so that a new one begins.
+
+        CAs that have forgotten a transaction say so by an error message, with one failInfo or another. Some do not sign
+        it. As anybody could have sent that, it only counts where no better answer comes for days.
+        """
+        try:
+            answer = _poll(transaction, progress.request_id)
+        except ProtocolViolation as error:
+            now = int(self._channel.clock.now().timestamp())
+            since = progress.doubtful_since or now
+            if now - since <= DOUBTFUL_LIMIT.total_seconds():
+                handle.keep(replace(progress, doubtful_since=since).text)
+                raise
+            _LOG.warning("The transaction is given up, and a new one begins: %s", error.what)
+            return None
+        outcome = messages.read_error(answer.content) if answer.body is Body.ERROR else None
+        if isinstance(outcome, Rejected) and not outcome.for_now:
+            _LOG.info("The CA has given up the transaction, and a new one begins: %s", outcome.reason)
+            return None
+        return answer
 
     def _until_decided(
         self, transaction: Transaction, answer: Answer, handle: Handle, *, polled: bool = False

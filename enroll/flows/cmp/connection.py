@@ -21,7 +21,7 @@ from enroll.flows.cmp.protection import Signer
 from enroll.flows.cmp.transaction import Channel
 from enroll.http import HttpsSession
 from enroll.identity import Generation, IdentityName
-from enroll.revocation_record import RevocationRecords
+from enroll.revocation.record import RevocationRecords
 from enroll.tls import client_context
 from enroll.trust import read_anchors, read_ca_certificates, verify_chain
 
@@ -55,7 +55,7 @@ def open_channel(context: FlowContext, anchors: tuple[x509.Certificate, ...], si
     of_server = settings.server_anchor_file
     tls_anchors = anchors if of_server is None else read_ca_certificates(of_server, context.files)
     session = HttpsSession(client_context(tls_anchors), context.clock, settings.timeout, plain=True)
-    return Channel(settings.url, session, signer, anchors, context.clock)
+    return Channel(settings.url, session, signer, anchors, context.clock, settings.answered_by)
 
 
 def signer_of_requests(context: FlowContext, anchors: Sequence[x509.Certificate]) -> Signer:

@@ -31,6 +31,7 @@ ERROR_REQUEST_ID = -1  # what to poll for after an error message that says "wait
 TEXTS_LIMIT = 3  # of what a server says to a person
 
 _ACCEPTED, _GRANTED_WITH_MODS, _REJECTION, _WAITING = 0, 1, 2, 3  # PKIStatus, RFC 9810 5.2.3
+_REVOKED = (_ACCEPTED, _GRANTED_WITH_MODS, 4, 5)  # also revocationWarning (it is imminent), revocationNotification
 _CERTIFICATE_TAG = 0xA0  # RFC 9810 5.3.4: CertOrEncCert of the choice certificate
 _FAILURES = (  # PKIFailureInfo, RFC 9810 5.2.3: the names of bits 0 to 26
     *("badAlg", "badMessageCheck", "badRequest", "badTime", "badCertId", "badDataFormat", "wrongAuthority"),
@@ -41,7 +42,6 @@ _FAILURES = (  # PKIFailureInfo, RFC 9810 5.2.3: the names of bits 0 to 26
 )
 _INCORRECT_DATA = b"\x01"  # PKIFailureInfo with bit 7
 _NOT_NOW = frozenset({"systemUnavail", "systemFailure"})
-_BAD_REQUEST = "badRequest"
 _TRUST = "Have the CA trust whoever issued the certificate that signs the requests, and know this scanner."
 _ADVICE = {  # failure: who must act, what to do
     "badAlg": (HOSPITAL_IT, "Set key_algorithm of the identity to what the CA accepts."),
@@ -91,11 +91,6 @@ class Rejected:
     def for_now(self) -> bool:
         """Whether the same request may be granted later."""
         return bool(_NOT_NOW.intersection(self.failures))
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the CA may know nothing of the transaction (RFC 9483 3.6.1)."""
-        return _BAD_REQUEST in self.failures
 
     @property
     def reason(self) -> str:
@@ -238,8 +233,10 @@ def read_revoked(body: Body, content: bytes) -> Waiting | Rejected | None:
     reply = _decoded(syntax.RevRepContent, content)
     if len(reply.status) != 1:
         raise violation("an answer that is not about the one certificate to be revoked")
-    done = reply.status[0].status in (_ACCEPTED, _GRANTED_WITH_MODS)
-    return None if done else _rejected(reply.status[0])
+    told = reply.status[0]
+    if told.status == _WAITING:
+        return Waiting(REQUEST_ID, None, _texts(told.status_string))
+    return None if told.status in _REVOKED else _rejected(told)
 
 
 def read_error(content: bytes) -> Waiting | Rejected:

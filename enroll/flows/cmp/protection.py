@@ -1,9 +1,9 @@
 """Protection of CMP messages by signatures: RFC 9810 5.1.3.3, with the algorithms of RFC 9481 3.
 
 Every message is signed, ours by an identity of this scanner. An answer is believed when the certificate of its signer
-leads to a pinned anchor and may speak for a CA: its keyUsage allows digitalSignature, and its extendedKeyUsage, where
-there is one, names a CA, a registration authority or a key generation authority of CMP (RFC 9810 4.5). Without the last
-rule another scanner of the same hospital could answer for the CA.
+leads to a pinned anchor and may speak for a CA: its keyUsage allows digitalSignature, and it is that of a CA, or its
+extendedKeyUsage names a CA or registration authority (RFC 9810 4.5), or the configuration names it. Otherwise whoever
+has a certificate of the hospital could answer for the CA.
 
 Shared secrets (PBM) are not offered: docs/adr/0028-cmp.md.
 """
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -45,10 +46,10 @@ _RSA: dict[ObjectIdentifier, _Hash] = {
 _MAY_ANSWER = {  # RFC 9810 4.5
     ObjectIdentifier("1.3.6.1.5.5.7.3.27"),  # id-kp-cmcCA
     ObjectIdentifier("1.3.6.1.5.5.7.3.28"),  # id-kp-cmcRA
-    ObjectIdentifier("1.3.6.1.5.5.7.3.32"),  # id-kp-cmKGA
-    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
 }
+_MAY_LET_ANSWER = _MAY_ANSWER | {ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _WIDE_CURVE = 256  # bits; above, the hash is wider too
+Kind = TypeVar("Kind", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ class Signer:
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Who may answer.
+
+    Args:
+        anchors: The pinned CA certificates.
+        known: CA certificates and signers that came before, and may be left out now (RFC 9483 3.3).
+        answered_by: The subject of who may answer because the configuration says so; see `[cmp]`.
+    """
+
+    anchors: Sequence[x509.Certificate]
+    known: Sequence[x509.Certificate] = ()
+    answered_by: str = ""
 
 
 def algorithm_for(key: PrivateKey) -> AlgorithmIdentifier:
@@ -117,7 +133,7 @@ def verify(  # noqa: PLR0913 - a signature, and what it has to lead to
     algorithm: Sequence[syntax.Undecoded] | None,
     signature: bytes,
     certificates: Sequence[x509.Certificate],
-    anchors: Sequence[x509.Certificate],
+    authority: Authority,
     now: datetime,
 ) -> None:
     """Believe an answer, or not.
@@ -126,30 +142,43 @@ def verify(  # noqa: PLR0913 - a signature, and what it has to lead to
         signed: What the signature is over.
         algorithm: protectionAlg of the header.
         signature: The protection.
-        certificates: That came with it, its signer's first (RFC 9483 3.3). Where none came, an anchor may have signed.
-        anchors: The pinned CA certificates.
+        certificates: That came with it.
+        authority: Who may have signed.
         now: The time of the decision.
 
     Raises:
         ProtocolViolation: The answer is not to be believed.
     """
     oid = _algorithm(algorithm)
-    signer = next((one for one in certificates or anchors if _has_signed(one, signed, oid, signature)), None)
-    if signer is None:
+    candidates = tuple(dict.fromkeys((*certificates, *authority.known, *authority.anchors)))
+    signers = [one for one in candidates if _has_signed(one, signed, oid, signature)]
+    # A server may have an old and a new certificate for one key.
+    refusals = [_refusal(signer, candidates, authority, now) for signer in signers]
+    if not refusals:
         raise violation("an answer whose signature was not made by any certificate that came with it")
+    if all(refusals):
+        raise next(filter(None, refusals))
+
+
+def _refusal(
+    signer: x509.Certificate, candidates: Sequence[x509.Certificate], authority: Authority, now: datetime
+) -> ProtocolViolation | None:
+    """Why a signer is not believed; None where it is."""
     try:
-        verify_chain(signer, certificates, anchors, now)
-        refusal = _usage_refusal(signer)
+        chain = verify_chain(signer, candidates, authority.anchors, now)
+        refusal = _usage_refusal(chain, authority.answered_by)
     except CertificateRefused as error:
-        raise violation(f"an answer whose signer is not trusted: {error.what.rstrip('.')}", error.remedy) from error
-    except PARSE_ERRORS as error:
-        raise violation("an answer whose signer has a certificate that cannot be read") from error
-    if refusal:
-        raise violation(
-            f"an answer signed by {name_text(signer.subject)!r}, which may not speak for a CA: {refusal}",
-            "The certificate of the CMP server needs digitalSignature, and cmcCA or cmcRA where it has an "
-            "extendedKeyUsage.",
-        )
+        return violation(f"an answer whose signer is not trusted: {error.what.rstrip('.')}", error.remedy)
+    except PARSE_ERRORS:
+        return violation("an answer whose signer has a certificate that cannot be read")
+    if not refusal:
+        return None
+    subject = name_text(signer.subject)
+    return violation(
+        f"an answer signed by {subject!r}, which may not speak for a CA: {refusal}",
+        "The certificate of the CMP server needs digitalSignature in keyUsage, and cmcRA or cmcCA in extendedKeyUsage. "
+        f"If this is the CMP server and cannot have them, set [cmp] answered_by = {subject!r}.",
+    )
 
 
 def _algorithm(algorithm: Sequence[syntax.Undecoded] | None) -> ObjectIdentifier:
@@ -178,14 +207,30 @@ def _has_signed(certificate: x509.Certificate, data: bytes, algorithm: ObjectIde
     return False
 
 
-def _usage_refusal(certificate: x509.Certificate) -> str:
-    """Why a certificate may not sign answers; empty where it may."""
-    for extension in certificate.extensions:
-        if isinstance(extension.value, x509.KeyUsage) and not extension.value.digital_signature:
-            return "keyUsage does not allow digital signatures"  # RFC 9483 3.2
-        if isinstance(extension.value, x509.ExtendedKeyUsage) and not _MAY_ANSWER & set(extension.value):
-            return "extendedKeyUsage is for something else"
+def _usage_refusal(chain: Sequence[x509.Certificate], answered_by: str) -> str:
+    """Why a certificate may not sign answers, by itself and by the CAs above it; empty where it may."""
+    signer = chain[0]
+    usage = _extension(signer, x509.KeyUsage)
+    if usage is None or not usage.digital_signature:  # RFC 9483 3.2
+        return "keyUsage does not allow digital signatures"
+    if name_text(signer.subject) == answered_by:
+        return ""
+    constraints, purposes = _extension(signer, x509.BasicConstraints), _extension(signer, x509.ExtendedKeyUsage)
+    is_ca = constraints is not None and constraints.ca
+    if not (is_ca if purposes is None else _MAY_ANSWER & set(purposes)):
+        return "it is neither that of a CA nor does extendedKeyUsage say that it answers for one"
+    for link in chain[1:-1]:
+        granted = _extension(link, x509.ExtendedKeyUsage)
+        if granted is not None and not _MAY_LET_ANSWER & set(granted):
+            return f"extendedKeyUsage of {name_text(link.subject)!r} above it is for something else"
     return ""
+
+
+def _extension(certificate: x509.Certificate, kind: type[Kind]) -> Kind | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def violation(what: str, remedy: str = "") -> ProtocolViolation:

@@ -14,7 +14,7 @@ from enroll.identity import Generation, IdentityName
 
 
 def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
-    """Ask the CA to revoke the certificate of an identity that is in use; it stays in use here until it is replaced.
+    """Ask the CA to revoke the certificate of an identity that is in use.
 
     The request is signed by that certificate, which shows the right to revoke it (RFC 9483 4.2).
 

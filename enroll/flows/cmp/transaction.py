@@ -21,7 +21,7 @@ from enroll.clock import Clock
 from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
 from enroll.flows.cmp import messages, protection, syntax
 from enroll.flows.cmp.messages import Rejected
-from enroll.flows.cmp.protection import Signer, certificates_of, violation
+from enroll.flows.cmp.protection import Authority, Signer, certificates_of, violation
 from enroll.flows.cmp.syntax import Body
 from enroll.foreign import printable
 from enroll.http import Answer as HttpAnswer
@@ -48,6 +48,7 @@ class Progress:
         certificate_hash: What is to be confirmed; empty while the CA has not decided.
         hash_named: See `messages.fingerprint`.
         confirmed: Whether the CA wants no confirmation.
+        doubtful_since: Since when no answer to a poll is to be believed, in seconds since 1970; 0 where the last was.
     """
 
     transaction: str
@@ -57,6 +58,7 @@ class Progress:
     certificate_hash: str = ""
     hash_named: bool = False
     confirmed: bool = False
+    doubtful_since: int = 0
 
     @classmethod
     def read(cls, text: str) -> Self | None:
@@ -66,7 +68,8 @@ class Progress:
             for value in (progress.transaction, progress.request_nonce, progress.server_nonce):
                 bytes.fromhex(value)
             bytes.fromhex(progress.certificate_hash)
-            return replace(progress, request_id=int(progress.request_id))
+            numbers = int(progress.request_id), int(progress.doubtful_since)
+            return replace(progress, request_id=numbers[0], doubtful_since=numbers[1])
         except (TypeError, ValueError):
             return None
 
@@ -103,6 +106,7 @@ class Channel:
         signer: Signs our messages.
         anchors: What answers must lead to.
         clock: For the dates of certificates.
+        answered_by: Who may answer beside the CA; see `[cmp]`.
     """
 
     url: str
@@ -110,6 +114,7 @@ class Channel:
     signer: Signer
     anchors: tuple[x509.Certificate, ...]
     clock: Clock
+    answered_by: str = ""
 
 
 class Transaction:
@@ -201,14 +206,14 @@ class Transaction:
         content = bytes(message.body.data)
         if message.protection is None or message.protection.padding_bits():
             raise _unproved(body, content)
-        certificates = certificates_of(message.extra_certs)
+        channel, certificates = self._channel, certificates_of(message.extra_certs)
         protection.verify(
             protection.protected_part(whole(message.header), whole(message.body)),
             algorithm=header.protection_alg,
             signature=message.protection.as_bytes(),
-            certificates=certificates or self._known,
-            anchors=self._channel.anchors,
-            now=self._channel.clock.now(),
+            certificates=certificates,
+            authority=Authority(channel.anchors, (*self._known, *channel.signer.chain), channel.answered_by),
+            now=channel.clock.now(),
         )
         if header.pvno not in (_CMP_2000, _CMP_2021):
             raise violation(f"an answer of version {header.pvno} of CMP")

@@ -43,7 +43,7 @@ from enroll.flows.base import (
 from enroll.flows.offline.summary import summary
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName
 from enroll.keystore.base import PrivateKey
-from enroll.offline_request import TEXT_LIMIT, Statement, assembled, state
+from enroll.offline_request import Statement, assembled, state
 from enroll.trust import read_anchors
 
 NAME = "offline"
@@ -195,7 +195,7 @@ class OfflineFlow:
             key_sha256="",
             serial_number=request.serial_number,
             identity=self._identity,
-            what=_what(kept.signed, request),
+            what="",
             why=kept.why,
             created=kept.created,
         )
@@ -236,11 +236,6 @@ def memory_key(identity: IdentityName) -> ConfigurationError:
         f"[identity.{identity}] key_store.",
         code="offline-memory-key",
     )
-
-
-def _what(signed: x509.CertificateSigningRequest, request: CertificateRequest) -> str:
-    usage = request.usage
-    return f"{usage} certificate, {usage.extended_key_usage.dotted_string}, {name_text(signed.subject)}"[:TEXT_LIMIT]
 
 
 def _moment(now: datetime) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from cryptography import x509
@@ -24,6 +25,7 @@ from cryptography import x509
 from enroll.certificates import PARSE_ERRORS, check_pair, name_text
 from enroll.csr import CertificateRequest
 from enroll.errors import OPERATOR, CertificateRefused, ConfigurationError, EnrollmentRefused
+from enroll.failure import Failures
 from enroll.flows.base import FlowContext, PlannedExchange
 from enroll.flows.offline import NAME, Errand, OfflineFlow, anchor_table, memory_key
 from enroll.flows.offline.answers import read_answers
@@ -33,6 +35,8 @@ from enroll.identity import Generation, IdentityName
 from enroll.issue import PENDING_LIFETIME, asked_for, issue, made_by_agent, owned, planned
 from enroll.offline_request import TEXT_LIMIT, key_digest
 from enroll.trust import check_issued
+
+REQUESTS_LIMIT = 10  # of an identity, out at a time: each has a key, and a token holds few
 
 _WAITS = "What is in use stays in use, and the request waits for another answer."
 _WHY_NOT = {
@@ -59,8 +63,8 @@ class OfflineDesk:
         Raises:
             StateError: The requests that are out cannot be read.
         """
-        for request in self.requests.all():
-            if request.identity is identity and request.state is State.PREPARED:
+        for request in self.requests.of(identity):
+            if request.state is State.PREPARED:
                 return request.number
         return f"{self._context.clock.now():%Y%m%d}-{secrets.token_hex(3)}"
 
@@ -101,16 +105,11 @@ class OfflineDesk:
         Raises:
             ScansealError: No file; what is in use stays in use.
         """
-        self._check_errand(identity, errand)
-        journal = self.requests.journal(identity, errand.number)
-        with OfflineFlow.connect(identity, self._context, errand) as flow:
-            with self._context.identities.lock():
-                self.requests.tidy()
-                known = [request for request in self.requests.all() if request.number == errand.number]
-                for request in known:
-                    self._check_exportable(request)
-                    journal.write(replace(request.pending, until=None))
-            self._transact(identity, flow, errand.number)
+        with self._noted(identity):
+            self._check_errand(identity, errand)
+            with OfflineFlow.connect(identity, self._context, errand) as flow:
+                self._prepare(identity, errand.number)
+                self._transact(identity, flow, errand.number)
         return self.find(errand.number)
 
     def take_in(self, files: Mapping[str, bytes]) -> tuple[Generation, ...]:
@@ -133,7 +132,8 @@ class OfflineDesk:
             if not answered:
                 raise self._not_waiting(keys)
             for request in answered:
-                self._check(request, certificates)
+                with self._noted(request.identity):
+                    self._check(request, certificates)
             for request in answered:
                 # First noted: after the commit nobody could tell any more when it was asked for.
                 self.requests.note(request, End.ANSWERED)
@@ -155,8 +155,27 @@ class OfflineDesk:
             self.requests.end(request, End.CANCELLED)
         return request
 
+    def _prepare(self, identity: IdentityName, number: str) -> None:
+        """Make room for a request, or ready one that is out to be written once more."""
+        with self._context.identities.lock():
+            self.requests.tidy()
+            out = self.requests.of(identity)
+            known = [request for request in out if request.number == number]
+            if len(out) >= REQUESTS_LIMIT and not known:
+                raise ConfigurationError(
+                    f"{len(out)} requests for {identity} are out.",
+                    remedy="Give up those that get no answer: scanseal enroll offline cancel REQUEST",
+                    code="offline-requests-too-many",
+                )
+            for request in known:
+                self._check_exportable(request)
+                self.requests.journal(identity, number).write(replace(request.pending, until=None))
+
+    def _noted(self, identity: IdentityName) -> AbstractContextManager[None]:
+        return Failures(self._context.identities).noted(identity, NAME, self._context.clock)
+
     def _commit(self, request: Request) -> Generation:
-        with OfflineFlow.connect(request.identity, self._context) as flow:
+        with self._noted(request.identity), OfflineFlow.connect(request.identity, self._context) as flow:
             generation = self._transact(request.identity, flow, request.number)
         if generation is None:
             raise EnrollmentRefused(f"The request {request.number} has ended meanwhile.", remedy="Export a new one.")

@@ -88,14 +88,21 @@ class Requests:
         Raises:
             StateUnreadable: Not for the user who runs this.
         """
-        found = []
-        for identity in IdentityName:
-            current = self._current(identity)
-            for number in self._identities.requests_by_hand(identity):
-                pending = self._journaled(identity, number)
-                if pending is not None and not self._is_in_use(identity, pending, current):
-                    kept = Kept.read(pending.handle)
-                    found.append(Request(identity, number, pending, kept, self._state(pending, current)))
+        found = [request for identity in IdentityName for request in self.of(identity)]
+        return tuple(sorted(found, key=lambda request: request.pending.started_at))
+
+    def of(self, identity: IdentityName) -> tuple[Request, ...]:
+        """The same for one identity.
+
+        Raises:
+            StateUnreadable: Not for the user who runs this.
+        """
+        found, current = [], self._current(identity)
+        for number in self._identities.requests_by_hand(identity):
+            pending = self._journaled(identity, number)
+            if pending is not None and not self._is_in_use(identity, pending, current):
+                kept = Kept.read(pending.handle)
+                found.append(Request(identity, number, pending, kept, self._state(pending, current)))
         return tuple(sorted(found, key=lambda request: request.pending.started_at))
 
     def ended(self, identity: IdentityName) -> EndedRequests:

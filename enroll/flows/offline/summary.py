@@ -7,6 +7,7 @@ import re
 from cryptography import x509
 
 from enroll.certificates import name_text
+from enroll.issue import PENDING_LIFETIME
 from enroll.offline_request import Statement
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,100}")
@@ -34,8 +35,10 @@ the extended key usage of the request. The CA may add organization, unit, place
 and domain to the subject, and nothing else.
 
   AD CS      certreq -submit -attrib "CertificateTemplate:NAME" {file} answer.cer answer.p7b
-             In the template: "Supply in the request". If certreq does not take
-             this file, copy the block "CERTIFICATE REQUEST" below into one of its own.
+             In the template: "Supply in the request". So that the CA keeps the
+             serial number: certutil -setreg CA\\SubjectTemplate +DeviceSerialNumber
+             If certreq does not take this file, copy the block
+             "CERTIFICATE REQUEST" below into one of its own.
   OpenSSL    openssl ca -config CA.cnf -in {file} -out answer.pem -notext
              with copy_extensions = copy in CA.cnf; or
              openssl x509 -req -in {file} -copy_extensions copy -days 365 \\
@@ -43,7 +46,8 @@ and domain to the subject, and nothing else.
 
 THE ANSWER
 Bring the certificate, and those of the CAs between it and the root, back to the
-scanner: PKCS#7, PEM or DER, in one file or several. There:
+scanner: PKCS#7, PEM or DER, in one file or several. It is taken for {days} days
+after this request was created, and once. There:
 
   scanseal enroll offline import answer.p7b
 """
@@ -78,4 +82,4 @@ def summary(statement: Statement, signer: x509.Certificate | None, file_name: st
         proof = f"{name_text(signer.subject)}, issued by {name_text(signer.issuer)}"
         check = _CHECK.format(file=file)
     stated = {**vars(statement), "why": statement.why or "no reason was given"}
-    return _TEXT.format(**stated, proof=proof, check=check, file=file)
+    return _TEXT.format(**stated, proof=proof, check=check, file=file, days=PENDING_LIFETIME.days)

@@ -54,7 +54,6 @@ from enroll.flows.base import (
 )
 from enroll.flows.scep.authority import RENEWAL, Authority, read_authority, read_capabilities, violation
 from enroll.flows.scep.messages import (
-    MESSAGE_LIMIT,
     NONCE_BYTES,
     Exchange,
     Granted,
@@ -72,6 +71,7 @@ from enroll.tls import client_context
 from enroll.trust import read_anchors, read_ca_certificates, verify_chain
 
 CONTENT_TYPE = "application/x-pki-message"  # RFC 8894 4.3
+MESSAGE_LIMIT = 256 * 1024  # bytes
 WAIT = timedelta(hours=1)  # a CA that says PENDING does not say until when
 
 _LOG = logging.getLogger(__name__)

@@ -27,8 +27,9 @@ RENEWAL = "renewal"
 
 _ONE_CERTIFICATE = "application/x-x509-ca-cert"  # RFC 8894 4.2.1.1
 _SEVERAL = "application/x-x509-ca-ra-cert"  # RFC 8894 4.2.1.2
-_NEEDED = {"postpkioperation": "POSTPKIOperation", "sha-256": "SHA-256", "aes": "AES"}
-_STANDARD = "scepstandard"  # RFC 8894 3.5.2: means these three
+# AES is used whether or not it is announced: NDES announces DES3 alone, and its system can do both.
+_NEEDED = {"postpkioperation": "POSTPKIOperation", "sha-256": "SHA-256"}
+_STANDARD = "scepstandard"  # RFC 8894 3.5.2: means both
 _MAY_SPEAK = {
     ObjectIdentifier("1.3.6.1.4.1.311.20.2.1"),  # certificate request agent: what NDES has
     ObjectIdentifier("1.3.6.1.5.5.7.3.27"),  # id-kp-cmcCA, RFC 6402 2.10

@@ -5,8 +5,9 @@ CA or its RA (`authority`) signed it, and it repeats our transactionID and, as r
 
 The encryption of an answer keeps no secret: a certificate is public. So certificates that lie beside the envelope are
 taken as well, and an envelope that is encrypted by something else than AES stays closed. Debian's scepserver encrypts
-by DES and signs by SHA-1, whatever it announces, and lays the certificate beside. SHA-1 is taken for the signature on
-an answer, and nowhere else: whatever comes is judged by `enroll.trust`, which knows our key and wants SHA-2.
+by DES, whatever it announces, and lays the certificate beside; it signs by SHA-1, and so does step-ca. SHA-1 is taken
+for the signature on an answer, and nowhere else: what comes is judged by `enroll.trust`, which knows our key and wants
+SHA-2.
 """
 
 from __future__ import annotations
@@ -51,7 +52,6 @@ from enroll.time_stamp_syntax import (
 )
 from enroll.trust import CERTIFICATES_LIMIT
 
-MESSAGE_LIMIT = 256 * 1024  # bytes
 NONCE_BYTES = 16  # RFC 8894 3.2.1.5
 
 _LOG = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ _HASHES: Mapping[ObjectIdentifier, hashes.HashAlgorithm] = {
     ObjectIdentifier("2.16.840.1.101.3.4.2.3"): hashes.SHA512(),
 }
 _CHALLENGE = (
-    "Ask for a new challenge password and put it into [scep] challenge_file; many serve once and for an hour. "
-    "Some servers say the same where there is a certificate of that name already: have that one revoked."
+    "Put a new challenge password into [scep] challenge_file; many serve once, and for an hour. Some servers say the "
+    "same to keys that are not RSA (key_algorithm), and where there is a certificate of that name: have it revoked."
 )
 _OWN_KEY = (
     "Its log says more. Some servers want the message signed by the key that is certified: set key_store to software "
@@ -72,7 +72,10 @@ _OWN_KEY = (
 )
 _UNKNOWN = "badCertId"
 _ADVICE = {  # failure: who must act, what to do
-    "badAlg": (HOSPITAL_IT, "Have the server accept SHA-256 and AES, and keys of the kind in key_algorithm."),
+    "badAlg": (
+        HOSPITAL_IT,
+        "Have the server accept SHA-256, AES and keys as in key_algorithm; else run: scanseal enroll offline",
+    ),
     "badMessageCheck": (CA_OPERATOR, _OWN_KEY),
     "badRequest": (HOSPITAL_IT, _CHALLENGE),
     "badTime": (HOSPITAL_IT, "Set the clock of this scanner and of the server."),
@@ -184,18 +187,23 @@ class Exchange:
             return _rejected(attributes)
         if status != syntax.printable_string(PkiStatus.SUCCESS):
             raise violation("an answer of unknown status")
-        found = (*self._opened(content or b""), *_beside(signed))
-        return Granted(tuple(dict.fromkeys(found))[:CERTIFICATES_LIMIT])
+        opened, beside = self._opened(content or b""), _beside(signed)
+        if opened is None and not set(beside) - set(self.authority.certificates):
+            raise violation(
+                "an answer that is not encrypted by AES to this scanner",
+                "Have the server encrypt its answers by AES; its settings may name the algorithm.",
+            )
+        return Granted(tuple(dict.fromkeys((*(opened or ()), *beside)))[:CERTIFICATES_LIMIT])
 
-    def _opened(self, envelope: bytes) -> tuple[x509.Certificate, ...]:
-        """The certificates in the envelope (RFC 8894 3.3.2); none where it cannot be opened."""
+    def _opened(self, envelope: bytes) -> tuple[x509.Certificate, ...] | None:
+        """The certificates in the envelope (RFC 8894 3.3.2); None where it cannot be opened."""
         if not der.is_one_value(envelope):
             raise violation("something else than an encrypted answer")
         try:
             opened = pkcs7.pkcs7_decrypt_der(envelope, self.requester.certificate, self.requester.key, [])
         except PARSE_ERRORS as error:
             _LOG.info("The answer is not encrypted by AES to this scanner: %s", printable(str(error)))
-            return ()
+            return None
         try:
             return certificates_in(opened)
         except PARSE_ERRORS as error:
@@ -234,7 +242,7 @@ def _signed_data(content: bytes, attributes: bytes, requester: Requester) -> byt
 
 
 def _parsed(data: bytes) -> tuple[syntax.SignedData, SignerInfo]:
-    if len(data) > MESSAGE_LIMIT or not der.is_one_value(data):
+    if not der.is_one_value(data):
         raise violation("something else than a message in DER")
     try:
         message = decoded(syntax.ContentInfo, data)
@@ -279,11 +287,8 @@ def _only(values: list[asn1.TLV]) -> asn1.TLV:
 def _has_signed(
     certificate: x509.Certificate, info: SignerInfo, signed: bytes, algorithm: hashes.HashAlgorithm
 ) -> bool:
-    key, sid = certificate.public_key(), info.sid
-    named = isinstance(sid, IssuerAndSerialNumber) and (
-        (sid.serial_number, whole(sid.issuer)) == (certificate.serial_number, certificate.issuer.public_bytes())
-    )
-    if not named or not isinstance(key, rsa.RSAPublicKey):
+    key = certificate.public_key()
+    if not isinstance(key, rsa.RSAPublicKey):
         return False
     try:
         key.verify(info.signature, signed, padding.PKCS1v15(), algorithm)

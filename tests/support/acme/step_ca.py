@@ -82,6 +82,15 @@ def build() -> None:
         (Path(place) / "step-ca").replace(program)
 
 
+def step_ca_program() -> Path:
+    """The program; a test that needs it is skipped where it has not been built."""
+    program = _CACHE / "step-ca"
+    if not program.exists():
+        need = "" if shutil.which("go") else "install Go 1.25 or later, then "
+        pytest.skip(f"step-ca {VERSION} has not been built: {need}python -m tests.support.acme.step_ca")
+    return program
+
+
 def guide() -> tuple[dict[str, Any], str]:
     """The provisioner and the template that the guide gives to a hospital."""
     text = _GUIDE.read_text("utf-8")
@@ -100,10 +109,7 @@ def running_step_ca(directory: Path, attestation_root: Path, **changes: Any) -> 
         attestation_root: PEM; whose word it takes for where a key is.
         changes: Of the provisioner.
     """
-    program = _CACHE / "step-ca"
-    if not program.exists():
-        need = "" if shutil.which("go") else "install Go 1.25 or later, then "
-        pytest.skip(f"step-ca {VERSION} has not been built: {need}python -m tests.support.acme.step_ca")
+    program = step_ca_program()
     _write_configuration(directory, attestation_root, changes)
     environment = {**os.environ, "STEPPATH": str(directory)}  # otherwise it reads and writes in $HOME
     with (directory / "log").open("wb") as log:

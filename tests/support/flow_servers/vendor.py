@@ -18,8 +18,8 @@ from enroll.evaluation.vendor_ca import VendorCa
 from enroll.evaluation.vendor_server import LABEL, VendorServer
 from enroll.flows.settings import FlowName, VendorSettings
 from enroll.identity import Generation, IdentityName
-from enroll.service_case import ServiceCase
-from enroll.service_ticket import IDENTITIES, read_ticket
+from enroll.vendor.case import ServiceCase
+from enroll.vendor.ticket import IDENTITIES, read_ticket
 from tests.support.enrolling import Scanner, settings
 from tests.support.flow_servers import FlowServer
 
@@ -56,7 +56,7 @@ def accept_ticket(scanner: Scanner, ca: VendorCa, **said: str) -> str:
     case = ServiceCase(scanner.settings.state_directory, scanner.files)
     make: Callable[..., str] = ca.make_ticket
     text = make(scanner.settings.device.serial_number, case.nonce(), IDENTITIES, timedelta(hours=24), **said)
-    case.accept(text, read_ticket(text), scanner.clock.now())
+    case.accept(text, read_ticket(text))
     return text
 
 

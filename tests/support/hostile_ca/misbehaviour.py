@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cryptography import x509
 
@@ -22,7 +22,8 @@ from tests.support.pki import Content, HospitalCa
 from tests.support.scripted_server import Request, answer
 
 NETWORK = (FlowName.EST, FlowName.ACME, FlowName.CMP)
-ALL = (*NETWORK, FlowName.OFFLINE)
+ALL = (*NETWORK, FlowName.SCEP, FlowName.OFFLINE)
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class Step(StrEnum):
@@ -39,8 +40,11 @@ class Step(StrEnum):
     AUTHORIZATION = "acme authorization"
     CHALLENGE = "acme challenge"
     FINALIZE = "acme finalize"
+    CERTIFICATE = "acme certificate"
     CONFIRMATION = "cmp certConf"
     POLL = "cmp pollReq"
+    CAPABILITIES = "scep GetCACaps"
+    AUTHORITIES = "scep GetCACert"
     IMPORT = "offline import"
 
 
@@ -116,7 +120,7 @@ class Conduct:
         greeting: What it does with a connection instead of speaking TLS.
     """
 
-    changes: Mapping[Step, Change] = field(default_factory=lambda: MappingProxyType({}))
+    changes: Mapping[Step, Change] = field(default_factory=lambda: NOTHING)
     issue: Issue | None = None
     tls: Tls | None = None
     greeting: Greeting | None = None
@@ -160,7 +164,7 @@ class Misbehaviour:
     expected: Expected
     conduct: Conduct
     flows: tuple[FlowName, ...] = NETWORK
-    otherwise: Mapping[FlowName, Expected] = field(default_factory=lambda: MappingProxyType({}))
+    otherwise: Mapping[FlowName, Expected] = field(default_factory=lambda: NOTHING)
 
     def expected_of(self, flow: FlowName) -> Expected:
         """What a run by a flow ends with."""

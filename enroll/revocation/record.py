@@ -1,4 +1,4 @@
-"""What is known about the revocation of a certificate in use: written by `enroll.revocation_watch`, read by everybody.
+"""What is known about the revocation of a certificate in use: written by `enroll.revocation.watch`, read by everybody.
 
     identities/<name>/revocation.json
 
@@ -27,7 +27,7 @@ from enroll.errors import CertificateRefused, CertificateRevoked, StateError, St
 from enroll.foreign import printable
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.record import damaged, read_record, read_time, write_record
-from enroll.revocation import Revocation, Statement
+from enroll.revocation.lists import Revocation, Statement
 from enroll.statefile import StateFiles
 
 _FILE_NAME = "revocation.json"

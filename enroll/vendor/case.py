@@ -1,7 +1,7 @@
 """A service case with the vendor: the nonce that this device shows on its screen, and the ticket that came for it.
 
     vendor/nonce.json     shown, and no ticket has come for it yet
-    vendor/ticket.json    the ticket that is used; whichever came last
+    vendor/ticket.json    the ticket that is used, whichever came last; and the generations that were there before it
 
 A person reads the nonce from a screen to the vendor's service desk, so it has sixteen characters of an alphabet without
 0, O, I, L and U, in groups of four. The last one checks the others: 31 is a prime, so a weighted sum finds every wrong
@@ -11,24 +11,24 @@ character and every two that were swapped.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from enroll.errors import ConfigurationError, EnrollmentRefused, StateError, StateUnreadable
-from enroll.identity import Generation
-from enroll.proves import Proves, proves
-from enroll.record import read_record, read_time, write_record
-from enroll.service_ticket import ServiceTicket, read_ticket
+from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.record import damaged, read_record, write_record
 from enroll.statefile import StateFiles
+from enroll.vendor.ticket import IDENTITIES, ServiceTicket, read_ticket
 
 _LOG = logging.getLogger(__name__)
 
 _ALPHABET = "123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PLACES = 15  # 74 bits, then the check character
 _GROUP = 4
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class KeptTicket:
     Args:
         text: As the service wants to see it.
         ticket: What it says.
-        accepted_at: When it came.
+        before: The number of the last generation of each identity when it came. Clocks are set; numbers only grow.
     """
 
     text: str = field(repr=False)
     ticket: ServiceTicket
-    accepted_at: datetime
+    before: Mapping[IdentityName, int]
 
-    def has_brought(self, generation: Generation) -> bool:
-        """Whether a generation came by this ticket; one that was imported did not."""
-        return generation.committed_at >= self.accepted_at and proves(generation.certificate) is Proves.DEVICE
+    def is_older_than(self, generation: Generation) -> bool:
+        """Whether a generation came after this ticket, which has done its work then, or is not wanted any more."""
+        return generation.number > self.before[generation.identity]
 
 
 class ServiceCase:
@@ -60,6 +60,7 @@ class ServiceCase:
 
     def __init__(self, state_directory: Path, files: StateFiles) -> None:
         self._directory = state_directory / "vendor"
+        self._identities = IdentityStore(state_directory, files)
         self._files = files
 
     def nonce(self, *, anew: bool = False) -> str:
@@ -74,20 +75,22 @@ class ServiceCase:
         kept = None if anew else self._shown()
         if kept is None:
             kept = new_nonce()
-            self._files.make_directory(self._directory)
+            self._make_directory()
             write_record(self._nonce_file, {"nonce": kept}, self._files)
         return kept
 
-    def accept(self, text: str, ticket: ServiceTicket, now: datetime) -> KeptTicket:
+    def accept(self, text: str, ticket: ServiceTicket) -> KeptTicket:
         """Keep a ticket that was checked. The nonce is not shown again.
 
         Raises:
             StateError: It cannot be kept.
         """
-        self._files.make_directory(self._directory)
-        write_record(self._ticket_file, {"ticket": text, "accepted_at": now.isoformat()}, self._files)
+        before = {name: max(self._identities.generations(name), default=0) for name in sorted(IDENTITIES)}
+        self._make_directory()
+        numbers = {str(name): str(number) for name, number in before.items()}
+        write_record(self._ticket_file, {"ticket": text, **numbers}, self._files)
         self._files.remove(self._nonce_file)
-        return KeptTicket(text, ticket, now)
+        return KeptTicket(text, ticket, before)
 
     def ticket(self) -> KeptTicket | None:
         """The ticket that was accepted last; None where none was, or it is damaged: another one is the way out.
@@ -98,9 +101,11 @@ class ServiceCase:
         if not self._files.exists(self._ticket_file):
             return None
         try:
-            values = read_record(self._ticket_file, ("ticket", "accepted_at"), self._files)
-            accepted_at = read_time(values["accepted_at"], self._ticket_file)
-            return KeptTicket(values["ticket"], read_ticket(values["ticket"]), accepted_at)
+            values = read_record(self._ticket_file, ("ticket", *IDENTITIES), self._files)
+            if not all(_NUMBER.fullmatch(values[name]) for name in IDENTITIES):
+                raise damaged(self._ticket_file)
+            before = {name: int(values[name]) for name in IDENTITIES}
+            return KeptTicket(values["ticket"], read_ticket(values["ticket"]), before)
         except StateUnreadable:
             raise
         except (StateError, EnrollmentRefused) as error:
@@ -114,6 +119,10 @@ class ServiceCase:
             return normalized(read_record(self._nonce_file, ("nonce",), self._files)["nonce"])
         except (StateError, ConfigurationError):
             return None  # nothing depends on it: another one is as good
+
+    def _make_directory(self) -> None:
+        self._files.check_owner(self._identities.root)  # else the service could not read what root has written
+        self._files.make_directory(self._directory)
 
     @property
     def _nonce_file(self) -> Path:

@@ -30,7 +30,7 @@ from enroll import der
 from enroll.certificates import PARSE_ERRORS
 from enroll.chain import STRONG_HASHES, check_strength
 from enroll.errors import CertificateRefused, ProtocolViolation
-from enroll.revocation import CLOCK_SKEW, Revocation, Statement
+from enroll.revocation.lists import CLOCK_SKEW, Revocation, Statement
 
 REQUEST_TYPE = "application/ocsp-request"
 RESPONSE_TYPE = "application/ocsp-response"

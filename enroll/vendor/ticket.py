@@ -5,9 +5,9 @@ A JSON Web Token (RFC 7519) in the compact form (RFC 7515 7.1), signed with ES25
     header   {"alg": "ES256", "typ": "scanseal-ticket+jwt"}
     payload  iss, aud     who made the ticket, and whose provisioning service takes it
              sub          serial number of the device
-             nonce        what the device showed on its screen (`enroll.service_case`)
+             nonce        what the device showed on its screen (`enroll.vendor.case`)
              jti          of the ticket: each of its identities is issued once
-             iat nbf exp  seconds since 1970; it lives 30 days at most
+             iat nbf exp  seconds since 1970; it lives 30 days at most, from the earlier of the first two
              identities   "idevid", "vendor", or both
              organization, unit     of the customer, for the certificate that signs; may be missing
 
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from enroll.errors import EnrollmentRefused
+from enroll.errors import VENDOR_SERVICE, EnrollmentRefused
 from enroll.identity import IdentityName
 from enroll.trust import CLOCK_SKEW
 
@@ -45,7 +45,6 @@ _TEXT_SIZES = range(1, 256)  # characters
 _CUSTOMER_SIZES = range(65)  # ub-organization-name of RFC 5280 appendix A.1
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _COORDINATE = 32  # bytes of each half of a signature (RFC 7518 3.4)
-_WHO = "vendor service"
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def read_ticket(text: str) -> ServiceTicket:
     if _members(header) != _HEADER:
         raise _malformed("its header is not that of a service ticket signed with ES256")
     claims = _members(payload)
-    lifetime = _time(claims, "exp") - _time(claims, "iat")
+    lifetime = _time(claims, "exp") - min(_time(claims, "iat"), _time(claims, "nbf"))
     if not timedelta() < lifetime <= LONGEST_LIFETIME:
         raise _malformed(f"it lives longer than {LONGEST_LIFETIME.days} days, or not at all")
     return ServiceTicket(
@@ -252,7 +251,7 @@ def _refused(why: str, what: str) -> EnrollmentRefused:
     return EnrollmentRefused(
         what,
         remedy="Ask for a new ticket: scanseal enroll vendor request",
-        who_must_act=_WHO,
+        who_must_act=VENDOR_SERVICE,
         what_next="Nothing was changed.",
         code=f"ticket-{why}",
     )

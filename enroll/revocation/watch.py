@@ -1,13 +1,17 @@
 """Whether the CA has revoked a certificate of this scanner: asked on each run of the timer, for every identity.
 
-    OCSP (RFC 6960)  the responders that the certificate names, then [revocation] ocsp_url
-    CRL (RFC 5280)   where no responder gave an answer that counts: the lists it names, then [revocation] crl_url
+    OCSP (RFC 6960)  [revocation] ocsp_url, then the responders that the certificate names
+    CRL (RFC 5280)   where no responder gave an answer that counts: [revocation] crl_url, then the lists it names
 
-The first answer that counts ends the search; what it does to what was known before, `enroll.revocation_record` says.
+The first answer that counts ends the search; what it does to what was known before, `enroll.revocation.record` says.
 Answers are signed, so plain HTTP will do, and nothing else about a server is believed: one that is gone, slow, or an
-enemy leaves everything as it was. The addresses in `[revocation]` are of the owner's CA.
+enemy leaves everything as it was. The addresses in `[revocation]` are of the owner's CA. One in a certificate may be
+any, this machine's too: it is told which certificate is meant and nothing else, and nothing of its answer is shown.
 
-Of a list, `enroll.revocation` says whether it names the certificate; that proves a revocation. That it proves the
+All questions of a run have `ROUND_TIME` together, and each has its share of what is left: renewals come next, and a
+place that swallows everything takes the turn of no other.
+
+Of a list, `enroll.revocation.lists` says whether it names the certificate; that proves a revocation. That it proves the
 absence of one has to be true of both that and OpenSSL's path check with CRL_CHECK. Whether a CA above was revoked is
 not asked: it is the hospital's own.
 """
@@ -18,28 +22,31 @@ import logging
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from enroll import ocsp
 from enroll.certificates import PARSE_ERRORS
-from enroll.chain import build_chain
+from enroll.chain import STRONG_HASHES, build_chain
 from enroll.clock import Clock
 from enroll.config import EnrollSettings, RevocationSettings
 from enroll.errors import CertificateRefused, EnrollmentError, ProtocolViolation, ScansealError, StateError
 from enroll.http import Answer, HttpsSession
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
-from enroll.revocation import LIST_LIMIT, Statement, is_current, parse_lists, revocation_of
-from enroll.revocation_record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation import ocsp
+from enroll.revocation.lists import LIST_LIMIT, Statement, is_current, parse_lists, revocation_of
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
 from enroll.tls import client_context
 
-ADDRESSES_LIMIT = 3  # of each kind
+ADDRESSES_LIMIT = 3  # of each kind in a certificate
+ROUND_TIME = 60.0  # seconds for all questions of a run: renewals come next, whatever the network is like
 _ADDRESS = re.compile(r"https?://[!-~]{1,2000}")
 _OK = 200  # RFC 9110 15.3.1
 _LOG = logging.getLogger(__name__)
@@ -57,8 +64,8 @@ class Places:
         """Those that count for the certificate of a generation."""
         own = generation.identity not in VENDORS_IDENTITIES
         return cls(
-            _usable([*_responders(generation.certificate), *([settings.ocsp_url] if own else [])]),
-            _usable([*_lists(generation.certificate), *([settings.crl_url] if own else [])]),
+            _usable(settings.ocsp_url if own else "", _responders(generation.certificate)),
+            _usable(settings.crl_url if own else "", _lists(generation.certificate)),
         )
 
     def __bool__(self) -> bool:
@@ -81,33 +88,51 @@ def watch_revocations(
     Returns:
         What is known, of the identities that were asked about.
     """
+    watches = list(_watches(settings.revocation, clock, identities)) if settings.revocation.watch else []
+    if not watches:
+        return {}
+    end = clock.monotonic() + ROUND_TIME
     watched: dict[IdentityName, RevocationRecord] = {}
-    if not settings.revocation.watch:
-        return watched
-    for name in IdentityName:
-        try:
-            generation = identities.current(name)
-            places = Places.of(generation, settings.revocation) if generation else Places()
-            if generation is not None and places:
-                with identities.lock():
-                    watched[name] = _Watch(generation, identities, settings.revocation, clock).ask(places)
-        except ScansealError as error:
-            _LOG.warning("Whether the certificate of %s is revoked cannot be asked: %s", name, error)
+    try:
+        # Not the lock of enrollments: none has to wait for a network that does not answer.
+        with identities.watch_lock():
+            for left, watch in zip(range(len(watches), 0, -1), watches, strict=True):
+                with _only_logged(watch.generation.identity):
+                    watched[watch.generation.identity] = watch.ask((end - clock.monotonic()) / left)
+    except ScansealError as error:
+        _LOG.warning("Whether certificates are revoked is not asked: %s", error)
     return watched
+
+
+def _watches(settings: RevocationSettings, clock: Clock, identities: IdentityStore) -> Iterator[_Watch]:
+    for name in IdentityName:
+        with _only_logged(name):
+            generation = identities.current(name)
+            places = Places.of(generation, settings) if generation else Places()
+            if generation is not None and places:
+                yield _Watch(generation, places, identities, settings, clock)
+
+
+@contextmanager
+def _only_logged(name: IdentityName) -> Iterator[None]:
+    try:
+        yield
+    except ScansealError as error:
+        _LOG.warning("Whether the certificate of %s is revoked cannot be asked: %s", name, error)
 
 
 @dataclass(frozen=True)
 class _Watch:
     generation: Generation
+    places: Places
     identities: IdentityStore
     settings: RevocationSettings
     clock: Clock
 
-    def ask(self, places: Places) -> RevocationRecord:
-        """One round; see the module."""
+    def ask(self, seconds: float) -> RevocationRecord:
+        """One round; see the module. It takes no longer than `seconds`, but for looking up addresses."""
         records = RevocationRecords(self.identities)
-        record = self._before(records)
-        record = self._asked(record, places)
+        record = self._asked(self._before(records), self.clock.monotonic() + seconds)
         records.write(self.generation, record)
         if record.state is not RevocationState.GOOD or record.problem:
             state = f"{record.state}, {record.problem}" if record.problem else record.state
@@ -122,21 +147,26 @@ class _Watch:
             known = None
         return known or RevocationRecord(self.generation.number, serial_text(self.generation), self.clock.now())
 
-    def _asked(self, record: RevocationRecord, places: Places) -> RevocationRecord:
+    def _asked(self, record: RevocationRecord, end: float) -> RevocationRecord:
         issuer = self._issuer()
         if issuer is None:
             return record.without_answer("the certificate of its issuer is not there", self.clock.now())
         problems: list[str] = []
-        for ask, urls in ((self._by_responder, places.responders), (self._by_list, places.lists)):
-            for url in urls:
-                try:
-                    after = record.after(ask(url, issuer), url, self.clock.now())
-                except EnrollmentError as error:
-                    problems.append(error.what)
-                    continue
-                if not after.problem:
-                    return after
-                problems.append(after.problem)
+        questions = [(self._by_responder, url) for url in self.places.responders]
+        questions += [(self._by_list, url) for url in self.places.lists]
+        for left, (ask, url) in zip(range(len(questions), 0, -1), questions, strict=True):
+            share = (end - self.clock.monotonic()) / left
+            if share <= 0:
+                problems.append("There was no time left for other places.")
+                break
+            try:
+                after = record.after(ask(url, issuer, share), url, self.clock.now())
+            except EnrollmentError as error:
+                problems.append(error.what)
+                continue
+            if not after.problem:
+                return after
+            problems.append(after.problem)
         return record.without_answer(" ".join(problems), self.clock.now())
 
     def _issuer(self) -> x509.Certificate | None:
@@ -150,27 +180,30 @@ class _Watch:
             return candidate
         return None
 
-    def _by_responder(self, url: str, issuer: x509.Certificate) -> Statement:
+    def _by_responder(self, url: str, issuer: x509.Certificate, seconds: float) -> Statement:
         nonce = secrets.token_bytes(ocsp.NONCE_OCTETS)
         body = ocsp.question(self.generation.certificate, issuer, nonce)
         headers = {"Content-Type": ocsp.REQUEST_TYPE, "Accept": ocsp.RESPONSE_TYPE}
-        answer = self._exchange(url, issuer, ocsp.RESPONSE_LIMIT, lambda session: session.post(url, headers, body))
+        with self._session(issuer, ocsp.RESPONSE_LIMIT, seconds) as session:
+            answer = _useful(session.post(url, headers, body), url)
         return ocsp.statement(answer.body, self.generation.certificate, issuer, nonce, self.clock.now())
 
-    def _by_list(self, url: str, issuer: x509.Certificate) -> Statement:
-        answer = self._exchange(url, issuer, LIST_LIMIT, lambda session: session.get(url, {}))
+    def _by_list(self, url: str, issuer: x509.Certificate, seconds: float) -> Statement:
+        with self._session(issuer, LIST_LIMIT, seconds) as session:
+            answer = _useful(session.get(url, {}), url)
         return list_statement(answer.body, self.generation.certificate, issuer, self.clock.now())
 
-    def _exchange(
-        self, url: str, issuer: x509.Certificate, limit: int, exchange: Callable[[HttpsSession], Answer]
-    ) -> Answer:
+    def _session(self, issuer: x509.Certificate, limit: int, seconds: float) -> HttpsSession:
         context = client_context((issuer,))
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        with HttpsSession(context, self.clock, self.settings.timeout, plain=True, body_limit=limit) as session:
-            answer = exchange(session)
-        if answer.status != _OK:
-            raise _useless(f"{urlsplit(url).netloc} answers with HTTP status {answer.status}")
-        return answer
+        timeout = min(self.settings.timeout, seconds)
+        return HttpsSession(context, self.clock, timeout, plain=True, body_limit=limit)
+
+
+def _useful(answer: Answer, url: str) -> Answer:
+    if answer.status != _OK:
+        raise _useless(f"{urlsplit(url).netloc} answers with HTTP status {answer.status}")
+    return answer
 
 
 def list_statement(body: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime) -> Statement:
@@ -205,6 +238,8 @@ def _clears(
     candidate: x509.CertificateRevocationList, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime
 ) -> bool:
     """Whether OpenSSL, too, finds that a list is whole, current, of the issuer, and does not name a certificate."""
+    if not isinstance(candidate.signature_hash_algorithm, STRONG_HASHES):
+        return False
     try:
         build_chain(certificate, (), (issuer,), now, candidate)
     except CertificateRefused:
@@ -237,9 +272,10 @@ def _extensions(certificate: x509.Certificate) -> Iterator[x509.ExtensionType]:
         return
 
 
-def _usable(urls: list[str]) -> tuple[str, ...]:
+def _usable(of_owner: str, urls: Iterator[str]) -> tuple[str, ...]:
     """What HTTP can fetch, each once; a directory service (ldap:) is nothing for a scanner."""
-    return tuple(dict.fromkeys(url for url in urls if _is_address(url)))[:ADDRESSES_LIMIT]
+    named = islice((url for url in urls if _is_address(url)), ADDRESSES_LIMIT)
+    return tuple(dict.fromkeys((*([of_owner] if of_owner else []), *named)))
 
 
 def _is_address(url: str) -> bool:

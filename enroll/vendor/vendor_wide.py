@@ -1,14 +1,15 @@
 """Takes a certificate into use that the vendor made for all its devices, with its key: the identity `vendor`.
 
     PLANNED    the name of the key is written down
-    (import)   the key is in its store
+    GENERATED  the key is in its store
     (commit)   the new generation is in use, by one rename
 
 The same key lies on many machines. So its certificate must name none of them, and proves the vendor only; everything
 else is judged as of a certificate that was asked for (`enroll.trust`). A key that is an object of a token already stays
 where it is, and is never removed by scanseal.
 
-A request of this identity that is under way is given up: what is imported is wanted instead.
+A request of this identity that is under way is given up: what is imported is wanted instead. What is in use already is
+not imported once more, unless its key was lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from enroll.certificates import check_pair
 from enroll.config import StoreName
 from enroll.errors import (
+    VENDOR,
     CertificateRefused,
     ConfigurationError,
     KeyDamaged,
@@ -33,6 +35,7 @@ from enroll.errors import (
     StateError,
     UnsupportedKey,
 )
+from enroll.failure import Failures
 from enroll.flows.base import FlowContext
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
@@ -80,7 +83,8 @@ def import_vendor_wide(
         KeyStoreError: The key is not there, does not fit the certificate, or cannot be kept.
         StateError: The disk refused; the generation before is still in use.
     """
-    with context.identities.lock():
+    noted = Failures(context.identities).noted(IdentityName.VENDOR, FlowName.VENDOR, context.clock)
+    with noted, context.identities.lock():
         return _Import(found, tuple(certificates), context, context.clock.now()).run()
 
 
@@ -92,12 +96,13 @@ class _Import:
     now: datetime
 
     def run(self) -> Generation:
-        current = self._current()
+        current = self.context.identities.readable(IdentityName.VENDOR)
         key = self._key()
         verified = self._verified(key)
-        self._check_not_in_use(verified.certificate, current)
         check_pair(key, verified.certificate)
         self._give_up_pending(current)
+        if current is not None and current.certificate == verified.certificate and self._has_key(current):
+            return current
         uri = self.found.uri if isinstance(self.found, KeyInToken) else self._kept(self.found.key)
         generation = self.context.identities.commit(
             IdentityName.VENDOR,
@@ -112,13 +117,6 @@ class _Import:
             kept = {generation.key_uri, current.key_uri}
             retire(IdentityName.VENDOR, kept, self.context.identities, self.context.stores)
         return generation
-
-    def _current(self) -> Generation | None:
-        try:
-            return self.context.identities.current(IdentityName.VENDOR)
-        except StateError as error:
-            _LOG.warning("The identity vendor cannot be read and is replaced: %s", error.what)
-            return None
 
     def _key(self) -> rsa.RSAPrivateKey:
         if isinstance(self.found, KeyToImport):
@@ -153,18 +151,16 @@ class _Import:
         except CertificateRefused as error:
             # The advice of the check is about a CA that was asked; nobody was.
             remedy = "It is not imported. Get a certificate for document signing, for all devices, from the vendor."
-            raise _refused(error.what, remedy, error.code) from error
+            raise CertificateRefused(
+                error.what, remedy=remedy, code=error.code, who_must_act=VENDOR, what_next="Nothing was changed."
+            ) from error
 
-    def _check_not_in_use(self, certificate: x509.Certificate, current: Generation | None) -> None:
-        """Once is enough; but whoever has lost the key imports both again."""
-        if current is None or certificate != current.certificate:
-            return
+    def _has_key(self, generation: Generation) -> bool:
         try:
-            self.context.stores.load(current.key_uri)
+            self.context.stores.load(generation.key_uri)
         except (KeyNotFound, KeyDamaged):
-            return
-        what = "This certificate is in use already."
-        raise _refused(what, "Nothing has to be done.", "certificate-not-new")
+            return False
+        return True
 
     def _give_up_pending(self, current: Generation | None) -> None:
         try:
@@ -172,19 +168,18 @@ class _Import:
         except StateError as error:
             _LOG.warning("A request under way is forgotten: %s", error.what)
             pending = None
-        if pending is not None and (current is None or pending.key_name not in current.key_uri):
+        if pending is not None and (current is None or pending.key_uri != current.key_uri):
             destroy_unused(pending, self.context.stores)
         self._journal.clear()
 
     def _kept(self, key: rsa.RSAPrivateKey) -> str:
         name = f"{IdentityName.VENDOR}-{secrets.token_hex(8)}"
-        self._journal.write(PendingRequest(Step.PLANNED, name, "", _ASKED, self.now))
-        return self.context.stores.import_key(StoreName.SOFTWARE, name, key)
+        planned = self._journal.write(PendingRequest(Step.PLANNED, name, "", _ASKED, self.now))
+        uri = self.context.stores.import_key(StoreName.SOFTWARE, name, key)
+        # From here on the key goes by its URI: after the commit it is in use, and no request to be given up.
+        self._journal.write(replace(planned, step=Step.GENERATED, key_uri=uri))
+        return uri
 
     @property
     def _journal(self) -> Journal:
         return self.context.identities.journal(IdentityName.VENDOR)
-
-
-def _refused(what: str, remedy: str, code: str) -> CertificateRefused:
-    return CertificateRefused(what, remedy=remedy, code=code, who_must_act="vendor", what_next="Nothing was changed.")

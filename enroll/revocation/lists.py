@@ -1,7 +1,7 @@
 """What certificate revocation lists (RFC 5280 section 5) say of a path of certificates.
 
 A list is read here and nowhere else. That an own certificate is *good* has to be true of OpenSSL's path check as well,
-see `enroll.revocation_watch`.
+see `enroll.revocation.watch`.
 """
 
 from __future__ import annotations
