@@ -219,7 +219,11 @@ def test_without_a_binding_it_is_said_what_to_get(strict: Pebble, tmp_path: Path
         enroll(strict.scanner(tmp_path / "scanner"))
 
 
-@pytest.mark.parametrize(("name", "key"), [("kid-1", secrets.token_urlsafe(48)), ("kid-2", MAC_KEY)])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("kid-1", secrets.token_urlsafe(48)), ("kid-2", MAC_KEY)],
+    ids=["another-key", "another-identifier"],
+)
 def test_a_wrong_binding_is_refused_without_showing_the_key(
     strict: Pebble, tmp_path: Path, name: str, key: str
 ) -> None:

@@ -154,7 +154,7 @@ _CHALLENGES = (
         replace(_REFUSED, who_must_act=HOSPITAL_IT),
     ),
     case(
-        "ten-thousand-challenges",
+        "five-hundred-challenges",
         "RFC 8555 7.1.4",
         "It offers 500 challenges.",
         {

@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.support.hostile_ca import acme, acme_orders, certificates, chains, cmp, est, http, malformed, offline, scep, tls
+from tests.support.hostile_ca import (
+    acme,
+    acme_orders,
+    certificates,
+    chains,
+    cmp,
+    est,
+    http,
+    malformed,
+    offline,
+    scep,
+    tls,
+)
 from tests.support.hostile_ca.misbehaviour import ALL, NETWORK, Expected, Misbehaviour
 
 DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "hostile-ca.md"

@@ -78,10 +78,10 @@ LAYER = Layer(
             lambda _: b"-----BEGIN CERTIFICATE-----\n" * 10_000,
         ),
         _case(
-            "file-of-one-certificate-thousandfold",
+            "file-of-a-thousand-certificates",
             "RFC 5652 5.1",
             "The file holds 1,000 certificates.",
-            lambda right: armoured("PKCS7", certs_only(*[der.encode(der.SEQUENCE, b"\x05\x00")] * 1000)) + right[:0],
+            lambda _: armoured("PKCS7", certs_only(*[der.encode(der.SEQUENCE, b"\x05\x00")] * 1000)),
         ),
         _case(
             "file-in-utf-16",

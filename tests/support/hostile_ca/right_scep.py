@@ -67,7 +67,9 @@ def right_content(turn: Turn) -> bytes:
     """What is encrypted in the right answer; for whom it is does not show in it."""
     received = message_in(turn.request, turn.ca)
     asked = asked_of(received.csr)
-    return sealed(received, certs_only(der_of(turn.ca.issue(asked.public_key, asked_content(asked, SystemClock().now())))))
+    return sealed(
+        received, certs_only(der_of(turn.ca.issue(asked.public_key, asked_content(asked, SystemClock().now()))))
+    )
 
 
 def said(message: bytes) -> Said:

@@ -101,27 +101,119 @@ LAYER = Layer(
     "SCEP",
     (
         _case("unsigned", "RFC 8894 3.1", "The answer is not signed.", _unsigned),
-        _case("signed-by-another-key", "RFC 5652 5.4", "The signature is of another key than it says.", _by(lambda ca: replace(server_of(ca), key=_OTHER_KEY))),
-        _case("signed-by-a-scanner", "RFC 8894 3.1", "Another scanner of the hospital signs for the CA.", _by(_scanner)),
-        _case("signed-by-a-foreign-ca", "RFC 8894 3.1", "A foreign CA of the same name signs.", _by(lambda _: Server(_OTHER_KEY, _FOREIGN.certificate))),
+        _case(
+            "signed-by-another-key",
+            "RFC 5652 5.4",
+            "The signature is of another key than it says.",
+            _by(lambda ca: replace(server_of(ca), key=_OTHER_KEY)),
+        ),
+        _case(
+            "signed-by-a-scanner", "RFC 8894 3.1", "Another scanner of the hospital signs for the CA.", _by(_scanner)
+        ),
+        _case(
+            "signed-by-a-foreign-ca",
+            "RFC 8894 3.1",
+            "A foreign CA of the same name signs.",
+            _by(lambda _: Server(_OTHER_KEY, _FOREIGN.certificate)),
+        ),
         _case("content-exchanged", "RFC 5652 5.4", "The content was exchanged after it was signed.", _other_content),
-        _case("digest-of-another", "RFC 5652 11.2", "It signs the digest of something else.", _attributes({MESSAGE_DIGEST: syntax.octet_string(b"D" * 32)})),
-        _case("another-transaction", "RFC 8894 3.2.1.1", "The answer belongs to another transaction.", _attributes({syntax.TRANSACTION_ID: syntax.printable_string("T" * 32)})),
-        _case("another-nonce", "RFC 8894 3.2.1.5", "The answer repeats another nonce.", _attributes({syntax.RECIPIENT_NONCE: syntax.octet_string(b"N" * 16)})),
-        _case("no-nonce", "RFC 8894 3.2.1.5", "The answer repeats no nonce.", _attributes({syntax.RECIPIENT_NONCE: None})),
-        _case("answer-is-a-request", "RFC 8894 3.2.1.2", "It answers with a request.", _attributes({syntax.MESSAGE_TYPE: syntax.printable_string(MessageType.PKCS_REQ)})),
-        _case("status-that-is-none", "RFC 8894 3.2.1.3", "The status is none that SCEP knows.", _attributes({syntax.PKI_STATUS: syntax.printable_string("1")})),
+        _case(
+            "digest-of-another",
+            "RFC 5652 11.2",
+            "It signs the digest of something else.",
+            _attributes({MESSAGE_DIGEST: syntax.octet_string(b"D" * 32)}),
+        ),
+        _case(
+            "another-transaction",
+            "RFC 8894 3.2.1.1",
+            "The answer belongs to another transaction.",
+            _attributes({syntax.TRANSACTION_ID: syntax.printable_string("T" * 32)}),
+        ),
+        _case(
+            "another-nonce",
+            "RFC 8894 3.2.1.5",
+            "The answer repeats another nonce.",
+            _attributes({syntax.RECIPIENT_NONCE: syntax.octet_string(b"N" * 16)}),
+        ),
+        _case(
+            "no-nonce", "RFC 8894 3.2.1.5", "The answer repeats no nonce.", _attributes({syntax.RECIPIENT_NONCE: None})
+        ),
+        _case(
+            "answer-is-a-request",
+            "RFC 8894 3.2.1.2",
+            "It answers with a request.",
+            _attributes({syntax.MESSAGE_TYPE: syntax.printable_string(MessageType.PKCS_REQ)}),
+        ),
+        _case(
+            "status-that-is-none",
+            "RFC 8894 3.2.1.3",
+            "The status is none that SCEP knows.",
+            _attributes({syntax.PKI_STATUS: syntax.printable_string("1")}),
+        ),
         _case("nothing-inside", "RFC 8894 3.3.2", "It grants, and sends nothing.", _content(lambda _: None)),
-        _case("garbage-inside", "RFC 8894 3.3.2", "What is encrypted is garbage.", _content(lambda received: sealed(received, b"\x30\x03garbage"))),
-        _case("not-encrypted", "RFC 8894 3.2", "The content is not encrypted.", _content(lambda _: b"\x30\x80\x00\x00")),
-        _case("ber-inside", "X.690 10.1", "Indefinite lengths are nested within what is encrypted.", _content(lambda received: sealed(received, b"\x30\x80" * 100))),
-        _case("message-and-more", "X.690 10.1", "A byte stands behind the message.", lambda turn: said(turn.said.body + b"\0")),
-        _case("message-cut-off", "X.690 8.1.3", "The last byte of the message is missing.", lambda turn: said(turn.said.body[:-1])),
-        _case("message-nested-deeply", "X.690 8.1.3", "Values are nested 40,000 times.", lambda _: said(b"\x30\x84\x00\x03\xff\xff" * 40_000)),
-        _case("refusal-with-control-characters", "RFC 8894 3.2.1.4", "The reason of its refusal clears the screen.", _attributes({syntax.FAIL_INFO: syntax.printable_string("2"), syntax.FAIL_INFO_TEXT: _CONTROL}, PkiStatus.FAILURE), replace(_REFUSED, who_must_act=HOSPITAL_IT)),
+        _case(
+            "garbage-inside",
+            "RFC 8894 3.3.2",
+            "What is encrypted is garbage.",
+            _content(lambda received: sealed(received, b"\x30\x03garbage")),
+        ),
+        _case(
+            "not-encrypted", "RFC 8894 3.2", "The content is not encrypted.", _content(lambda _: b"\x30\x80\x00\x00")
+        ),
+        _case(
+            "ber-inside",
+            "X.690 10.1",
+            "Indefinite lengths are nested within what is encrypted.",
+            _content(lambda received: sealed(received, b"\x30\x80" * 100)),
+        ),
+        _case(
+            "message-and-more",
+            "X.690 10.1",
+            "A byte stands behind the message.",
+            lambda turn: said(turn.said.body + b"\0"),
+        ),
+        _case(
+            "message-cut-off",
+            "X.690 8.1.3",
+            "The last byte of the message is missing.",
+            lambda turn: said(turn.said.body[:-1]),
+        ),
+        _case(
+            "message-nested-deeply",
+            "X.690 8.1.3",
+            "Values are nested 40,000 times.",
+            lambda _: said(b"\x30\x84\x00\x03\xff\xff" * 40_000),
+        ),
+        _case(
+            "refusal-with-control-characters",
+            "RFC 8894 3.2.1.4",
+            "The reason of its refusal clears the screen.",
+            _attributes(
+                {syntax.FAIL_INFO: syntax.printable_string("2"), syntax.FAIL_INFO_TEXT: _CONTROL}, PkiStatus.FAILURE
+            ),
+            replace(_REFUSED, who_must_act=HOSPITAL_IT),
+        ),
         _case("waits", "RFC 8894 3.3.2.3", "It never decides.", _attributes({}, PkiStatus.PENDING), _WAITS),
-        _case("foreign-authority", "RFC 8894 2.2", "It shows an authority of a foreign CA to encrypt the password for.", Conduct({Step.AUTHORITIES: _foreign_authority}), _UNTRUSTED),
-        _case("scanner-as-authority", "RFC 8894 2.2", "It shows another scanner to encrypt the password for.", Conduct({Step.AUTHORITIES: _scanner_as_authority}), _UNTRUSTED),
-        _case("weak-algorithms-only", "RFC 8894 3.5.2", "It says that it can do nothing better than DES and MD5.", Conduct({Step.CAPABILITIES: lambda _: Said(b"DES\nMD5\n")}), replace(_VIOLATION, code="scep-capabilities")),
+        _case(
+            "foreign-authority",
+            "RFC 8894 2.2",
+            "It shows an authority of a foreign CA to encrypt the password for.",
+            Conduct({Step.AUTHORITIES: _foreign_authority}),
+            _UNTRUSTED,
+        ),
+        _case(
+            "scanner-as-authority",
+            "RFC 8894 2.2",
+            "It shows another scanner to encrypt the password for.",
+            Conduct({Step.AUTHORITIES: _scanner_as_authority}),
+            _UNTRUSTED,
+        ),
+        _case(
+            "weak-algorithms-only",
+            "RFC 8894 3.5.2",
+            "It says that it can do nothing better than DES and MD5.",
+            Conduct({Step.CAPABILITIES: lambda _: Said(b"DES\nMD5\n")}),
+            replace(_VIOLATION, code="scep-capabilities"),
+        ),
     ),
 )

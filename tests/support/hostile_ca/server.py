@@ -87,6 +87,7 @@ class HostileCa(ScriptedServer):
         return right_cmp.answer(self, request)
 
     def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer does not wait for an ACK
         greeting = self.conduct.greeting
         if greeting is None:
             super()._serve(connection)
