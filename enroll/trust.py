@@ -343,6 +343,8 @@ def _check_usage_period(granted: _UsagePeriod, asked: _UsagePeriod, now: datetim
 
 def _parse(certificate: x509.Certificate) -> _Content:
     try:
+        if len(certificate.extensions) and certificate.version is not x509.Version.v3:
+            raise refused("malformed", "The certificate has extensions and is not of version 3 (RFC 5280 4.1.2.1).")
         names, period = alternative_names(certificate), private_key_usage_period(certificate)
         return _Content(certificate.subject, certificate.issuer, certificate.extensions, names, period)
     except PARSE_ERRORS as error:

@@ -25,14 +25,12 @@ import base64
 import email.utils
 import logging
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs7
 
 from enroll import csr
 from enroll.certificates import PARSE_ERRORS, decode_base64
@@ -53,7 +51,7 @@ from enroll.flows.base import (
 )
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
-from enroll.trust import CERTIFICATE_LIMIT, CERTIFICATES_LIMIT
+from enroll.signed_data import certificates_in
 
 _LOG = logging.getLogger(__name__)
 
@@ -274,18 +272,11 @@ def _certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
     if answer.content_type != CERTS_ONLY:
         raise _wrong_type(answer, CERTS_ONLY)
     try:
-        message = decode_base64(answer.body)
-        with warnings.catch_warnings():
-            # cryptography reads BER as well, with a warning only.
-            warnings.simplefilter("error")
-            certificates = tuple(pkcs7.load_der_pkcs7_certificates(message))
-            sizes = [len(certificate.public_bytes(serialization.Encoding.DER)) for certificate in certificates]
-    except (*PARSE_ERRORS, Warning) as error:
+        certificates = certificates_in(decode_base64(answer.body))
+    except PARSE_ERRORS as error:
         raise _violation(f"a body that holds no certificates in DER ({printable(str(error))})") from error
-    if not sizes:
+    if not certificates:
         raise _violation("a message without a certificate")
-    if len(sizes) > CERTIFICATES_LIMIT or max(sizes) > CERTIFICATE_LIMIT:
-        raise _violation(f"more than {CERTIFICATES_LIMIT} certificates, or one of more than {CERTIFICATE_LIMIT} bytes")
     return certificates
 
 

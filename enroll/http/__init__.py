@@ -23,7 +23,15 @@ import urllib3.exceptions
 from enroll.clock import Clock
 from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
 from enroll.foreign import printable
-from enroll.http.connections import Deadline, LinkedBody, PinnedAdapter, PlainAdapter, bounded_socket, not_linkable
+from enroll.http.connections import (
+    Deadline,
+    LinkedBody,
+    PinnedAdapter,
+    PlainAdapter,
+    TooMuch,
+    bounded_socket,
+    not_linkable,
+)
 from enroll.tls.connection import ClientContext
 
 HEADERS_LIMIT = 32 * 1024  # bytes
@@ -151,7 +159,8 @@ class HttpsSession:
             raise
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | LinkedBody | None) -> Answer:
-        self._deadline.start(self._timeout)
+        # Chunks and headers take no more than the body itself.
+        self._deadline.start(self._timeout, 2 * (HEADERS_LIMIT + self._body_limit))
         try:
             # A linked body is made when there is a connection: `requests` passes it on to `_Connection` as it is.
             data = cast("bytes | None", body)
@@ -222,6 +231,8 @@ def _failure(error: Exception, url: str) -> EnrollmentError:
             remedy="The server may not accept the certificate of this device, or miss one; its log says why.",
             code=_ALERTS.get(getattr(cause, "reason", None) or ""),
         )
+    if isinstance(cause, TooMuch):
+        return _violation(url, "sends far more than an answer may have")
     if isinstance(cause, OSError | http.client.IncompleteRead):
         return ServerUnreachable(
             f"No complete answer from {_server(url)}: {reason}.",

@@ -24,16 +24,42 @@ VERDICT_TIMEOUT = 0.5  # seconds; most servers say something at once
 NOT_LINKABLE = "proof-of-possession-impossible"  # code of ProtocolViolation
 
 
+class TooMuch(OSError):
+    """The server has sent more than any answer may have."""
+
+
 class Deadline:
-    """The end of the running exchange."""
+    """The end of the running exchange: in time, and in bytes.
+
+    What reads an answer bounds its parts one by one, and overlooks some: `http.client` reads all that comes of a chunk
+    with a negative length.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._end = clock.monotonic()
+        self._bytes = 0
 
-    def start(self, seconds: float) -> None:
-        """Begin an exchange."""
+    def start(self, seconds: float, at_most: int) -> None:
+        """Begin an exchange.
+
+        Args:
+            seconds: All of it.
+            at_most: Bytes of the answer, on the wire.
+        """
         self._end = self._clock.monotonic() + seconds
+        self._bytes = at_most
+
+    def received(self, size: int) -> int:
+        """Note what came.
+
+        Raises:
+            TooMuch: It is more than may come.
+        """
+        self._bytes -= size
+        if self._bytes < 0:
+            raise TooMuch("the answer is far too long")
+        return size
 
     def remaining(self) -> float:
         """Seconds that are left.
@@ -56,7 +82,7 @@ def bounded_socket(deadline: Deadline) -> type[ClientSocket]:
     class BoundedSocket(ClientSocket):
         def recv_into(self, *arguments: Any, **options: Any) -> int:
             self.settimeout(deadline.remaining())
-            return super().recv_into(*arguments, **options)
+            return deadline.received(super().recv_into(*arguments, **options))
 
         def send(self, *arguments: Any, **options: Any) -> int:
             self.settimeout(deadline.remaining())
@@ -91,7 +117,7 @@ def _bounded_connection(deadline: Deadline) -> type[urllib3.connection.HTTPConne
     class BoundedSocket(socket.socket):
         def recv_into(self, *arguments: Any, **options: Any) -> int:
             self.settimeout(deadline.remaining())
-            return super().recv_into(*arguments, **options)
+            return deadline.received(super().recv_into(*arguments, **options))
 
         def sendall(self, *arguments: Any, **options: Any) -> None:
             self.settimeout(deadline.remaining())

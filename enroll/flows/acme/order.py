@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -376,7 +377,9 @@ def chain(reply: Reply) -> tuple[x509.Certificate, ...]:
     if not _CHAIN.fullmatch(body):
         raise violation("a certificate chain with something else in it")
     try:
-        return tuple(x509.load_pem_x509_certificates(body))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about serial numbers of old CAs; `enroll.trust` judges what is used
+            return tuple(x509.load_pem_x509_certificates(body))
     except PARSE_ERRORS as error:
         raise violation("a certificate chain that cannot be read") from error
 

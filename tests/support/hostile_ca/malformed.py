@@ -15,7 +15,12 @@ from tests.support.hostile_ca.certifying import EXTENSIONS, SERIAL, VALIDITY, VE
 from tests.support.hostile_ca.misbehaviour import ALL, Conduct, Expected, Issue, Issuing, Layer, Misbehaviour
 from tests.support.pki import HospitalCa
 
-_LENIENT = (FlowName.ACME, FlowName.SCEP, FlowName.OFFLINE)  # leave all about serial numbers to `enroll.trust`
+_LENIENT = (
+    FlowName.EST,
+    FlowName.ACME,
+    FlowName.SCEP,
+    FlowName.OFFLINE,
+)  # leave all about serial numbers to `enroll.trust`
 _VIOLATION = Expected(ProtocolViolation, "protocol-violation")
 _FILE = Expected(ProtocolViolation, "offline-answer-malformed")
 
