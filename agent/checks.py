@@ -6,6 +6,7 @@ Each check says what is the case, and what to do where that is not as it should 
     state-directory     whose it is, and who else may look or write
     user                who asks sees what the service sees
     clock               it does not stand before what has happened already
+    callers             the users and groups in [socket] and [roles] are there, without which the agent does not start
     key-store           it opens, with the secret that is configured
     token-threads       whether several threads sign with a token at the same time
     identity            there is a certificate, it is valid, and when it is renewed
@@ -40,7 +41,7 @@ from agent.errors import AgentError
 from enroll.config import StoreName
 from enroll.errors import KeyStoreUnavailable, ScansealError, ServerUnreachable
 from enroll.foreign import printable
-from enroll.identity import IdentityName
+from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.keystore.base import Protection
 from enroll.rotation import renewal_time
 
@@ -264,10 +265,13 @@ def speed(needed: int, rate: float | None, *, in_token: bool) -> Finding:
 
 
 def not_enrolled(identity: IdentityName, *, in_memory: bool, way: str) -> Finding:
-    """What to say of an identity without a certificate; `way` is the one that is configured."""
-    remedy = "Start the agent: it makes the key and asks for the certificate."
-    if not in_memory:
-        remedy = f"Run: {enrolling(identity, way)}"
+    """What to say of an identity without a certificate; `way` is one that brings it (`enrollment_checks.way_for`)."""
+    if in_memory:
+        remedy = "Start the agent: it makes the key and asks for the certificate."
+    elif not way:
+        remedy = "Configure the way to your CA first; scanseal enroll lists the ways."
+    else:
+        remedy = f"Run: {f'scanseal enroll {way}' if identity in VENDORS_IDENTITIES else enrolling(identity, way)}"
     return Finding("identity", State.WARNING, "no certificate yet", remedy, identity)
 
 

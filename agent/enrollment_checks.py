@@ -20,7 +20,7 @@ from agent.checks import Finding, State
 from enroll.config import EnrollSettings
 from enroll.failure import Failure
 from enroll.flows.settings import FlowName
-from enroll.identity import IdentityName
+from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.revocation.record import RevocationRecord, RevocationState
 
 _ADDRESS_OPTION = {
@@ -68,6 +68,18 @@ def no_way() -> Finding:
         "No way to a certificate is configured: there is nobody to ask.",
         "Set [est] url and anchor_file, or the table of another way: acme, cmp, offline, scep, vendor.",
     )
+
+
+def way_for(identity: IdentityName, settings: EnrollSettings) -> str:
+    """What follows `scanseal enroll`: the first way that is configured and brings a certificate for an identity.
+
+    Empty where none does. The vendor has ways without configuration, which `scanseal enroll vendor` lists.
+    """
+    found = ways(settings)
+    if identity in VENDORS_IDENTITIES:
+        return "vendor request" if FlowName.VENDOR in found else "vendor"
+    flow = next((flow for flow in found if flow is not FlowName.VENDOR), "")
+    return f"{flow} export" if flow == FlowName.OFFLINE else flow
 
 
 def lost_way(identity: IdentityName, flow: str) -> Finding:

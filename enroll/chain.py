@@ -123,10 +123,10 @@ def check_strength(link: x509.Certificate, *, is_anchor: bool) -> None:
         raise refused("weak", f"{name_text(link.subject)!r} is not signed with SHA-256, SHA-384 or SHA-512.")
 
 
-def refused(check: str, what: str) -> CertificateRefused:
-    """What to raise for a certificate that fails a check of `enroll.trust`."""
+def refused(check: str, what: str, remedy: str = "") -> CertificateRefused:
+    """What to raise for a certificate that fails a check of `enroll.trust`; a remedy where the usual one is wrong."""
     return CertificateRefused(
         what,
-        remedy="It is not used. The CA's operator must correct the profile or template of this device.",
+        remedy=remedy or "It is not used. The CA's operator must correct the profile or template of this device.",
         code=f"certificate-{check}",
     )

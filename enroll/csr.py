@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from enroll import der
-from enroll.certificates import PARSE_ERRORS, alternative_names, private_key_usage_period
+from enroll.certificates import PARSE_ERRORS, alternative_names, name_text, private_key_usage_period
 from enroll.config import DeviceSettings
 from enroll.keystore.base import PrivateKey, Protection
 
@@ -68,6 +68,11 @@ class Usage(StrEnum):
     def extended_key_usage(self) -> ObjectIdentifier:
         """The one extended key usage of such a certificate."""
         return ExtendedKeyUsageOID.CLIENT_AUTH if self is Usage.DEVICE else DOCUMENT_SIGNING
+
+    @property
+    def purpose(self) -> str:
+        """The same for people, in the words of RFC 5280 4.2.1.12 and RFC 9336."""
+        return "clientAuth" if self is Usage.DEVICE else "documentSigning"
 
     @property
     def organizational_unit(self) -> str:
@@ -148,6 +153,21 @@ class CertificateRequest:
         if self.permanent_identifier:
             return (permanent_identifier(self.permanent_identifier),)
         return (hardware_module_name(self.hardware_type, self.serial_number),) if self.hardware_type else ()
+
+    @property
+    def alternative_names_text(self) -> str:
+        """The same for people; empty where there are none."""
+        if self.host_name:
+            return f"host name {self.host_name}"
+        if self.permanent_identifier:
+            return f"permanentIdentifier {self.permanent_identifier}"
+        return f"hardwareModuleName {self.hardware_type} {self.serial_number}" if self.hardware_type else ""
+
+    @property
+    def text(self) -> str:
+        """What is asked for, in one line for people."""
+        parts = (name_text(self.subject), self.alternative_names_text, self.usage.purpose)
+        return f"certificate request for {self.usage}: {', '.join(filter(None, parts))}"
 
 
 def permanent_identifier(identifier: str) -> x509.OtherName:

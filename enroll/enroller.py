@@ -9,8 +9,9 @@ one that was asked for last.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
@@ -25,6 +26,7 @@ from enroll.issue import NotAsked, issue, made_by_agent, planned, waiting_offer
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
+from enroll.wanted import Wish
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,29 @@ class Enroller:
                 )
 
 
+@contextmanager
+def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: IdentityStore, clock: Clock) -> Iterator[None]:
+    """Keep what somebody asks for, so that `scanseal renew` goes on where it does not come at once.
+
+    After a ConfigurationError all is as before: somebody has to correct something, and to run the command again.
+
+    Raises:
+        StateError: It cannot be kept.
+    """
+    identities.files.check_owner(identities.root)
+    before = {name: identities.wanted(name).read() for name in names if identities.readable(name) is None}
+    for name, wish in before.items():
+        identities.wanted(name).write(replace(wish, flow=flow) if wish else Wish(flow, clock.now()))
+    try:
+        yield
+    except ConfigurationError:
+        for name, wish in before.items():
+            identities.wanted(name).write(wish if identities.readable(name) is None else None)
+        raise
+
+
 def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
-    """The way that a renewal goes: that of the certificate in use, or of the request under way.
+    """The way that a renewal goes: of the certificate in use, of the request under way, or that was asked for.
 
     Where there is neither, that of the device identity, which authenticates the others.
 
@@ -122,7 +145,7 @@ def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
             f"The certificate of the identity {identity} came by {current.flow}, which is not known here.",
             remedy="Install the version that it came with or a later one, or enroll once on another way.",
         )
-    flow = current.flow if current else _under_way(identity, identities)
+    flow = current.flow if current else _under_way(identity, identities) or _wanted(identity, identities)
     if flow in list(FlowName):
         return FlowName(flow)
     return FlowName.EST if identity is IdentityName.DEVICE else flow_of(IdentityName.DEVICE, identities)
@@ -137,6 +160,11 @@ def _under_way(identity: IdentityName, identities: IdentityStore) -> str:
     except StateError:
         return ""
     return pending.flow if pending else ""
+
+
+def _wanted(identity: IdentityName, identities: IdentityStore) -> str:
+    wish = identities.wanted(identity).read()
+    return wish.flow if wish else ""
 
 
 def _check_brings(flow_name: FlowName, identity: IdentityName) -> None:

@@ -1,7 +1,7 @@
 """The one tree of errors, ordered by who has to act.
 
     ScansealError
-    ├── ConfigurationError       the operator: scanseal.toml or an option is wrong
+    ├── ConfigurationError       the operator: scanseal.toml, an option or a file that is named there is wrong
     ├── StateError               service: a file of ours is damaged, missing or not what it should be
     │   └── StateUnreadable      the operator: these files are not for the user who runs this
     ├── KeyStoreError            service: the token or the key file
@@ -81,11 +81,10 @@ class ScansealError(Exception):
 
 
 class ConfigurationError(ScansealError):
-    """scanseal.toml or a command-line option is wrong."""
+    """scanseal.toml, a command-line option or a file that is named there is wrong."""
 
     code = "configuration-invalid"
     who_must_act = OPERATOR
-    what_next = "Nothing was changed. It goes on when the command is run again; the agent reads the file at its start."
 
 
 class StateError(ScansealError):

@@ -45,7 +45,7 @@ class Failure:
         remedy: What whoever has to act can do.
         who_must_act: A role.
         next: What scanseal does by itself.
-        attempts: How many have failed since the last that did not.
+        attempts: How many in a row have failed with this code.
         since: When the first of these failed.
     """
 
@@ -131,6 +131,7 @@ class Failures:
 
 
 def _failure(error: ScansealError, flow: str, before: Failure | None, now: datetime) -> Failure:
+    before = before if before and before.code == error.code else None
     return Failure(
         at=now,
         flow=flow,

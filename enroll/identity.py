@@ -6,6 +6,7 @@
                                          key.uri           the name of its key in a key store
                                          meta.json         how and when it came
     identities/<name>/current -> generations/<NNNN>        one atomic rename decides
+    identities/<name>/wanted.json                          it was asked for and never came, see `enroll.wanted`
     identities/<name>/pending/                             a request under way, see `enroll.journal` and `enroll.offer`
 
 A generation is written completely before `current` leads to it and never changed afterwards, so a reader needs no
@@ -33,6 +34,7 @@ from enroll.offer import Offer, read_offer
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles, unreadable
 from enroll.trust import VerifiedCertificate
+from enroll.wanted import Wanted
 
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
@@ -208,6 +210,10 @@ class IdentityStore:
         """The journal of a request under way."""
         return Journal(self.directory(name) / "pending", self._files)
 
+    def wanted(self, name: IdentityName) -> Wanted:
+        """The wish for a first certificate."""
+        return Wanted(self.directory(name), self._files)
+
     def requests_by_hand(self, name: IdentityName) -> tuple[str, ...]:
         """The names of the journals of requests that are sent by hand.
 
@@ -259,6 +265,7 @@ class IdentityStore:
         self._files.rename(draft, final)
         generation = self._load(name, number)
         self._files.point(self.directory(name) / "current", f"generations/{final.name}")
+        self.wanted(name).write(None)
         return generation
 
     def lock(self) -> AbstractContextManager[None]:

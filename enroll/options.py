@@ -60,9 +60,7 @@ def read_toml(path: Path, files: StateFiles) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{path} is not valid TOML: {error}.", remedy="Correct the line that is named."
-        ) from error
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.", remedy=_toml_remedy(str(error))) from error
 
 
 def read_settings(settings: type[Settings], table: Mapping[str, Any], where: str) -> Settings:
@@ -103,6 +101,15 @@ def choices_of(kind: type[StrEnum], declared: Mapping[str, Any]) -> list[str]:
         declared: The metadata of its field, as `option` makes it; a pattern narrows the choice.
     """
     return [member.value for member in kind if re.fullmatch(declared["pattern"] or ".*", member.value)]
+
+
+def _toml_remedy(said: str) -> str:
+    """What to do about what the reader of TOML said; a table that somebody has appended again is the usual fault."""
+    twice = re.match(r"Cannot declare \((.*?),?\) twice", said)
+    if twice is None:
+        return "Correct the line that is named."
+    table = ".".join(re.findall(r"'([^']*)'", twice[1]))
+    return f"The table [{table}] stands there twice: merge them."
 
 
 def _unknown(name: str, known: Mapping[str, Any], where: str) -> ConfigurationError:

@@ -64,6 +64,10 @@ MINIMUM_LIFETIME = timedelta(minutes=1)
 _SERIAL_BITS = 160
 _DER_SEQUENCE = bytes((der.SEQUENCE,))  # PEM begins with text
 _MAY_SIGN_DOCUMENTS = frozenset({DOCUMENT_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})  # RFC 9336
+_KEEP_SERIAL_NUMBER = (
+    "It is not used. The CA leaves out the serial number, and its operator must let it in. AD CS: "
+    "certutil -setreg CA\\SubjectTemplate +DeviceSerialNumber, then restart the service."
+)
 _UsagePeriod = tuple[datetime | None, datetime | None]  # see `private_key_usage_period`
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
@@ -289,10 +293,14 @@ def _check_names(content: _Content, request: CertificateRequest) -> None:
     stated = Counter((a.oid, a.value) for a in content.subject if a.oid not in OWNERS_NAMES or _is_reserved(a))
     # A CA that proves the name it certifies leaves out what it has not proved; never what tells what is signed.
     may_lack = {NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER} if request.proved_by_ca else set()
-    if stated - asked or {oid for oid, _ in asked - stated} - may_lack:
-        raise refused("wrong-names", f"The subject is {content.subject.rfc4514_string()!r}, not as asked.")
+    lacking = {oid for oid, _ in asked - stated} - may_lack
+    if stated - asked or lacking:
+        what = f"The subject is {name_text(content.subject)!r}, not as asked: {name_text(request.subject)!r}."
+        only_serial_number = lacking == {NameOID.SERIAL_NUMBER} and not stated - asked
+        raise refused("wrong-names", what, _KEEP_SERIAL_NUMBER if only_serial_number else "")
     if content.alternative_names != request.alternative_names:
-        raise refused("wrong-names", "The subject alternative names are not as asked.")
+        asked_for = request.alternative_names_text or "none"
+        raise refused("wrong-names", f"The subject alternative names are not as asked: {asked_for}.")
 
 
 def _is_reserved(attribute: x509.NameAttribute[str | bytes]) -> bool:

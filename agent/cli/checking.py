@@ -17,9 +17,11 @@ from typing import Any
 
 from agent import checks, enrollment_checks
 from agent.checks import Finding, State
+from agent.cli.checking_ways import enrollment
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
+    callers,
     can_be_made,
     limits_of_services,
     own_memory_lock,
@@ -36,7 +38,6 @@ from enroll.clock import Clock
 from enroll.config import IdentitySettings, StoreName
 from enroll.errors import KeyNotFound, KeyStoreError, ScansealError, StateError, StateUnreadable
 from enroll.failure import Failures
-from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import owned
 from enroll.keystore import KeyStores, open_store, token_settings
@@ -49,7 +50,6 @@ from enroll.revocation.watch import Places
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
 from enroll.tls import RouteName, tls_route
-from enroll.trust import read_anchors
 
 PROXY = "p11-kit-proxy.so"
 
@@ -134,7 +134,8 @@ class _Inspection:
             yield checks.failure("state-directory", error)
         self._read_identities()
         yield checks.clock(self.clock.now(), (found.committed_at for found in self.generations.values()))
-        yield from self._enrollment()
+        yield callers(self.configuration.agent)
+        yield from enrollment(self.configuration.enroll, self.files, self.clock.now(), self.generations, self.damaged)
         yield self._agent()
         names = self._names()
         for place in sorted({*map(self._place, names), *map(self._next_place, names)}, key=str):
@@ -167,22 +168,6 @@ class _Inspection:
             except ScansealError as error:
                 self.damaged[name] = error
 
-    def _enrollment(self) -> Iterator[Finding]:
-        ways = enrollment_checks.ways(self.configuration.enroll)
-        if not ways:
-            yield enrollment_checks.no_way()
-        for way in ways.values():
-            by_fingerprint = way.flow is FlowName.EST and self.configuration.enroll.est.anchor_fingerprint
-            try:
-                anchors = () if by_fingerprint else read_anchors(way.anchor_file, self.files, f"[{way.flow}]")
-            except ScansealError as error:
-                yield checks.failure("enrollment", error, way.flow)
-            else:
-                yield enrollment_checks.anchors(way, anchors, self.clock.now())
-        for name, generation in self.generations.items():
-            if ways and generation.flow not in ways:
-                yield enrollment_checks.lost_way(name, generation.flow)
-
     def _past_enrollment(self, name: IdentityName) -> Iterator[Finding]:
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
         settings = self.configuration.enroll.revocation
@@ -213,7 +198,9 @@ class _Inspection:
 
     def _names(self) -> list[IdentityName]:
         """The identities that somebody has got, or needs."""
-        roles, needed = self.configuration.agent.roles, (IdentityName.DEVICE, self._originals)
+        roles, needed = self.configuration.agent.roles, [IdentityName.DEVICE, self._originals]
+        if self.configuration.enroll.vendor.url:
+            needed.append(IdentityName.IDEVID)
         wanted = {IdentityName.DERIVATION: roles.derivation, IdentityName.SYNTHESIS: roles.synthesis}
         return [
             name
@@ -278,12 +265,6 @@ class _Inspection:
                         f"There is no {token.module}.", remedy="Set [keystore.pkcs11] module, or install its package."
                     )
 
-    def _way(self) -> str:
-        """What follows `scanseal enroll` here: the first way that is configured."""
-        ways = enrollment_checks.ways(self.configuration.enroll)
-        flow = next((flow for flow in ways if flow is not FlowName.VENDOR), FlowName.EST)
-        return f"{flow} export" if flow is FlowName.OFFLINE else flow
-
     def _identity(self, name: IdentityName) -> Iterator[Finding]:
         if name in self.damaged:
             yield checks.failure("identity", self.damaged[name], name)
@@ -291,7 +272,8 @@ class _Inspection:
         generation = self.generations.get(name)
         if generation is None:
             in_memory = self._place(name).store is StoreName.MEMORY
-            yield checks.not_enrolled(name, in_memory=in_memory, way=self._way())
+            way = enrollment_checks.way_for(name, self.configuration.enroll)
+            yield checks.not_enrolled(name, in_memory=in_memory, way=way)
             return
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
         suggested = suggested_renewal(generation, identities, self.files)

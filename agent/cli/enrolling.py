@@ -18,13 +18,14 @@ from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
-from enroll.enroller import Enroller
+from enroll.enroller import Enroller, asked_for
 from enroll.errors import ScansealError, StateError
 from enroll.flows.base import Pending, PlannedExchange
 from enroll.flows.settings import FlowName
-from enroll.identity import Generation, IdentityName
+from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked
 from enroll.keystore.base import Protection
+from enroll.proves import Proves, proves
 from enroll.statefile import StateFiles
 
 # The device identity authenticates the enrollment of the others, so it comes first.
@@ -73,11 +74,13 @@ def network_command(flow: FlowName, help_text: str) -> click.Command:
 
 def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configuration, *, as_json: bool) -> int:
     clock = SystemClock()
+    identities = IdentityStore(whole.enroll.state_directory, StateFiles())
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
-    for name in chosen:
-        answers[name] = enroll_by(flow, name, whole.enroll, clock)
-        if isinstance(answers[name], Pending):
-            break
+    with asked_for(chosen, flow, identities, clock):
+        for name in chosen:
+            answers[name] = enroll_by(flow, name, whole.enroll, clock)
+            if isinstance(answers[name], Pending):
+                break
     show(
         {"identities": [record(name, answer) for name, answer in answers.items()]},
         "\n".join(text(name, answer) for name, answer in answers.items()),
@@ -102,7 +105,9 @@ def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollS
     return show_plans(plans, as_json=as_json)
 
 
-def show_plans(plans: Mapping[IdentityName, Sequence[PlannedExchange]], *, as_json: bool) -> int:
+def show_plans(
+    plans: Mapping[IdentityName, Sequence[PlannedExchange]], *, as_json: bool, ending: str = "Nothing was sent."
+) -> int:
     """Say what would be sent to whom."""
     lines = [
         f"{name}: to {exchange.to}\n    {exchange.what}\n    proved by {exchange.proof}"
@@ -110,7 +115,7 @@ def show_plans(plans: Mapping[IdentityName, Sequence[PlannedExchange]], *, as_js
         for exchange in plan
     ]
     records = [{"identity": name, "exchanges": [asdict(exchange) for exchange in plan]} for name, plan in plans.items()]
-    show({"identities": records}, "\n".join([*lines, "Nothing was sent."]), as_json=as_json)
+    show({"identities": records}, "\n".join([*lines, ending]), as_json=as_json)
     return exits.OK
 
 
@@ -125,6 +130,14 @@ def warn_of_software(answers: Mapping[IdentityName, Generation | Pending | NotAs
                 f"{name} is in {answer.protection}.",
                 err=True,
             )
+
+
+def command_by_hand(generation: Generation) -> str:
+    """What a person runs when a certificate is due that no timer renews; empty where the timer does."""
+    if generation.flow == FlowName.OFFLINE:
+        return f"scanseal enroll offline export --identity {generation.identity}"
+    is_wide = proves(generation.certificate) is Proves.VENDOR
+    return "scanseal enroll vendor import" if is_wide else ""
 
 
 def enroll_by(
@@ -175,7 +188,10 @@ def text(identity: IdentityName, answer: Generation | Pending | NotAsked) -> str
     if isinstance(answer, Pending):
         return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
     certificate = answer.certificate
+    replaces = (
+        f"new key and certificate (generation {answer.number}) in place of the last: " if answer.number > 1 else ""
+    )
     return (
-        f"{identity}: {name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
+        f"{identity}: {replaces}{name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
         f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
     )

@@ -20,13 +20,16 @@ from enroll.revocation.record import RevocationRecords, RevocationState
 
 
 def record(name: IdentityName, current: Generation | None, context: FlowContext) -> dict[str, Any]:
-    """The members `pending`, `last_failure` and `revocation` of an identity; see docs/exit-codes.md.
+    """The members `wanted`, `pending`, `last_failure` and `revocation` of an identity; see docs/exit-codes.md.
 
     What cannot be read is a `problem` and hides nothing else.
     """
     identities = context.identities
-    found: dict[str, Any] = {"pending": [], "last_failure": None, "revocation": None}
+    found: dict[str, Any] = {"wanted": None, "pending": [], "last_failure": None, "revocation": None}
     try:
+        wish = identities.wanted(name).read()
+        if wish is not None and current is None:
+            found["wanted"] = _plain(asdict(wish))
         found["pending"] = [*_pending(name, identities), *_by_hand(name, context)]
         failure = Failures(identities).last(name)
         if failure is not None:
@@ -41,14 +44,23 @@ def record(name: IdentityName, current: Generation | None, context: FlowContext)
 def lines(record: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     if problem := record.get("problem"):
-        yield f"problem     {' '.join(exits.told(problem))}"
+        yield from _told(f"problem     [{problem['code']}]", problem)
+    if (wish := record.get("wanted")) and not record["pending"]:
+        yield f"asked for   by {wish['flow']} since {_minute(wish['since'])}"
     for request in record.get("pending", ()):
         yield f"under way   {_pending_text(request)}"
     if failure := record.get("last_failure"):
         times = "once" if failure["attempts"] == 1 else f"{failure['attempts']} times since {_day(failure['since'])}"
-        yield f"failed      by {failure['flow']} at {_minute(failure['at'])} ({times}): {' '.join(exits.told(failure))}"
+        yield from _told(
+            f"failed      [{failure['code']}] by {failure['flow']} at {_minute(failure['at'])} ({times})", failure
+        )
     if revocation := record.get("revocation"):
         yield f"revocation  {_revocation_text(revocation)}"
+
+
+def _told(title: str, error: dict[str, Any]) -> Iterator[str]:
+    yield title
+    yield from (f"{'':12}{line}" for line in exits.told(error))
 
 
 def _pending(name: IdentityName, identities: IdentityStore) -> Iterator[dict[str, Any]]:

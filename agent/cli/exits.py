@@ -107,8 +107,9 @@ def described(error: ScansealError) -> dict[str, str]:
 
 
 def told(described: Mapping[str, str]) -> list[str]:
-    """The same for people: what happened, what to do, and in the last line who has to act and what happens next."""
-    lines = [described["what"], described["remedy"], f"To act: {described['who_must_act']}. Next: {described['next']}"]
+    """The same for people, a line each: what happened, what to do, who has to act, what happens next."""
+    to_act, what_next = f"To act: {described['who_must_act']}.", f"Next: {described['next']}"
+    lines = [described["what"], described["remedy"], to_act, what_next]
     return [line for line in lines if line]
 
 

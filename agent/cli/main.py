@@ -100,7 +100,8 @@ def _report(error: ScansealError, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"error": described}))
         return
-    click.echo("Error: " + "\n       ".join(exits.told(described)), err=True)
+    first, *more = exits.told(described)
+    click.echo("\n       ".join([f"Error [{error.code}]: {first}", *more]), err=True)
 
 
 def main() -> None:

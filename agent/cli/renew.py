@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agent.cli import enrolling, exits
-from agent.cli.enrolling import OWNER_IDENTITIES, USUAL_IDENTITIES, enroll_by
+from agent.cli.enrolling import OWNER_IDENTITIES, USUAL_IDENTITIES, command_by_hand, enroll_by
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
@@ -19,7 +19,7 @@ from enroll.errors import ConfigurationError, ScansealError
 from enroll.flows.offline import memory_key
 from enroll.flows.offline.requests import HOPEFUL, Requests
 from enroll.flows.settings import FlowName
-from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, made_by_agent, waiting_offer
 from enroll.journal import Step
 from enroll.revocation.record import RevocationRecords
@@ -27,9 +27,11 @@ from enroll.revocation.watch import watch_revocations
 from enroll.rotation import renewal_due, renewal_time
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
+from enroll.vendor.case import ServiceCase
+from enroll.wanted import Wish
 
-# Not the factory identity: it lives as long as the scanner, and is replaced with a service ticket.
-_RENEWED = (*OWNER_IDENTITIES, IdentityName.VENDOR)
+# In each half, the first identity proves who asks for the others.
+_IN_ORDER = (IdentityName.IDEVID, IdentityName.VENDOR, *OWNER_IDENTITIES)
 _UNDECIDED = {"pending", "export-due", "answer-due"}
 
 
@@ -40,6 +42,8 @@ _UNDECIDED = {"pending", "export-due", "answer-due"}
 @json_option
 def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     """Renew what is due: new key, new certificate, then the switch.
+
+    What `scanseal enroll` asked for and has not got yet is asked for again.
 
     First the CAs are asked whether they have revoked a certificate of this scanner. The agent stops signing with one
     that they have, and it is renewed at once where they say that it was only superseded; else a person has to enroll.
@@ -59,7 +63,10 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     if not dry_run:
         watch_revocations(settings, clock, identities)
     records, lines, codes = [], [], []
-    for identity in _RENEWED:
+    for identity in _IN_ORDER:
+        # The factory identity lives as long as the scanner, and is replaced with a service ticket.
+        if identity is IdentityName.IDEVID and _wish(identity, settings, identities) is None:
+            continue
         try:
             at_once = force or RevocationRecords(identities).calls_for_renewal(identity)
             record, line = _renewed(identity, settings, clock, force=force, at_once=at_once, dry_run=dry_run)
@@ -68,7 +75,7 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
             # One identity that cannot be renewed must not keep the others from it.
             codes.append(exits.exit_code(error))
             record = {"identity": identity, "state": "failed", "error": exits.described(error)}
-            line = f"{identity}: not renewed. " + " ".join(exits.told(record["error"]))
+            line = "\n    ".join([f"{identity}: not renewed [{error.code}]", *exits.told(record["error"])])
         records.append(record)
         # Most scanners have only the usual identities, and nobody has to get another.
         if identity in USUAL_IDENTITIES or record["state"] != "absent":
@@ -86,20 +93,17 @@ def _renewed(  # noqa: PLR0913 - what is to be done
         return _served(identity, settings, clock, force=force, dry_run=dry_run)
     current = identities.current(identity)
     if current is None:
-        request = identities.journal(identity).read()
-        if request is None:
-            _check_not_offered(identity, identities, clock)
-            return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
-        if dry_run:
-            unsent = request.step in {Step.PLANNED, Step.GENERATED}
-            line = f"{identity}: the first request is {'prepared, not sent yet' if unsent else 'still with the CA'}"
-            return {"identity": identity, "state": "prepared" if unsent else "waiting"}, line
+        stays = _absent(identity, settings, clock, identities, dry_run=dry_run)
+        if stays is not None:
+            return stays
     else:
         suggested = _suggested(current, settings, clock, dry_run=dry_run)
         due_at = renewal_time(current.certificate, suggested)
         due = renewal_due(current.certificate, clock.now(), suggested)
         if dry_run or not (due or at_once):
-            line = f"{identity}: {'due since' if due else 'due on'} {due_at:%Y-%m-%d %H:%M} UTC"
+            command = command_by_hand(current)
+            when = f"{'due' if not command else 'due by hand'} {'since' if due else 'on'}"
+            line = f"{identity}: {when} {due_at:%Y-%m-%d %H:%M} UTC{command and f' ({command})'}"
             return {
                 "identity": identity,
                 "state": "due" if due else "not-due",
@@ -109,6 +113,39 @@ def _renewed(  # noqa: PLR0913 - what is to be done
             return _by_hand(current, settings, clock, due_at, due=due)
     answer = enroll_by(flow_of(identity, identities), identity, settings, clock)
     return enrolling.record(identity, answer), enrolling.text(identity, answer)
+
+
+def _absent(
+    identity: IdentityName, settings: EnrollSettings, clock: Clock, identities: IdentityStore, *, dry_run: bool
+) -> tuple[dict[str, Any], str] | None:
+    """What is said of an identity without a certificate; None where it is to be asked for."""
+    request = identities.journal(identity).read()
+    if request is not None:
+        if not dry_run:
+            return None
+        unsent = request.step in {Step.PLANNED, Step.GENERATED}
+        line = f"{identity}: the first request is {'prepared, not sent yet' if unsent else 'still with the CA'}"
+        return {"identity": identity, "state": "prepared" if unsent else "waiting"}, line
+    _check_not_offered(identity, identities, clock)
+    wish = _wish(identity, settings, identities)
+    if wish is None:
+        return {"identity": identity, "state": "absent"}, f"{identity}: not enrolled yet, nothing to renew"
+    first = IdentityName.IDEVID if identity in VENDORS_IDENTITIES else IdentityName.DEVICE
+    waits = identity is not first and _wish(first, settings, identities) is not None
+    if not (waits or dry_run):
+        return None
+    line = f"{identity}: asked for by {wish.flow} on {wish.since:%Y-%m-%d %H:%M} UTC, not issued yet"
+    return {"identity": identity, "state": "wanted"}, f"{line}; {first} comes first" if waits else line
+
+
+def _wish(identity: IdentityName, settings: EnrollSettings, identities: IdentityStore) -> Wish | None:
+    """What was asked for and has not come; the vendor is asked as long as there is a ticket."""
+    if identities.pointer(identity) is not None:
+        return None
+    wish = identities.wanted(identity).read()
+    if wish is None or identity not in VENDORS_IDENTITIES:
+        return wish
+    return wish if ServiceCase(settings.state_directory, identities.files).ticket() else None
 
 
 def _by_hand(

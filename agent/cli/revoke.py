@@ -55,7 +55,8 @@ def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
     gets the next one by itself; otherwise somebody has to enroll again.
 
     \b
-    Exit code: 0 revoked, 69 no answer from the CA, 77 the CA refused, 78 the configuration has to be corrected.
+    Exit code: 0 revoked, 69 no answer from the CA, or it is not the one you named, 77 the CA refused,
+               78 the configuration has to be corrected.
 
     \b
     Example: scanseal revoke --identity device --reason superseded
@@ -82,7 +83,7 @@ def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSe
                 remedy="There is nothing to revoke.",
                 code="not-enrolled",
             )
-        revoked = _by(FlowName(current.flow), identity, reason, context)
+        revoked = _by(current, reason, context)
         _note(revoked, reason, context)
         return revoked
 
@@ -103,19 +104,19 @@ def _note(generation: Generation, reason: x509.ReasonFlags, context: FlowContext
     RevocationRecords(context.identities).write(generation, record)
 
 
-def _by(flow: FlowName, identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
-    match flow:
+def _by(current: Generation, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
+    match FlowName(current.flow):
         case FlowName.ACME:
             from enroll.flows.acme.revoke import revoke as revoke_by_acme
 
-            return revoke_by_acme(identity, reason, context)
+            return revoke_by_acme(current.identity, reason, context)
         case FlowName.CMP:
             from enroll.flows.cmp.revoke import revoke as revoke_by_cmp
 
-            return revoke_by_cmp(identity, reason, context)
+            return revoke_by_cmp(current.identity, reason, context)
         case _:
             raise ConfigurationError(
-                f"A certificate that came by {flow} cannot be revoked from here.",
-                remedy="Tell the operator of the CA its serial number: scanseal status --json",
+                f"A certificate that came by {current.flow} cannot be revoked from here.",
+                remedy=f"Tell the operator of the CA its serial number: {serial_text(current)}",
                 who_must_act=CA_OPERATOR,
             )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agent.cli import attested, enrollment_state, exits, running
+from agent.cli.enrolling import command_by_hand
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration
@@ -18,7 +19,7 @@ from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
-from enroll.identity import IdentityName, IdentityStore
+from enroll.identity import VENDORS_IDENTITIES, IdentityName, IdentityStore
 from enroll.proves import VENDOR_ONLY, Proves, proves
 from enroll.rotation import renewal_time
 from enroll.statefile import StateFiles
@@ -86,6 +87,7 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
         "issuer": name_text(certificate.issuer),
         "not_after": certificate.not_valid_after_utc.isoformat(),
         "proves": proves(certificate),
+        "renewed_by_hand_with": command_by_hand(current),
         "renewal_due_at": None if name is IdentityName.IDEVID else renewal_time(certificate, suggested).isoformat(),
         "protection": current.protection,
         "flow": current.flow,
@@ -118,18 +120,21 @@ def _add_attestation(identities: dict[IdentityName, dict[str, Any]], settings: E
 
 
 def _identity_lines(name: IdentityName, record: dict[str, Any]) -> list[str]:
-    lines = [f"{name:10} {_identity_text(record)}"]
+    first, *more = exits.told(record["error"]) if "error" in record else [_identity_text(name, record)]
+    if "error" in record:
+        first = f"[{record['error']['code']}] {first}"
+    lines = [f"{name:10} {first}", *(f"{'':10} {line}" for line in more)]
     if "attestation" in record:
         lines.append(f"{'':10} attestation {attested.text(record['attestation'])}")
     lines += [f"{'':10} {line}" for line in enrollment_state.lines(record)]
     return lines
 
 
-def _identity_text(record: dict[str, Any]) -> str:
-    if error := record.get("error"):
-        return " ".join(exits.told(error))
+def _identity_text(name: IdentityName, record: dict[str, Any]) -> str:
     if record["state"] == "absent":
-        return "not enrolled"
+        if record["wanted"] or record["pending"]:
+            return "not enrolled yet"
+        return f"not enrolled. Run: scanseal enroll{' vendor' if name in VENDORS_IDENTITIES else ''}"
     return (
         f"generation {record['generation']}, {record['subject']}, issued by {record['issuer']} ({record['flow']}), "
         f"key in {_key_text(record)}, {record['state']} until {record['not_after'][:10]}, "
@@ -138,8 +143,10 @@ def _identity_text(record: dict[str, Any]) -> str:
 
 
 def _renewal_text(record: dict[str, Any]) -> str:
-    due_at = record["renewal_due_at"]
-    return f"renewed from {due_at[:10]}" if due_at else "never renewed by itself"
+    due_at, command = record["renewal_due_at"], record["renewed_by_hand_with"]
+    if due_at is None:
+        return "never renewed by itself"
+    return f"due by hand from {due_at[:10]} ({command})" if command else f"renewed from {due_at[:10]}"
 
 
 def _remark(record: dict[str, Any]) -> str:
@@ -159,5 +166,5 @@ def _agent(settings: Configuration) -> tuple[dict[str, Any], str]:
         with SigningClient(settings.agent.socket.path) as client:
             status = client.status()
     except AgentError as error:
-        return {"state": "unknown", "error": exits.described(error)}, " ".join(exits.told(exits.described(error)))
+        return {"state": "unknown", "error": exits.described(error)}, str(error)
     return status, running.text(status)

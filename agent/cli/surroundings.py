@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.checks import Place
-from enroll.errors import StateError
+from agent.checks import Finding, Place, State, failure
+from agent.config import AgentSettings
+from agent.daemon.roles import RoleTable, group_number
+from enroll.errors import ConfigurationError, StateError
 from enroll.statefile import StateFiles, unreadable
 
 AGENT_SERVICE = "scanseal.service"
@@ -35,6 +37,18 @@ class ServiceLimits:
 
     memory_lock: int | None
     core: int | None
+
+
+def callers(settings: AgentSettings) -> Finding:
+    """Whether this machine has the users and groups that are configured."""
+    check = "callers"
+    try:
+        if settings.socket.group:
+            group_number(settings.socket.group, "[socket] group")
+        RoleTable.resolve(settings.roles)
+    except ConfigurationError as error:
+        return failure(check, error)
+    return Finding(check, State.OK, "the users and groups in [socket] and [roles] are there")
 
 
 def state_places(root: Path, files: StateFiles) -> Iterator[Place]:

@@ -10,6 +10,7 @@ verified with it (RFC 7030 4.1.1).
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,14 @@ from enroll.anchors import by_fingerprint
 from enroll.certificates import name_text, pem, read_certificates
 from enroll.errors import CertificateRefused, ConfigurationError, StateError, StateUnreadable
 from enroll.flows.settings import EstSettings
+from enroll.foreign import printable
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import read_ca_certificates
 
 _LOG = logging.getLogger(__name__)
 _FILE_MODE = 0o640
+_LABEL = re.compile(r"\s*SHA-?256( Fingerprint)?\s*[=:]?", re.IGNORECASE)  # as `openssl x509 -fingerprint` prints it
+_SHA256_DIGITS, _SHA1_DIGITS = 64, 40
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class FirstTrust:
         """The pinned CA certificates; none where the one with the fingerprint has not been fetched yet.
 
         Raises:
-            ConfigurationError: Nothing is pinned, or two things are.
+            ConfigurationError: Nothing is pinned, or two things are, or the fingerprint is none.
             StateUnreadable: Not for the user who runs this.
         """
         if self.settings.anchor_file and self.settings.anchor_fingerprint:
@@ -59,10 +63,11 @@ class FirstTrust:
                 "Neither [est] anchor_file nor anchor_fingerprint is set.",
                 remedy="Name the file with the certificate of the CA, or type its SHA-256 fingerprint from paper.",
             )
+        wanted = sha256_digits(self.settings.anchor_fingerprint)
         if not self.files.exists(self._path):
             return ()
         try:
-            return (by_fingerprint(read_certificates(self._path, self.files), self.settings.anchor_fingerprint),)
+            return (by_fingerprint(read_certificates(self._path, self.files), wanted),)
         except StateUnreadable:
             raise
         except (StateError, CertificateRefused) as error:
@@ -79,7 +84,7 @@ class FirstTrust:
             CertificateRefused: None has the fingerprint.
             StateError: The disk refused.
         """
-        found = by_fingerprint(fetched, self.settings.anchor_fingerprint)
+        found = by_fingerprint(fetched, sha256_digits(self.settings.anchor_fingerprint))
         self.files.make_directory(self.directory, GROUP_DIRECTORY)
         self.files.write(self._path, pem([found]), _FILE_MODE)
         _LOG.info("The CA %s has the fingerprint that is configured.", name_text(found.subject))
@@ -88,3 +93,28 @@ class FirstTrust:
     @property
     def _path(self) -> Path:
         return self.directory / "est-by-fingerprint.pem"
+
+
+def sha256_digits(typed: str) -> str:
+    """The hexadecimal digits of a fingerprint that somebody typed from paper, or copied from the output of openssl.
+
+    Raises:
+        ConfigurationError: It is no SHA-256.
+    """
+    digits = re.sub(r"[\s:]", "", _LABEL.sub("", typed, count=1))
+    where = "[est] anchor_fingerprint"
+    if re.fullmatch(r"[0-9A-Fa-f]+", digits) is None:
+        raise ConfigurationError(
+            f"{where} is {printable(typed)!r}.",
+            remedy="Write the SHA-256 of the CA certificate: 64 digits from 0 to 9 and A to F, with or without colons.",
+        )
+    if len(digits) == _SHA1_DIGITS:
+        raise ConfigurationError(
+            f"{where} has {_SHA1_DIGITS} digits: that is a SHA-1.", remedy="Ask the CA's operator for the SHA-256."
+        )
+    if len(digits) != _SHA256_DIGITS:
+        raise ConfigurationError(
+            f"{where} has {len(digits)} digits; {_SHA256_DIGITS} are needed.",
+            remedy="Compare it with the paper: a digit is missing or too much.",
+        )
+    return digits.lower()

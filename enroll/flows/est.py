@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from cryptography import x509
 
@@ -31,7 +31,6 @@ from enroll.errors import (
     KeyDamaged,
     KeyMismatch,
     KeyNotFound,
-    KeyStoreUnavailable,
     ScansealError,
     StateError,
     StateUnreadable,
@@ -39,6 +38,7 @@ from enroll.errors import (
 )
 from enroll.est.authentication import Password
 from enroll.est.client import CA_CERTIFICATES_REFUSED, CERTS_ONLY, EstClient, address, read_ca_certificates
+from enroll.est.first_password import first_password
 from enroll.est.first_trust import FirstTrust
 from enroll.flows.base import (
     Enrollment,
@@ -52,13 +52,13 @@ from enroll.flows.base import (
 )
 from enroll.http import CLIENT_CERTIFICATE_REFUSED, HttpsSession, get_unverified
 from enroll.identity import Generation, IdentityName
-from enroll.keystore.secretfile import read_secret
 from enroll.revocation.record import RevocationRecords
 from enroll.tls import ClientIdentity, client_context
 from enroll.trust import verify_chain
 
 _LOG = logging.getLogger(__name__)
 _DOES_NOT_SERVE = (StateError, KeyNotFound, KeyDamaged, KeyMismatch, UnsupportedKey, CertificateRefused)
+Result = TypeVar("Result")
 _IF_ASKED = ", and the password if the server asks for it"
 
 
@@ -98,11 +98,10 @@ class EstFlow:
         self._kept = KeptAnchors(directory, context.files)
         self._pinned = self._trust.pinned()
         self.anchors = self._kept.read(self.name, self._pinned) if self._pinned else ()
-        self._sources: list[Callable[[], Proof]] = [self._device_identity]
-        if identity is IdentityName.DEVICE:
-            self._sources += [self._factory_identity, *([self._password_alone] if self._settings.username else [])]
+        self._identity = identity
+        self._sources = self._ways_to_prove()
         self._obstacles: list[ScansealError] = []
-        self._proof = Proof("a certificate of this scanner or the password")
+        self._proof = Proof("nothing")
         self._client: EstClient | None = None
 
     @classmethod
@@ -115,8 +114,7 @@ class EstFlow:
         if not context.settings.est.url:
             raise ConfigurationError("[est] url is not set.", remedy="Set the https address of the EST server.")
         flow = cls(identity, context)
-        if flow.anchors:
-            flow._connection()  # all that can be wrong on this side is said before anything is sent
+        flow._prepare()
         return flow
 
     def __enter__(self) -> Self:
@@ -148,12 +146,12 @@ class EstFlow:
         proof = self._proof
         operation = "simpleenroll" if renews is None or renews != proof.certificate else "simplereenroll"
         # The connection shows a certificate, so that goes along with everything; a password waits to be asked for.
-        shown = "nothing" if self._client and proof.certificate is None else proof.name
+        shown = proof.name if proof.certificate else "nothing"
         sent = f"{proof.name}{_IF_ASKED}" if proof.certificate and proof.password else proof.name
         exchanges = (
             PlannedExchange(url, what, shown),
             PlannedExchange(f"{self._base}/csrattrs", "GET: what a request should hold", shown),
-            PlannedExchange(f"{self._base}/{operation}", f"POST: PKCS#10, {request.usage}", sent),
+            PlannedExchange(f"{self._base}/{operation}", f"POST: {request.text}", sent),
         )
         return exchanges if self.anchors else (fetched, *exchanges)
 
@@ -186,13 +184,27 @@ class EstFlow:
                 self._obstacles = [error]
                 client = self._next_client()
 
+    def _prepare(self) -> None:
+        """Everything that comes before the network: what can be wrong on this side is said before anything is sent."""
+        if self.anchors:
+            self._next_client()
+        else:
+            self._proof = self._with_next_proof(lambda proof: proof)
+
     def _connection(self) -> EstClient:
         if self._client is not None:
             return self._client
         if not self.anchors:
             self._pinned = self._trust.pin(self._unverified_ca_certificates())
             self.anchors = self._kept.read(self.name, self._pinned)
+            self._sources, self._obstacles = self._ways_to_prove(), []  # now the device identity can be judged
         return self._next_client()
+
+    def _ways_to_prove(self) -> list[Callable[[], Proof]]:
+        if self._identity is not IdentityName.DEVICE:
+            return [self._device_identity]
+        password = [self._password_alone] if self._settings.username else []
+        return [self._device_identity, self._factory_identity, *password]
 
     def _open(self, proof: Proof) -> EstClient:
         clock, timeout = self._context.clock, self._settings.timeout
@@ -210,6 +222,9 @@ class EstFlow:
         return read_ca_certificates(get_unverified(url, headers, self._context.clock, self._settings.timeout))
 
     def _next_client(self) -> EstClient:
+        return self._with_next_proof(self._open)
+
+    def _with_next_proof(self, use: Callable[[Proof], Result]) -> Result:
         """With the best proof that is left; each is tried once.
 
         Raises:
@@ -217,7 +232,7 @@ class EstFlow:
         """
         while self._sources:
             try:
-                return self._open(self._sources.pop(0)())
+                return use(self._sources.pop(0)())
             except StateUnreadable:
                 raise  # it may be the best of all, seen by the wrong user
             except _DOES_NOT_SERVE as error:
@@ -233,7 +248,8 @@ class EstFlow:
                 remedy="Set [est] username and password_file, then enroll the identity device first.",
                 code="device-not-enrolled",
             )
-        verify_chain(device.certificate, device.chain, self.anchors, self._context.clock.now())
+        if self.anchors:
+            verify_chain(device.certificate, device.chain, self.anchors, self._context.clock.now())
         RevocationRecords(self._context.identities).check_not_revoked(device)
         return self._with_certificate(device, "the certificate of the device identity")
 
@@ -261,12 +277,4 @@ class EstFlow:
         return Proof(name, generation.certificate, client, password)
 
     def _password(self) -> Password:
-        path = self._settings.password_file
-        if path is None:
-            raise ConfigurationError("[est] password_file is not set.", remedy="Name a file that holds the password.")
-        try:
-            secret = read_secret(path, "[est] password_file", self._context.files)
-        except KeyStoreUnavailable as error:
-            raise ConfigurationError(error.what, remedy=error.remedy) from error
-        advice = f"Compare [est] username and the content of {path} with what the CA has."
-        return Password(self._settings.username, secret, advice)
+        return first_password(self._settings, self._context.files)

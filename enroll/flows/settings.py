@@ -41,10 +41,11 @@ class EstSettings:
         default=None,
     )
     anchor_fingerprint: str = option(
-        "Instead of anchor_file: SHA-256 of the CA certificate, 64 hexadecimal digits as printed on paper; colons and "
-        "spaces may stand between them. The certificate is then fetched from the server and compared.",
+        "Instead of anchor_file: SHA-256 of the CA certificate, 64 hexadecimal digits as printed on paper or by "
+        "openssl, with colons or spaces between them or without. The certificate is then fetched from the server and "
+        "compared.",
         default="",
-        pattern=r"(|([0-9A-Fa-f]{2}[: ]?){31}[0-9A-Fa-f]{2})",
+        pattern=r"[^\x00-\x1f\x7f]{0,200}",
     )
     username: str = option(
         "User name of the first enrollment (HTTP Basic or Digest); without a colon.",

@@ -118,7 +118,7 @@ class VendorFlow:
         operation = "simpleenroll" if ticket or renews is None else "simplereenroll"
         return (
             PlannedExchange(f"{self.client.base}/cacerts", "GET: the certificates of the vendor's CA", "nothing"),
-            PlannedExchange(f"{self.client.base}/{operation}", f"POST: PKCS#10, {request.usage}", proof),
+            PlannedExchange(f"{self.client.base}/{operation}", f"POST: {request.text}", proof),
         )
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from enroll import der
 from enroll.certificates import PARSE_ERRORS
-from enroll.errors import ConfigurationError, StateError
+from enroll.errors import ConfigurationError, KeyStoreUnavailable, StateError
+from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
 from enroll.trust import CERTIFICATES_LIMIT
 
@@ -46,6 +47,18 @@ class KeyWithCertificates:
     key: rsa.RSAPrivateKey = field(repr=False)
     certificate: x509.Certificate
     others: tuple[x509.Certificate, ...]
+
+
+def read_passphrase(path: Path, option: str, files: StateFiles) -> bytes:
+    """The passphrase of such a file, which a person has put there for this run: no timer reads it again.
+
+    Raises:
+        ConfigurationError: Unreadable, readable by everybody, empty or too long.
+    """
+    try:
+        return read_secret(path, option, files)
+    except KeyStoreUnavailable as error:
+        raise ConfigurationError(error.what, remedy=f"{error.remedy} Then run the command again.") from error
 
 
 def read_pkcs12(path: Path, passphrase: bytes, files: StateFiles) -> KeyWithCertificates:

@@ -127,6 +127,57 @@ def test_a_scanner_without_certificates_is_told_what_comes_next(
     assert found.state("identity", "derivation") == found.state("identity", "synthesis") == "not-applicable"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"password_file": "/nowhere/password"}, "/nowhere/password"),
+        ({"username": ""}, "[est] username is not set."),
+        ({"anchor_fingerprint": "ab" * 32}, "Both [est] anchor_file and anchor_fingerprint are set."),
+        ({"anchor_file": "", "anchor_fingerprint": "ab" * 20}, "that is a SHA-1"),
+        ({"anchor_file": ""}, "Neither [est] anchor_file nor anchor_fingerprint is set."),
+    ],
+)
+def test_what_keeps_a_first_enrollment_from_working_is_found(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer], changes: dict[str, str], said: str
+) -> None:
+    est = {option: value for option, value in (hospital.tables()["est"] | changes).items() if value}
+    found = check(scanner.configure(est=est))
+
+    assert (found.code, found.wrong()) == (exits.CONFIGURATION, {("enrollment", "est")})
+    assert said in found.findings["enrollment", "est"]["what"]
+
+
+def test_an_enrolled_scanner_needs_no_password(
+    enrolled: Path, scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    est = {name: hospital.tables()["est"][name] for name in ("url", "anchor_file")}
+
+    assert check(enrolled).wrong() == check(scanner.configure(est=est)).wrong() == set()
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_a_group_that_this_machine_does_not_have_is_found_before_the_agent_ends_for_it(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    for tables in (
+        {"socket": {"path": str(scanner.socket), "group": "no-such-group"}},
+        {"roles": {"derivation": ["group:no-such-group"]}},
+    ):
+        found = check(scanner.configure(**hospital.tables(), **tables))
+
+        assert (found.code, found.wrong()) == (exits.CONFIGURATION, {("callers", "")})
+
+
+def test_with_nothing_but_a_vendor_its_way_is_advised_and_no_other(
+    scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
+) -> None:
+    vendor = {"url": "https://vendor.example", "anchor_file": str(hospital.ca.anchor_file)}
+    found = check(scanner.configure(vendor=vendor))
+
+    assert found.findings["identity", "idevid"]["remedy"] == "Run: scanseal enroll vendor request"
+    assert "enroll est" not in found.text
+
+
 def test_a_role_that_is_given_to_somebody_needs_its_identity(
     scanner: Scanner, hospital: Hospital, check: Callable[..., Answer]
 ) -> None:

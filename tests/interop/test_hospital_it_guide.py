@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from agent import config
 from agent.cli import exits
 from agent.cli.enroll import FLOWS
+from enroll.errors import ConfigurationError
 from enroll.statefile import StateFiles
 from tests.support.acme import step_ca
 from tests.support.dicom_samples import ct_slice
@@ -105,10 +108,10 @@ def check_signed(machine: UnpackedMachine, said: str, flow: str) -> None:
     """The image is signed; the checks and the dry run said what comes; the timer has nothing to do."""
     assert " VALID:" in said
     assert f"Run: scanseal enroll {flow}" in said
-    assert "Nothing was sent." in said
+    assert ("Nothing was written." if flow == "offline" else "Nothing was sent.") in said
     assert typed(machine, "runuser -u scanseal -- scanseal status").said.count(f"({flow})") == 2
     timer = typed(machine, "runuser -u scanseal -- scanseal renew --config /etc/scanseal/scanseal.toml")
-    assert timer.said.count(": due on ") == 2
+    assert timer.said.count(": due by hand on " if flow == "offline" else ": due on ") == 2
 
 
 def start_est_server(machine: UnpackedMachine, folder: Path) -> None:
@@ -173,6 +176,23 @@ def certify_by_hand(machine: UnpackedMachine) -> None:
     typed(machine, script, "/media/usb")
 
 
+def certify_by_openssl_ca(machine: UnpackedMachine, request: str) -> None:
+    """`openssl ca` with the configuration that comes with OpenSSL, changed as the file with the request says."""
+    (command,) = re.findall(r"openssl ca .*", request)
+    (settings,) = re.findall(r"section of the CA in CA\.cnf:\n(.*?) +and in \[ policy_anything \]:", request, re.DOTALL)
+    (names,) = re.findall(r"and in \[ policy_anything \]:\n(.*?) +or\n", request, re.DOTALL)
+    changed = [re.sub(r" +\(.*\)", "", line).strip() for line in settings.splitlines()]
+    script = "mkdir -p demoCA/newcerts; touch demoCA/index.txt; cp /etc/ssl/openssl.cnf CA.cnf\n"
+    for setting in changed:
+        name, _, _ = setting.partition(" = ")
+        script += f"sed -i 's/^#* *{name}[[:space:]]*=.*/{setting}/' CA.cnf\n"
+    script += f"sed -i 's/^\\[ policy_anything \\]/&\\n{names.strip()}/' CA.cnf\n"
+    ca = "-cert /root/ca/issuing.pem -keyfile /root/ca/issuing.key -rand_serial -outdir demoCA/newcerts"
+    script += f"{command.replace('openssl ca', f'openssl ca -batch {ca}')}\n"
+    script += "openssl x509 -in answer.pem -noout -subject"
+    assert "serialNumber = CT-000123" in typed(machine, script, "/media/usb").said
+
+
 @needs_openssl
 def test_with_an_est_server(machine: UnpackedMachine, tmp_path: Path) -> None:
     start_est_server(machine, tmp_path / "ca")
@@ -181,6 +201,32 @@ def test_with_an_est_server(machine: UnpackedMachine, tmp_path: Path) -> None:
 
     check_signed(machine, said, "est")
     assert "the same for signing, once device has its certificate" in said
+
+    (revoke,) = re.findall(r"`(scanseal revoke [^`]*)`", section("Later"))
+    signing = "/var/lib/scanseal/identities/signing/current/certificate.pem"
+    _, serial = typed(machine, f"openssl x509 -in {signing} -noout -serial").said.strip().split("=")
+    assert serial.lower() in typed(machine, f"runuser -u scanseal -- {revoke}", code=exits.CONFIGURATION).said
+    again = typed(machine, "runuser -u scanseal -- scanseal enroll est").said
+    assert again.count("new key and certificate (generation 2)") == 2
+
+
+@needs_openssl
+def test_with_an_est_server_and_its_fingerprint_on_paper(machine: UnpackedMachine, tmp_path: Path) -> None:
+    start_est_server(machine, tmp_path / "ca")
+    root = x509.load_pem_x509_certificate((tmp_path / "ca/root.pem").read_bytes())
+    paper = root.fingerprint(hashes.SHA256()).hex(":").upper()
+    text = section("EST without a stick")
+    assert 'anchor_fingerprint = "15:B1:..."' in text
+    (anchor,) = re.findall(r"`(/\S+/anchor\.pem)`", text)
+
+    said = ""
+    for number, _, command in numbered("EST")[1:]:
+        here = command.replace('anchor_file = "/etc/scanseal/hospital-ca.pem"', f'anchor_fingerprint = "{paper}"')
+        here = here.replace("/etc/scanseal/hospital-ca.pem", anchor)
+        assert (here != command) == (number in {3, 9})
+        said += typed(machine, here).said
+
+    check_signed(machine, said, "est")
 
 
 @needs_openssl
@@ -202,6 +248,13 @@ def test_with_ad_cs_played_by_openssl(machine: UnpackedMachine) -> None:
     said = followed(machine, "AD CS", lambda: certify_by_hand(machine))
 
     check_signed(machine, said, "offline")
+    (request,) = machine.path("/media/usb").glob("scanseal-device-*.txt")
+    text = request.read_text("ascii")
+    assert "1.3.6.1.5.5.7.3.2 is clientAuth" in text
+    for _ in range(2):
+        certify_by_openssl_ca(machine, text)
+    (remove,) = re.findall(r"`(rm [^`]*)`", section("Later"))
+    typed(machine, remove)
     for number, _, text in numbered("AD CS"):  # the renewal, a year later
         if number in {5, 7}:
             typed(machine, text)
@@ -255,12 +308,22 @@ def test_the_configuration_of_each_way_is_accepted(title: str, tmp_path: Path) -
     config.load(path, StateFiles())
 
 
-def test_so_is_that_of_the_last_choice(tmp_path: Path) -> None:
-    (table,) = blocks(section("SCEP, and why it is last"), "toml")
+@pytest.mark.parametrize("title", ["CMP", "SCEP, and why it is last"])
+def test_so_is_that_of_the_ways_that_are_like_est(title: str, tmp_path: Path) -> None:
+    (table,) = blocks(section(title), "toml")
     path = tmp_path / "scanseal.toml"
     path.write_text(vendors_configuration(tpm=False) + table, "utf-8")
 
-    assert config.load(path, StateFiles()).enroll.scep.enabled
+    config.load(path, StateFiles())
+
+
+def test_a_table_that_was_appended_twice_is_named(tmp_path: Path) -> None:
+    (table,) = re.findall(r"<<'END'\n(.*)\nEND\n", section("EST"), re.DOTALL)
+    path = tmp_path / "scanseal.toml"
+    path.write_text(vendors_configuration(tpm=False) + table + "\n" + table, "utf-8")
+
+    with pytest.raises(ConfigurationError, match=r"The table \[est\] stands there twice: merge them"):
+        config.load(path, StateFiles())
 
 
 def test_every_way_to_the_owners_ca_is_in_the_guide() -> None:

@@ -319,6 +319,10 @@ def test_what_would_be_written_is_shown_without_writing(
     assert offline("export", "--dry-run", "--output", tmp_path, "--json", *configured) == exits.OK
 
     assert [plan["identity"] for plan in told(capsys)["identities"]] == ["device", "signing"]
+    assert offline("export", "--dry-run", "--output", tmp_path, *configured) == exits.OK
+    said = capsys.readouterr().out
+    assert "certificate request for device: serialNumber=" in said
+    assert said.endswith("Nothing was written.\n")
     assert list(tmp_path.glob("scanseal-*")) == []
     assert not any(scanner.identities.requests_by_hand(name) for name in IdentityName)
 

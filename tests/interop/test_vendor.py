@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -409,6 +410,22 @@ def test_the_whole_way_by_the_commands(service: Service, tmp_path: Path, capsys:
     assert "signs as   signing" in status
     run(["check", *config])
     assert "never renewed by itself" in capsys.readouterr().out
+
+
+def test_what_a_ticket_has_not_brought_is_asked_for_again_by_the_timer(service: Service, tmp_path: Path) -> None:
+    ca, running, scanner = service
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"https://localhost:{nobody.getsockname()[1]}"
+        config = ["--config", str(configured(tmp_path, away, ca))]
+        accept_ticket(scanner, ca)
+        assert run(["enroll", "vendor", "issue", *config]) == exits.UNAVAILABLE
+
+    configured(tmp_path, running.url, ca)
+    assert run(["renew", *config]) == exits.OK
+    for identity in (FACTORY, IdentityName.VENDOR):
+        assert scanner.identities.current(identity) is not None
+        assert scanner.identities.wanted(identity).read() is None
 
 
 def test_one_identity_of_a_ticket_can_be_asked_for_by_its_name(

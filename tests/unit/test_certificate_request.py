@@ -263,6 +263,17 @@ def test_nesting_costs_no_stack() -> None:
     assert not der.is_one_value(data[:-2] + b"\x30\x80")
 
 
+def test_what_is_asked_for_is_said_in_one_line() -> None:
+    plain = CertificateRequest("CT 9000 CT-0001", "CT-0001", "", Usage.DEVICE)
+    told = "certificate request for device: serialNumber=CT-0001,CN=CT 9000 CT-0001"
+
+    assert plain.text == f"{told}, clientAuth"
+    assert replace(plain, hardware_type="1.2.3").text == f"{told}, hardwareModuleName 1.2.3 CT-0001, clientAuth"
+    assert "host name ct.example, clientAuth" in plain.for_host("ct.example").text
+    assert "permanentIdentifier CT-0001, clientAuth" in plain.for_permanent_identifier("CT-0001").text
+    assert replace(plain, usage=Usage.SIGNING).text.endswith(", documentSigning")
+
+
 def test_the_name_of_the_serial_number_is_the_one_of_the_type_plate() -> None:
     (attribute,) = build(new_key(), REQUEST).subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
 

@@ -54,6 +54,20 @@ def test_scep_that_is_not_enabled_is_no_way() -> None:
     assert not enrollment_checks.ways(EnrollSettings(DEVICE, scep=ScepSettings(url="http://scep/")))
 
 
+@pytest.mark.parametrize(
+    ("settings", "device", "idevid"),
+    [
+        (EVERYTHING, "est", "vendor request"),
+        (EnrollSettings(DEVICE, vendor=EVERYTHING.vendor), "", "vendor request"),
+        (EnrollSettings(DEVICE, offline=EVERYTHING.offline), "offline export", "vendor"),
+        (EnrollSettings(DEVICE), "", "vendor"),
+    ],
+)
+def test_only_a_way_that_is_configured_is_advised(settings: EnrollSettings, device: str, idevid: str) -> None:
+    assert enrollment_checks.way_for(IdentityName.DEVICE, settings) == device
+    assert enrollment_checks.way_for(IdentityName.IDEVID, settings) == idevid
+
+
 @pytest.mark.parametrize("flow", [*FlowName, "test"])
 def test_a_certificate_whose_way_is_gone_says_what_to_set(flow: str) -> None:
     finding = enrollment_checks.lost_way(IdentityName.DEVICE, flow)

@@ -55,6 +55,30 @@ def test_what_has_the_fingerprint_is_kept(tmp_path: Path, form: type[str]) -> No
     assert trust(tmp_path, fingerprint).pinned() == (CA.certificate,)
 
 
+PAIRS = ":".join(FINGERPRINT[place : place + 2] for place in range(0, 64, 2)).upper()
+
+
+@pytest.mark.parametrize("typed", [f"sha256 Fingerprint={PAIRS}", f"SHA256 Fingerprint={PAIRS}", f"SHA-256: {PAIRS}"])
+def test_what_openssl_prints_can_be_pasted(tmp_path: Path, typed: str) -> None:
+    assert trust(tmp_path, typed).pin(shown(STRANGER, CA)) == (CA.certificate,)
+    assert trust(tmp_path, typed).pinned() == (CA.certificate,)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (FINGERPRINT[:40], "40 digits: that is a SHA-1"),
+        (FINGERPRINT[:-1], "63 digits; 64 are needed"),
+        ("sha1 Fingerprint=15:B1", "is 'sha1 Fingerprint=15:B1'"),
+        ("paper", "is 'paper'"),
+    ],
+)
+def test_what_is_no_sha_256_says_what_it_is(tmp_path: Path, typed: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        trust(tmp_path, typed).pinned()
+    assert "SHA-256" in caught.value.remedy or "digit" in caught.value.remedy
+
+
 def test_a_server_without_it_is_not_trusted(tmp_path: Path) -> None:
     with pytest.raises(CertificateRefused, match="no CA certificate with the fingerprint"):
         trust(tmp_path).pin(shown(STRANGER))

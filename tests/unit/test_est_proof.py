@@ -283,10 +283,20 @@ def test_a_plan_before_the_first_trust_says_how_that_begins_and_asks_nobody(new_
     context = replace(new_scanner.context, settings=replace(new_scanner.settings, est=est))
 
     with EstFlow.connect(DEVICE, context) as flow:
-        first, second, *_ = flow.plan(REQUEST, None)
+        first, *others = flow.plan(REQUEST, None)
 
     assert "fingerprint" in first.what
-    assert first.to == second.to == "https://est.example/.well-known/est/cacerts"
+    assert first.to == others[0].to == "https://est.example/.well-known/est/cacerts"
+    with EstFlow.connect(DEVICE, new_scanner.context) as flow:
+        assert tuple(others) == flow.plan(REQUEST, None)
+
+
+def test_without_any_proof_the_first_trust_does_not_begin(new_scanner: Scanner) -> None:
+    est = replace(new_scanner.settings.est, anchor_file=None, anchor_fingerprint="ab" * 32, username="")
+    context = replace(new_scanner.context, settings=replace(new_scanner.settings, est=est))
+
+    with pytest.raises(StateError, match="no device identity yet"):
+        EstFlow.connect(DEVICE, context)
 
 
 # --- configuration

@@ -15,7 +15,6 @@ from agent.cli.main import run
 from enroll import errors
 from enroll.errors import (
     CertificateRefused,
-    ConfigurationError,
     EnrollerBusy,
     EnrollmentRefused,
     ScansealError,
@@ -80,9 +79,9 @@ def test_a_failure_is_kept_with_all_that_a_person_needs(failures: Failures) -> N
     assert "tries again by itself" in failure.next
 
 
-def test_failures_in_a_row_are_counted_since_the_first(failures: Failures) -> None:
+def test_failures_of_one_kind_in_a_row_are_counted_since_the_first(failures: Failures) -> None:
     clock = SteppedClock()
-    for error in (ServerUnreachable("1"), CertificateRefused("2"), ConfigurationError("3")):
+    for error in (ServerUnreachable("1"), ServerUnreachable("2"), ServerUnreachable("3")):
         fail(failures, error, clock)
         clock.advance(timedelta(hours=1))
 
@@ -90,6 +89,17 @@ def test_failures_in_a_row_are_counted_since_the_first(failures: Failures) -> No
     assert failure is not None
     assert (failure.what, failure.attempts, failure.since) == ("3", 3, NOW)
     assert failure.at == NOW + timedelta(hours=2)
+
+
+def test_another_failure_is_counted_anew(failures: Failures) -> None:
+    clock = SteppedClock()
+    fail(failures, ServerUnreachable("1"), clock)
+    clock.advance(timedelta(hours=1))
+    fail(failures, CertificateRefused("2"), clock)
+
+    failure = failures.last(DEVICE)
+    assert failure is not None
+    assert (failure.attempts, failure.since) == (1, NOW + timedelta(hours=1))
 
 
 def test_an_attempt_that_does_not_fail_ends_the_failure(failures: Failures) -> None:
@@ -202,8 +212,12 @@ def test_an_error_on_the_command_line_names_all_four(
     error = json.loads(capsys.readouterr().out)["error"]
 
     assert set(error) == {"code", "what", "remedy", "who_must_act", "next"}
-    last = f"To act: {error['who_must_act']}. Next: {error['next']}"
-    assert told == f"Error: {error['what']}\n       {error['remedy']}\n       {last}\n"
+    assert told.splitlines() == [
+        f"Error [configuration-invalid]: {error['what']}",
+        f"       {error['remedy']}",
+        f"       To act: {error['who_must_act']}.",
+        f"       Next: {error['next']}",
+    ]
 
 
 def test_status_and_check_show_it_later(configured: ConfiguredScanner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,9 +232,9 @@ def test_status_and_check_show_it_later(configured: ConfiguredScanner, capsys: p
     run(["check", "--json", "--config", configuration])
     findings = json.loads(capsys.readouterr().out)["findings"]
 
-    assert "failed      by est at " in status
+    assert "failed      [configuration-invalid] by est at " in status
     assert "(2 times since " in status
-    assert "To act: operator of the scanner. Next: " in status
+    assert "To act: operator of the scanner.\n" in status
     assert (failure["attempts"], failure["code"]) == (2, "configuration-invalid")
     (finding,) = [each for each in findings if each["check"] == "last-enrollment"]
     assert (finding["subject"], finding["state"], finding["code"]) == ("device", "warning", "configuration-invalid")

@@ -231,6 +231,24 @@ def test_a_subject_other_than_asked_is_refused(subject: x509.Name) -> None:
     refused("certificate-wrong-names", issued(subject=subject))
 
 
+def test_a_refused_subject_is_shown_beside_the_one_asked_for() -> None:
+    with pytest.raises(CertificateRefused) as refusal:
+        check(issued(subject=name(COMMON_NAME="Another scanner", SERIAL_NUMBER="CT-000123")))
+
+    assert "Another scanner" in refusal.value.what
+    assert "not as asked: 'serialNumber=CT-000123,CN=Example CT CT-000123'" in refusal.value.what
+
+
+def test_where_the_serial_number_alone_lacks_the_setting_of_ad_cs_is_named() -> None:
+    with pytest.raises(CertificateRefused) as without:
+        check(issued(subject=name(COMMON_NAME="Example CT CT-000123")))
+    with pytest.raises(CertificateRefused) as other:
+        check(issued(subject=name(COMMON_NAME="Another scanner")))
+
+    assert r"certutil -setreg CA\SubjectTemplate +DeviceSerialNumber" in without.value.remedy
+    assert "certutil" not in other.value.remedy
+
+
 def of_unit(*units: str) -> x509.Name:
     """The names of the device with organizational units."""
     return x509.Name([*(part for unit in units for part in name(ORGANIZATIONAL_UNIT_NAME=unit)), *REQUEST.subject])

@@ -16,7 +16,7 @@ from enroll import der
 from enroll.certificates import check_pair, pem
 from enroll.errors import ConfigurationError, ScansealError
 from enroll.statefile import StateFiles
-from enroll.vendor.pkcs12 import FILE_LIMIT, read_pkcs12
+from enroll.vendor.pkcs12 import FILE_LIMIT, read_passphrase, read_pkcs12
 from tests.support.openssl import needs_openssl
 from tests.support.pki import new_key
 from tests.unit.test_vendor_import import KEY, VENDOR_WIDE, Vendor
@@ -131,6 +131,15 @@ def test_a_file_that_takes_minutes_to_open_is_not_opened(vendor: Vendor, tmp_pat
 
     with pytest.raises(ConfigurationError, match="too long"):
         read_pkcs12(path, PASSPHRASE, StateFiles())
+
+
+def test_a_passphrase_that_everybody_may_read_is_for_a_person_to_correct(tmp_path: Path) -> None:
+    path = tmp_path / "passphrase"
+    path.write_bytes(PASSPHRASE)
+    path.chmod(0o644)
+
+    with pytest.raises(ConfigurationError, match=r"chmod o=.*run the command again"):
+        read_passphrase(path, "--passphrase-file", StateFiles())
 
 
 def test_a_wrong_passphrase_is_not_repeated(vendor: Vendor, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def export(  # noqa: PLR0913 - one for each option
         errands = {name: _errand(name, number, reason, output) for name, number in asked}
         if dry_run:
             plans = {name: desk.plan(name, errand) for name, (errand, _) in errands.items()}
-            return show_plans(plans, as_json=as_json)
+            return show_plans(plans, ending="Nothing was written.", as_json=as_json)
         written = [(desk.export(name, errand), path) for name, (errand, path) in errands.items()]
     results = [(request, path, read_offline_request(_content(path, FILE_LIMIT))) for request, path in written]
     records = [_record(request) | {"file": str(path), "proved": of.proof is not None} for request, path, of in results]

@@ -14,19 +14,18 @@ from agent.config import Configuration, SigningIdentity
 from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
-from enroll.enroller import Enroller
+from enroll.enroller import Enroller, asked_for
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.flows.base import Pending
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked
 from enroll.keystore.base import Protection
-from enroll.keystore.secretfile import read_secret
 from enroll.proves import Proves, proves, remark
 from enroll.statefile import StateFiles
 from enroll.trust import read_ca_certificates
 from enroll.vendor.case import KeptTicket, ServiceCase, shown
-from enroll.vendor.pkcs12 import read_pkcs12
+from enroll.vendor.pkcs12 import read_passphrase, read_pkcs12
 from enroll.vendor.ticket import IDENTITIES, TICKET_LIMIT, read_ticket
 from enroll.vendor.vendor_wide import KeyInToken, KeyToImport, import_vendor_wide
 
@@ -80,7 +79,7 @@ def import_(  # noqa: PLR0913 - one for each option
     files = StateFiles()
     found: KeyToImport | KeyInToken
     if pkcs12 and passphrase_file and not (key_uri or certificate):
-        content = read_pkcs12(pkcs12, read_secret(passphrase_file, "--passphrase-file", files), files)
+        content = read_pkcs12(pkcs12, read_passphrase(passphrase_file, "--passphrase-file", files), files)
         found, certificates = KeyToImport(content.key), (content.certificate, *content.others)
     elif key_uri and certificate and not (pkcs12 or passphrase_file):
         found, certificates = KeyInToken(key_uri), read_ca_certificates(certificate, files)
@@ -153,8 +152,9 @@ def issue(config: Path, ticket: Path | None, identity: str | None, *, dry_run: b
         with Enroller.configured(settings, clock, files) as enroller:
             return show_plans({name: enroller.plan(name, FlowName.VENDOR) for name in chosen}, as_json=as_json)
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
-    for name in chosen:
-        answers[name] = _brought(name, kept, identities) or enroll_by(FlowName.VENDOR, name, settings, clock)
+    with asked_for(chosen, FlowName.VENDOR, identities, clock):
+        for name in chosen:
+            answers[name] = _brought(name, kept, identities) or enroll_by(FlowName.VENDOR, name, settings, clock)
     records = [
         _record(answer) if isinstance(answer, Generation) else enrolling.record(name, answer)
         for name, answer in answers.items()

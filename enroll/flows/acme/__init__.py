@@ -122,9 +122,7 @@ class AcmeFlow:
             PlannedExchange(settings.directory_url, f"newOrder: {named}{replaced}", "the account key"),
             *self._planned_proof(),
             PlannedExchange(settings.directory_url, f"answer of {settings.challenge}{evidence}", "the account key"),
-            PlannedExchange(
-                settings.directory_url, f"finalize: PKCS#10, {request.usage}", "the account key and the new key"
-            ),
+            PlannedExchange(settings.directory_url, f"finalize: {request.text}", "the account key and the new key"),
         )
 
     def _planned_proof(self) -> Iterator[PlannedExchange]:

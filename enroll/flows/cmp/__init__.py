@@ -106,7 +106,7 @@ class CmpFlow:
         body = Body.P10CR if self._offered else self._body(renews)
         signer = self._channel.signer
         proof = f"a signature of the identity {signer.identity}, {name_text(signer.certificate.subject)}"
-        first = PlannedExchange(self._settings.url, f"POST: {body.name.lower()}, {request.usage}", proof)
+        first = PlannedExchange(self._settings.url, f"POST: {body.name.lower()}, {request.text}", proof)
         confirmation = "POST: certConf, whether the certificate is used"
         if self._settings.implicit_confirmation:
             confirmation += ", if the CA insists"

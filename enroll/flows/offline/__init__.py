@@ -156,8 +156,7 @@ class OfflineFlow:
         """See `Flow`."""
         signer = self._signer()
         proof = f"the certificate {name_text(signer[1].certificate.subject)}" if signer else "nothing: no identity yet"
-        place = self._errand.file_name if self._errand else "a file"
-        return (PlannedExchange(place, f"file: PKCS#10, {request.usage}", proof),)
+        return (PlannedExchange("a file, for the CA", request.text, proof),)
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Write the file; see `Flow`. Exported again, a request is the same to the byte, with its number and nonce.

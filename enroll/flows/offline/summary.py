@@ -28,6 +28,9 @@ SHA-256 of the public key
              {key_sha256}
 Proof        {proof}
 
+1.3.6.1.5.5.7.3.2 is clientAuth, 1.3.6.1.5.5.7.3.36 is documentSigning (RFC 9336).
+The nonce is a random number that no other request has.
+
 FOR THE CA OPERATOR
 {check}
 The certificate must keep the subject, the alternative names, the key usage and
@@ -40,7 +43,13 @@ and domain to the subject, and nothing else.
              If certreq does not take this file, copy the block
              "CERTIFICATE REQUEST" below into one of its own.
   OpenSSL    openssl ca -config CA.cnf -in {file} -out answer.pem -notext
-             with copy_extensions = copy in CA.cnf; or
+             with this in the section of the CA in CA.cnf:
+               copy_extensions = copy
+               unique_subject = no          (the next request has the same subject)
+               policy = policy_anything     (it has no organization and no country)
+             and in [ policy_anything ]:
+               serialNumber = optional
+             or
              openssl x509 -req -in {file} -copy_extensions copy -days 365 \\
                -CA ca.pem -CAkey ca.key -CAcreateserial -out answer.pem
 

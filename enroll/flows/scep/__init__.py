@@ -169,11 +169,11 @@ class ScepFlow:
     def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
         """See `Flow`."""
         url = self._settings.url
-        what, proof = f"POST: PKCSReq, {request.usage}", "the CA operator, who has to approve"
+        what, proof = f"POST: PKCSReq, {request.text}", "the CA operator, who has to approve"
         if self._settings.challenge_file is not None:
             proof = "the challenge password"
         if renews is not None and self._in_use(renews) is not None:
-            what = f"POST: RenewalReq, {request.usage}; PKCSReq where the server does not renew"
+            what = f"POST: RenewalReq (PKCSReq where the server does not renew), {request.text}"
             proof = "a signature by the certificate in use"
         return (
             PlannedExchange(f"{url}?operation=GetCACaps", "GET: what the server can do", "nothing"),
