@@ -49,7 +49,7 @@ def test_one_command_gets_both_certificates(
 ) -> None:
     assert scanseal("enroll", "cmp", "--dry-run", configuration=configuration) == exits.OK
     assert hospital.server.bodies == []
-    assert "POST: ir, device" in capsys.readouterr().out
+    assert "POST: ir, certificate request for device: " in capsys.readouterr().out
 
     assert scanseal("enroll", "cmp", configuration=configuration) == exits.OK
 

@@ -150,10 +150,10 @@ def start_vendor(machine: UnpackedMachine, folder: Path, maker: Path) -> bytes:
 def made_ca(machine: UnpackedMachine, vendor_root: bytes) -> str:
     """The CA that the guide makes for step-ca: a root and an issuing CA; what starts it."""
     preparation, start = blocks(section("A step-ca"), "sh")
-    machine.put("/root/ca/scanner.tpl", step_ca.guide()[1])
-    machine.put("/root/ca/vendor-root.pem", vendor_root)
-    typed(machine, preparation, "/root/ca")
-    typed(machine, "openssl x509 -in /root/ca/root.pem -outform DER -out /media/usb/hospital-ca.cer")
+    machine.put("/opt/ca/scanner.tpl", step_ca.guide()[1])
+    machine.put("/opt/ca/vendor-root.pem", vendor_root)
+    typed(machine, preparation, "/opt/ca")
+    typed(machine, "openssl x509 -in /opt/ca/root.pem -outform DER -out /media/usb/hospital-ca.cer")
     return start.strip()
 
 
@@ -166,11 +166,11 @@ def certify_by_hand(machine: UnpackedMachine) -> None:
     script = """
         for request in scanseal-device-*.txt scanseal-signing-*.txt; do
             name="${request%.txt}"
-            openssl x509 -req -in "$request" -copy_extensions copy -days 365 -CA /root/ca/issuing.pem \\
-                -CAkey /root/ca/issuing.key -CAcreateserial -out "$name.cer"
+            openssl x509 -req -in "$request" -copy_extensions copy -days 365 -CA /opt/ca/issuing.pem \\
+                -CAkey /opt/ca/issuing.key -CAcreateserial -out "$name.cer"
             # AD CS writes CERTIFICATE into the armour of a PKCS#7.
-            openssl crl2pkcs7 -nocrl -certfile "$name.cer" -certfile /root/ca/issuing.pem \\
-                -certfile /root/ca/root.pem | sed s/PKCS7/CERTIFICATE/ >"$name.p7b"
+            openssl crl2pkcs7 -nocrl -certfile "$name.cer" -certfile /opt/ca/issuing.pem \\
+                -certfile /opt/ca/root.pem | sed s/PKCS7/CERTIFICATE/ >"$name.p7b"
         done
     """
     typed(machine, script, "/media/usb")
@@ -187,7 +187,7 @@ def certify_by_openssl_ca(machine: UnpackedMachine, request: str) -> None:
         name, _, _ = setting.partition(" = ")
         script += f"sed -i 's/^#* *{name}[[:space:]]*=.*/{setting}/' CA.cnf\n"
     script += f"sed -i 's/^\\[ policy_anything \\]/&\\n{names.strip()}/' CA.cnf\n"
-    ca = "-cert /root/ca/issuing.pem -keyfile /root/ca/issuing.key -rand_serial -outdir demoCA/newcerts"
+    ca = "-cert /opt/ca/issuing.pem -keyfile /opt/ca/issuing.key -rand_serial -outdir demoCA/newcerts"
     script += f"{command.replace('openssl ca', f'openssl ca -batch {ca}')}\n"
     script += "openssl x509 -in answer.pem -noout -subject"
     assert "serialNumber = CT-000123" in typed(machine, script, "/media/usb").said
@@ -236,7 +236,7 @@ def test_with_step_ca(machine: UnpackedMachine, tmp_path: Path) -> None:
     vendor_root = start_vendor(machine, tmp_path / "vendor", start_tpm(machine, tmp_path / "tpm"))
     start = made_ca(machine, vendor_root)
     typed(machine, f"ln -s {program} /usr/local/bin/step-ca")
-    machine.start(f"bash -c '{start}'", 443, "/root/ca")
+    machine.start(f"bash -c '{start}'", 443, "/opt/ca")
 
     check_signed(machine, followed(machine, "step-ca"), "acme")
 
