@@ -37,7 +37,8 @@ Keys in memory (key_store = "memory") are made by the agent, which asks for thei
 
 \b
 Exit code: 0 enrolled, 69 no answer from the CA, or it is not the one you named,
-           75 the CA has not decided yet: run the command again, 77 the CA refused, 78 the configuration or a key store has to be corrected.
+           75 the CA has not decided yet: run the command again, 77 the CA refused,
+           78 the configuration or a key store has to be corrected.
 
 \b
 Example: scanseal enroll {flow} --config /etc/scanseal/scanseal.toml

@@ -72,6 +72,7 @@ def test_what_openssl_prints_can_be_pasted(tmp_path: Path, typed: str) -> None:
         ("sha1 Fingerprint=15:B1", "is 'sha1 Fingerprint=15:B1'"),
         ("paper", "is 'paper'"),
     ],
+    ids=["sha-1", "too-short", "sha-1-of-openssl", "no-digits"],
 )
 def test_what_is_no_sha_256_says_what_it_is(tmp_path: Path, typed: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught:
