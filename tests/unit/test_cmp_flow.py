@@ -369,9 +369,12 @@ def planned(scanner: Scanner, identity: IdentityName, renews: x509.Certificate |
 
 
 def test_the_plan_names_the_body_and_who_signs(scanner: Scanner) -> None:
-    assert planned(scanner, DEVICE).startswith("POST: ir, signing; a signature of the identity idevid")
-    certificate = enroll_device(scanner)
-    assert planned(scanner, DEVICE, certificate).startswith("POST: kur, signing; a signature of the identity device")
+    first = planned(scanner, DEVICE)
+    assert first.startswith("POST: ir, certificate request for signing: ")
+    assert "; a signature of the identity idevid" in first
+    renewal = planned(scanner, DEVICE, enroll_device(scanner))
+    assert renewal.startswith("POST: kur, certificate request for signing: ")
+    assert "; a signature of the identity device" in renewal
     assert planned(scanner, SIGNING).startswith("POST: cr, ")
     in_memory = scanner.restarted(identity=with_memory_key(scanner.settings).identity)
     assert planned(in_memory, SIGNING).startswith("POST: p10cr, ")

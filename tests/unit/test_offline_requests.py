@@ -328,7 +328,7 @@ def test_a_reason_is_one_line(by_hand: ByHand, why: str) -> None:
 def test_what_would_be_written_is_told_without_a_key(by_hand: ByHand) -> None:
     (exchange,) = by_hand.desk.plan(SIGNING, Errand("20261122-000000", "", "request.txt", lambda _: None))
 
-    assert exchange.to == "request.txt"
+    assert exchange.to == "a file, for the CA"
     assert by_hand.folders() == []
     assert by_hand.scanner.stores.list() == ()
 
