@@ -239,7 +239,7 @@ def test_keys_in_a_token_sign_the_request_and_the_proof(
 ) -> None:
     token = softhsm_of_this_process(tmp_path_factory.getbasetemp())
     plain = offline_settings(tmp_path)
-    pkcs11 = Pkcs11StoreSettings(token.library, "direct", token.pin_file)
+    pkcs11 = Pkcs11StoreSettings(token.proxy, "through-proxy", token.pin_file)
     in_token = IdentitySettings(key_store=StoreName.PKCS11, key_algorithm=algorithm)
     by_hand = ByHand(
         tmp_path,

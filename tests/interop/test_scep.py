@@ -337,7 +337,7 @@ def test_one_command_gets_the_certificate(
     words = ("enroll", "scep", "--identity", "device")
     assert scanseal(*words, "--dry-run", configuration=configuration) == exits.OK
     told = capsys.readouterr().out
-    assert "POST: PKCSReq, device" in told
+    assert "POST: PKCSReq, certificate request for device: " in told
     assert "proved by the challenge password" in told
     assert CHALLENGE not in told
     assert hospital.server.requests == []
