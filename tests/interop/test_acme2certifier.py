@@ -194,7 +194,7 @@ def test_the_commands_follow_the_ca(server: Acme2Certifier, tmp_path: Path, caps
         by_own_schedule = renewal_time(certificate).isoformat()
         assert said("status")["identities"]["device"]["renewal_due_at"] == by_own_schedule
 
-        device = said("renew")["identities"][0]
+        (device,) = (record for record in said("renew")["identities"] if record["identity"] == "device")
         assert device["state"] == "not-due"
         assert device["due_at"] > by_own_schedule
         assert said("status")["identities"]["device"]["renewal_due_at"] == device["due_at"]
