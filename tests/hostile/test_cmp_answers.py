@@ -5,8 +5,7 @@ Each case is a lie with the clause that it breaks. All answers but the unsigned 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -27,6 +26,7 @@ from enroll.flows.cmp.syntax import Body
 from enroll.flows.cmp.transaction import MESSAGE_LIMIT
 from enroll.time_stamp_syntax import decoded, encoded, whole
 from enroll.trust import check_issued
+from tests.support.byte_mutation import mutations
 from tests.support.clocks import SteppedClock
 from tests.support.cmp_answers import (
     CA,
@@ -378,28 +378,10 @@ def test_the_right_confirmation_is() -> None:
     assert [request.body for request in session.requests] == [Body.IR, Body.CERTCONF]
 
 
-def mutations(count: int) -> Iterator[Callable[[bytes], bytes]]:
-    chance = random.Random(9483)  # noqa: S311 - the same ones in every run
-    for _ in range(count):
-        where, kind, what = chance.random(), chance.randrange(4), chance.randbytes(chance.randrange(1, 9))
-
-        def mutate(data: bytes, where: float = where, kind: int = kind, what: bytes = what) -> bytes:
-            at = int(where * len(data))
-            if kind == 0:
-                return data[:at] + bytes([data[at] ^ (what[0] or 1)]) + data[at + 1 :]
-            if kind == 1:
-                return data[:at] + what + data[at:]
-            if kind == 2:
-                return data[:at] + data[at + len(what) :]
-            return data[:at] + what + data[at + len(what) :]
-
-        yield mutate
-
-
 def test_mutated_answers_bring_no_other_certificate() -> None:
     """2,000 of them; only errors of ours come out."""
     brought = 0
-    for mutate in mutations(2000):
+    for mutate in mutations(2000, seed=9483):
         session = ScriptedSession(lambda request, mutate=mutate: mutate(issue(request)))  # type: ignore[misc]
         try:
             answer = flow(session).enroll(ENROLLMENT)
@@ -413,7 +395,7 @@ def test_mutated_answers_bring_no_other_certificate() -> None:
 
 def test_mutated_content_under_a_right_signature_brings_nothing_else() -> None:
     """A CA that signs anything: only errors of ours come out, and what comes is judged."""
-    for mutate in mutations(2000):
+    for mutate in mutations(2000, seed=9483):
         try:
             answer = flow(ScriptedSession(content(mutate(reply(response()))))).enroll(ENROLLMENT)
         except EnrollmentError:
