@@ -7,11 +7,9 @@ import os
 import re
 import ssl
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import product
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -60,8 +58,7 @@ def scanner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         else:
             # The processes of a scanner come one after the other and leave objects behind, as on a device.
             tpm = ends.enter_context(running_swtpm(directory / "swtpm"))
-            bus = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="bus-")))
-            manager = ends.enter_context(resource_manager(tpm, bus))
+            manager = ends.enter_context(resource_manager(tpm, directory))
             if place == "tpm":
                 pytest.importorskip("tpm2_pytss", reason="tpm2-pytss is missing: pip install '.[tpm]'")
                 scanner = in_tpm(directory, algorithm, manager)

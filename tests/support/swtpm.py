@@ -6,15 +6,18 @@ put a resource manager in front, as the kernel does on a device.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,19 +123,19 @@ class SwTpm:
 
 
 class ResourceManager:
-    """A resource manager in user space, on a D-Bus of its own; `resource_manager` makes one.
+    """A resource manager in user space, on the D-Bus of this process; `resource_manager` makes one.
 
     Args:
-        tpm: What it manages.
+        tpm: What it manages; nobody else has its port, so the name on the bus holds it.
         bus: The socket of that D-Bus.
         log: Gets what it says.
     """
 
-    tcti = "tabrmd:bus_type=session"
-
     def __init__(self, tpm: SwTpm, bus: Path, log: BinaryIO) -> None:
+        name = f"scanseal.tests.Tabrmd{tpm.port}"
+        self.tcti = f"tabrmd:bus_name={name},bus_type=session"
         self.environment = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}"}
-        self._command = ["tpm2-abrmd", "--session", "--flush-all", f"--tcti={tpm.tcti}"]
+        self._command = ["tpm2-abrmd", "--session", f"--dbus-name={name}", "--flush-all", f"--tcti={tpm.tcti}"]
         if os.geteuid() == 0:
             self._command.append("--allow-root")
         self._log = log
@@ -182,23 +185,34 @@ def running_swtpm(directory: Path, *, manufactured: bool = False) -> Iterator[Sw
 
 @contextmanager
 def resource_manager(tpm: SwTpm, directory: Path) -> Iterator[ResourceManager]:
-    """A resource manager in front of `tpm`, on a D-Bus of its own; nobody else may be connected to the TPM.
+    """A resource manager in front of `tpm`; nobody else may be connected to the TPM.
 
     Args:
         tpm: A running one.
-        directory: For it alone; its path is short enough for a socket.
+        directory: For its log.
     """
     _need("tpm2-abrmd", "tpm2-abrmd")
     _need("dbus-daemon", "dbus-daemon")
+    with (directory / "abrmd.log").open("wb") as log:
+        manager = ResourceManager(tpm, _bus_of_this_process(), log)
+        try:
+            yield manager
+        finally:
+            manager.stop()
+
+
+@cache
+def _bus_of_this_process() -> Path:
+    """The socket of a D-Bus that lives as long as this process: GLib connects to one session bus, once and for all."""
+    ends = contextlib.ExitStack()
+    atexit.register(ends.close)
+    directory = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="bus-")))
     bus_socket, configuration = directory / "bus", directory / "bus.conf"
     configuration.write_text(_SESSION_BUS.format(socket=bus_socket), "utf-8")
-    with contextlib.ExitStack() as ends, (directory / "abrmd.log").open("wb") as log:
-        bus = subprocess.Popen(["dbus-daemon", "--nofork", f"--config-file={configuration}"], stderr=log)
-        ends.callback(_end, bus, signal.SIGTERM)
-        _wait_for(bus, lambda _: bus_socket.exists(), "dbus-daemon")
-        manager = ResourceManager(tpm, bus_socket, log)
-        ends.callback(manager.stop)
-        yield manager
+    bus = subprocess.Popen(["dbus-daemon", "--nofork", f"--config-file={configuration}"], stderr=subprocess.DEVNULL)
+    ends.callback(_end, bus, signal.SIGTERM)
+    _wait_for(bus, lambda _: bus_socket.exists(), "dbus-daemon")
+    return bus_socket
 
 
 def _manufacture(tpm: SwTpm) -> None:
