@@ -16,7 +16,7 @@ from agent.dicom.provenance.graph import ProvenanceGraph
 from agent.dicom.provenance.text import provenance_json
 from agent.dicom.report import Coverage, Fact, Finding, InstanceReport, KeyUsagePeriod, SignatureReport
 from agent.policy.judgement import Judgement
-from enroll.certificates import name_text
+from enroll.certificates import name_text, serial_text
 
 SCHEMA = "scanseal-verification/1"
 MOST_TAGS = 16_384  # of a list; no signature can list more itself
@@ -166,7 +166,7 @@ def _certificate(certificate: x509.Certificate) -> dict[str, Any]:
     return {
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
-        "serial_number": f"{certificate.serial_number:x}",
+        "serial_number": serial_text(certificate),
         "not_before": _time(certificate.not_valid_before_utc),
         "not_after": _time(certificate.not_valid_after_utc),
         "sha256": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),

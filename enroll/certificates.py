@@ -44,6 +44,12 @@ def name_text(name: x509.Name) -> str:
     return printable(name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"}))
 
 
+def serial_text(certificate: x509.Certificate) -> str:
+    """The serial number as `openssl x509 -serial` prints it, in lower case: two digits for each byte."""
+    number = certificate.serial_number
+    return number.to_bytes((number.bit_length() + 7) // 8, "big").hex()
+
+
 def read_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM file, at least one; see `StateFiles.read`.
 

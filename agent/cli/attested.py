@@ -8,7 +8,7 @@ from agent.cli import exits
 from enroll.attestation.attest import ATTESTABLE, Attestation, store_of
 from enroll.attestation.kept import KeptEvidence
 from enroll.attestation.verify import Attested
-from enroll.certificates import name_text
+from enroll.certificates import name_text, serial_text
 from enroll.errors import EvidenceRefused, ScansealError
 from enroll.identity import Generation
 
@@ -67,7 +67,7 @@ def _facts(generation: Generation, kept: KeptEvidence, attested: Attested) -> di
         "made_at": kept.made_at.isoformat(),
         "certificate": {
             "issuer": name_text(certificate.issuer),
-            "serial_number": f"{certificate.serial_number:x}",
+            "serial_number": serial_text(certificate),
             "not_after": certificate.not_valid_after_utc.isoformat(),
         },
         "tpm": described,

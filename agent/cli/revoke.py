@@ -11,6 +11,7 @@ from agent.cli import exits
 from agent.cli.enrolling import OWNER_IDENTITIES
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
+from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
@@ -19,7 +20,7 @@ from enroll.flows.base import FlowContext
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.statefile import StateFiles
 
 _REASONS = (  # RFC 5280 5.3.1; the others are for CAs, or do not last
@@ -63,7 +64,7 @@ def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
     """
     protect_memory()
     generation = _revoke(IdentityName(identity), x509.ReasonFlags(reason), configuration(config).enroll)
-    serial_number = f"{generation.certificate.serial_number:x}"
+    serial_number = serial_text(generation.certificate)
     show(
         {"identity": identity, "generation": generation.number, "serial_number": serial_number, "reason": reason},
         f"{identity}: the certificate {serial_number} of generation {generation.number} is revoked. "
@@ -93,7 +94,7 @@ def _note(generation: Generation, reason: x509.ReasonFlags, context: FlowContext
     now = context.clock.now()
     record = RevocationRecord(
         generation=generation.number,
-        serial=serial_text(generation),
+        serial=serial_text(generation.certificate),
         checked_at=now,
         state=RevocationState.REVOKED,
         revocation=Revocation(now, reason.value),
@@ -117,6 +118,6 @@ def _by(current: Generation, reason: x509.ReasonFlags, context: FlowContext) -> 
         case _:
             raise ConfigurationError(
                 f"A certificate that came by {current.flow} cannot be revoked from here.",
-                remedy=f"Tell the operator of the CA its serial number: {serial_text(current)}",
+                remedy=f"Tell the operator of the CA its serial number: {serial_text(current.certificate)}",
                 who_must_act=CA_OPERATOR,
             )

@@ -26,7 +26,7 @@ from agent.daemon.wire import (
     encode_signature,
 )
 from agent.errors import RoleNotAllowed, SigningError
-from enroll.certificates import name_text
+from enroll.certificates import name_text, serial_text
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName
@@ -225,7 +225,7 @@ def _describe(view: IdentityView) -> dict[str, Any] | None:
         "proves": proves(certificate),
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
-        "serial_number": f"{certificate.serial_number:x}",
+        "serial_number": serial_text(certificate),
         "not_before": _text(certificate.not_valid_before_utc),
         "not_after": _text(certificate.not_valid_after_utc),
         "signs_until": _text(active.signs_until) if active else None,

@@ -14,14 +14,14 @@ from agent.daemon.demands import Demands
 from agent.daemon.memory_identity import MemoryIdentity
 from agent.daemon.wire import Role
 from agent.errors import KeyRefused, NotEnrolled, SigningError
-from enroll.certificates import pem
+from enroll.certificates import pem, serial_text
 from enroll.clock import Clock
 from enroll.config import StoreName
 from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError, StateError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecords, RevocationState
 
 # A role signs with its own key and never with that of another. Originals may be signed by that of the vendor instead.
 IDENTITY_OF: Mapping[Role, IdentityName] = {
@@ -204,7 +204,7 @@ class Identities:
             {
                 "identity": name,
                 "key_generation": active.generation.number,
-                "serial_number": serial_text(active.generation),
+                "serial_number": serial_text(active.generation.certificate),
                 "reason": revocation.reason if revocation else "",
             },
             durable=True,

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from enroll.certificates import serial_text
 from enroll.errors import CertificateRefused, CertificateRevoked, StateError, StateUnreadable
 from enroll.foreign import printable
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -78,7 +79,7 @@ class RevocationRecord:
 
     def is_of(self, generation: Generation) -> bool:
         """Whether it speaks of the certificate of a generation."""
-        return (self.generation, self.serial) == (generation.number, serial_text(generation))
+        return (self.generation, self.serial) == (generation.number, serial_text(generation.certificate))
 
     def standing(self, now: datetime, patience: timedelta) -> RevocationState:
         """The state, where what was good has become unknown after too long a silence."""
@@ -117,11 +118,6 @@ class RevocationRecord:
             source=printable(source),
             problem="",
         )
-
-
-def serial_text(generation: Generation) -> str:
-    """The serial number of a certificate, as openssl prints it."""
-    return f"{generation.certificate.serial_number:x}"
 
 
 class RevocationRecords:

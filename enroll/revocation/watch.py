@@ -33,7 +33,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from enroll.certificates import PARSE_ERRORS
+from enroll.certificates import PARSE_ERRORS, serial_text
 from enroll.chain import STRONG_HASHES, build_chain
 from enroll.clock import Clock
 from enroll.config import EnrollSettings, RevocationSettings
@@ -42,7 +42,7 @@ from enroll.http import Answer, HttpsSession
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
 from enroll.revocation import ocsp
 from enroll.revocation.lists import LIST_LIMIT, Statement, is_current, parse_lists, revocation_of
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.tls import client_context
 
 ADDRESSES_LIMIT = 3  # of each kind in a certificate
@@ -145,7 +145,9 @@ class _Watch:
         except StateError as error:
             _LOG.warning("What was known about revocation is lost: %s", error)
             known = None
-        return known or RevocationRecord(self.generation.number, serial_text(self.generation), self.clock.now())
+        return known or RevocationRecord(
+            self.generation.number, serial_text(self.generation.certificate), self.clock.now()
+        )
 
     def _asked(self, record: RevocationRecord, end: float) -> RevocationRecord:
         issuer = self._issuer()

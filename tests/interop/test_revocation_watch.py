@@ -17,6 +17,7 @@ from agent.cli import exits
 from agent.cli.main import run
 from agent.client import SigningClient
 from agent.errors import AgentRefused
+from enroll.certificates import serial_text
 from tests.support.agent_process import Scanner, new_scanner, running_agent, wait_until
 from tests.support.dicom_samples import small_instance
 from tests.support.openssl import needs_openssl
@@ -120,7 +121,7 @@ def test_a_revocation_told_by_ocsp_stops_signing_within_one_refresh(
     assert event == {
         "identity": "signing",
         "key_generation": generation.number,
-        "serial_number": f"{generation.certificate.serial_number:x}",
+        "serial_number": serial_text(generation.certificate),
         "reason": "keyCompromise",
     }
 

@@ -24,6 +24,7 @@ from agent.cli import exits
 from agent.cli.evaluation_vendor import command as evaluation_vendor
 from agent.cli.main import run
 from agent.client import SigningClient
+from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.config import IdentitySettings, StoreName, VendorIdentitySettings
 from enroll.csr import CertificateRequest, Usage, build, hardware_module_name
@@ -36,7 +37,7 @@ from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.proves import Proves, proves
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.trust import VerifiedCertificate
 from enroll.vendor.case import ServiceCase
 from enroll.vendor.pkcs12 import read_pkcs12
@@ -496,7 +497,7 @@ def test_a_revoked_factory_identity_renews_nothing(service: Service) -> None:
     accept_ticket(scanner, ca)
     factory, signer = issued(scanner, FACTORY), issued(scanner, SIGNER)
     now = scanner.clock.now()
-    known = RevocationRecord(factory.number, serial_text(factory), now)
+    known = RevocationRecord(factory.number, serial_text(factory.certificate), now)
     revoked = replace(known, state=RevocationState.REVOKED, revocation=Revocation(now, "keyCompromise"))
     RevocationRecords(scanner.identities).write(factory, revoked)
 

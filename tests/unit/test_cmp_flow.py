@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from cryptography import x509
 
-from enroll.certificates import pem
+from enroll.certificates import pem, serial_text
 from enroll.errors import (
     ConfigurationError,
     EnrollmentRefused,
@@ -29,7 +29,7 @@ from enroll.flows.cmp.syntax import Body
 from enroll.flows.settings import CmpFirstRequest, CmpSettings
 from enroll.identity import IdentityName
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.time_stamp_syntax import decoded, whole
 from tests.support.clocks import SteppedClock
 from tests.support.cmp_answers import (
@@ -322,7 +322,7 @@ def test_a_device_identity_that_is_known_to_be_revoked_does_not_sign(scanner: Sc
     device = scanner.identities.current(DEVICE)
     assert device is not None
     revoked = RevocationRecord(
-        device.number, serial_text(device), NOW, RevocationState.REVOKED, Revocation(NOW, "superseded")
+        device.number, serial_text(device.certificate), NOW, RevocationState.REVOKED, Revocation(NOW, "superseded")
     )
     RevocationRecords(scanner.identities).write(device, revoked)
 

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from enroll.certificates import serial_text
 from enroll.errors import (
     CertificateRefused,
     ConfigurationError,
@@ -27,7 +28,7 @@ from enroll.flows.est import EstFlow, Proof
 from enroll.flows.settings import EstSettings
 from enroll.identity import IdentityName
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import REQUEST, HospitalCa, new_key
@@ -184,7 +185,9 @@ def key_lost(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
 def revoked(scanner: Scanner, _: pytest.MonkeyPatch) -> Scanner:
     device, now = scanner.matching_pair(DEVICE), scanner.clock.now()
     assert device
-    known = RevocationRecord(device.number, serial_text(device), now, RevocationState.REVOKED, Revocation(now))
+    known = RevocationRecord(
+        device.number, serial_text(device.certificate), now, RevocationState.REVOKED, Revocation(now)
+    )
     RevocationRecords(scanner.identities).write(device, known)
     return scanner
 

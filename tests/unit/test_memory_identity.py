@@ -29,7 +29,7 @@ from agent.daemon.signer import RETRY_SECONDS, Identities
 from agent.daemon.wire import HashName
 from agent.errors import SigningError
 from enroll.algorithms import KeyAlgorithm
-from enroll.certificates import private_key_usage_period
+from enroll.certificates import private_key_usage_period, serial_text
 from enroll.config import SigningIdentitySettings, StoreName
 from enroll.csr import CertificateRequest, Usage, stated_protection
 from enroll.errors import KeyStoreError, ScansealError, StateError
@@ -37,7 +37,7 @@ from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.offer import Offer, check_offer, read_offer
 from enroll.revocation.lists import Revocation, Statement
-from enroll.revocation.record import RevocationRecord, RevocationRecords, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords
 from enroll.statefile import StateFiles
 from enroll.trust import VerifiedCertificate
 from tests.support.agent_process import Scanner, new_scanner
@@ -515,7 +515,7 @@ def test_a_revoked_certificate_has_the_next_key_made_at_once_and_one_on_hold_has
         generation = keyholder.scanner.identities.current(SIGNING)
         assert generation is not None
         now = keyholder.clock.now()
-        record = RevocationRecord(generation.number, serial_text(generation), now)
+        record = RevocationRecord(generation.number, serial_text(generation.certificate), now)
         record = record.after(Statement(now, now + HOUR, Revocation(now, reason)), "http://ca", now)
         RevocationRecords(keyholder.scanner.identities).write(generation, record)
         keyholder.pass_time(timedelta(seconds=1))

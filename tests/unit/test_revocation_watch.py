@@ -17,13 +17,14 @@ from agent.daemon.active_key import ActiveKey
 from agent.daemon.signer import Identities
 from agent.daemon.wire import HashName
 from agent.errors import CertificateNotUsable
+from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.config import RevocationSettings
 from enroll.errors import CertificateRefused, CertificateRevoked, StateError
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.revocation.lists import Revocation, Statement
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState, serial_text
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.revocation.watch import ADDRESSES_LIMIT, Places
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.pki import new_key
@@ -111,7 +112,7 @@ def scanner(tmp_path: Path) -> Iterator[Scanner]:
 def noted(scanner: Scanner, generation: Generation, revocation: Revocation | None, *, later: bool = False) -> None:
     """The enroller writes down what a CA said."""
     records = RevocationRecords(scanner.identities)
-    known = records.of(generation) or RevocationRecord(generation.number, serial_text(generation), NOW)
+    known = records.of(generation) or RevocationRecord(generation.number, serial_text(generation.certificate), NOW)
     records.write(generation, after(known, revocation, NOW + HOUR if later else NOW))
 
 
@@ -260,7 +261,9 @@ def test_a_hold_that_the_ca_has_lifted_is_over(scanner: Scanner, audit: AuditTra
 
 def test_unknown_does_not_stop_signing(scanner: Scanner, audit: AuditTrail) -> None:
     generation = scanner.enroll()
-    record = RevocationRecord(generation.number, serial_text(generation), NOW).without_answer("no answer", NOW)
+    record = RevocationRecord(generation.number, serial_text(generation.certificate), NOW).without_answer(
+        "no answer", NOW
+    )
     RevocationRecords(scanner.identities).write(generation, record)
 
     assert refusal(follow(scanner, audit)) == ""
