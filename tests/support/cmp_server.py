@@ -8,11 +8,6 @@ the door is not changed, unless a test wants that.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID, ObjectIdentifier
@@ -33,25 +27,12 @@ from enroll import der
 from enroll.certificates import pem
 from enroll.clock import SystemClock
 from enroll.keystore.base import PublicKey
+from tests.support.peer_in_namespace import Peer, need_peer
 from tests.support.pki import Content, HospitalCa, certify, name, new_key
 
 CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")  # RFC 6402 2.10
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 20.0
 REQUESTS = ("ir", "cr", "kur", "p10cr")
-
-
-def peer_command() -> list[str]:
-    """What runs a command in a network namespace of its own; skips the test where that is not allowed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on the PATH: apt-get install openssl")
-    command = ["unshare", "--user", "--map-root-user", "--net"]
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=SECONDS)
-    except (OSError, subprocess.SubprocessError):
-        pytest.skip("no network namespaces: apt-get install util-linux, sysctl kernel.unprivileged_userns_clone=1")
-    return command
 
 
 @dataclass(frozen=True)
@@ -100,7 +81,7 @@ class CmpServer:
         (folder / "server.pem").write_bytes(pem([self.certificate]))
         (folder / "ca.pem").write_bytes(pem([ca.certificate]))
         (folder / "devices.pem").write_bytes(pem(devices))
-        self._peer: _Peer | None = None
+        self._peer: Peer | None = None
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _door(self))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
 
@@ -137,7 +118,7 @@ class CmpServer:
             self.restart()
             self.issued.append(self.issue(asked(parsed)))
         if self._peer is None:
-            self._peer = _Peer(self._command())
+            self._peer = Peer("tests.support.cmp_peer", self._command())
         status, answer = self._peer.ask(message)
         return status, self.rewrite(answer)
 
@@ -178,46 +159,6 @@ class CmpServer:
         return [*options, *self.options]
 
 
-class _Peer:
-    """One process of openssl."""
-
-    def __init__(self, options: Sequence[str]) -> None:
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [*peer_command(), sys.executable, "-m", "tests.support.cmp_peer", *options]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log
-        )
-        self._read()
-
-    def ask(self, message: bytes) -> tuple[int, bytes]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(len(message).to_bytes(4, "big") + message)
-        self._process.stdin.flush()
-        data = self._read()
-        return int.from_bytes(data[:2], "big"), data[2:]
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self.log.close()
-
-    def _read(self) -> bytes:
-        assert self._process.stdout is not None
-        length = self._process.stdout.read(4)
-        if len(length) < 4:
-            self.log.seek(0)
-            raise AssertionError(self.log.read().decode("utf-8", errors="replace"))
-        return self._process.stdout.read(int.from_bytes(length, "big"))
-
-
 @contextmanager
 def cmp_server(folder: Path, ca: HospitalCa, devices: Sequence[x509.Certificate], *options: str) -> Iterator[CmpServer]:
     """A running server.
@@ -228,7 +169,7 @@ def cmp_server(folder: Path, ca: HospitalCa, devices: Sequence[x509.Certificate]
         devices: The CAs whose certificates may sign requests.
         options: More of `openssl cmp`.
     """
-    peer_command()
+    need_peer("openssl", "openssl")
     folder.mkdir()
     server = CmpServer(folder, ca, devices)
     server.options = list(options)

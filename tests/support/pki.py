@@ -31,6 +31,18 @@ CA_KEY_USAGE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+# RFC 5280 4.2.1.3: where it says for what, a key serves nothing else.
+ENCIPHERS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=True,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

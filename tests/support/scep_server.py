@@ -7,13 +7,9 @@ test wants that.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from cryptography import x509
 
 from enroll.algorithms import KeyAlgorithm
@@ -30,23 +25,10 @@ from enroll.config import EnrollSettings, IdentitiesSettings, IdentitySettings
 from enroll.flows.settings import ScepSettings
 from enroll.identity import Generation, IdentityName
 from tests.support.enrolling import Scanner, settings
+from tests.support.peer_in_namespace import SECONDS, Peer, need_peer
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 20.0
 CHALLENGE = "a challenge"
 _CA_PASSWORD = "of the CA's key"
-
-
-def peer_command() -> list[str]:
-    """What runs a command in a network namespace of its own; skips the test where that is not allowed."""
-    if shutil.which("scepserver") is None:
-        pytest.skip("no scepserver on the PATH: apt-get install scep")
-    command = ["unshare", "--user", "--map-root-user", "--net"]
-    try:
-        subprocess.run([*command, "ip", "link", "set", "lo", "up"], check=True, capture_output=True, timeout=SECONDS)
-    except (OSError, subprocess.SubprocessError):
-        pytest.skip("no network namespaces: apt-get install util-linux iproute2")
-    return command
 
 
 class ScepServer:
@@ -66,7 +48,7 @@ class ScepServer:
         self.answers: list[bytes] = []
         self.rewrite: Callable[[str, bytes], bytes] = lambda _, answer: answer
         self.options = ["-challenge", CHALLENGE, "-allowrenew", "0", "-crtvalid", "10"]
-        self._peer: _Peer | None = None
+        self._peer: Peer | None = None
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _door(self))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
 
@@ -97,54 +79,15 @@ class ScepServer:
     def answer(self, query: str, body: bytes) -> tuple[int, str, bytes]:
         """HTTP status, media type and answer of scepserver."""
         if self._peer is None:
-            self._peer = _Peer(["-depot", str(self.depot), "-capass", _CA_PASSWORD, *self.options])
-        status, content_type, answer = self._peer.ask(query, body)
+            self._peer = Peer(
+                "tests.support.scep_peer", ["-depot", str(self.depot), "-capass", _CA_PASSWORD, *self.options]
+            )
+        status, said = self._peer.ask(query.encode("ascii") + b"\n" + body)
+        content_type, _, answer = said.partition(b"\n")
         if body:
             self.requests.append(body)
             self.answers.append(answer)
-        return status, content_type, self.rewrite(query, answer)
-
-
-class _Peer:
-    """One process of scepserver."""
-
-    def __init__(self, options: Sequence[str]) -> None:
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        command = [*peer_command(), sys.executable, "-m", "tests.support.scep_peer", *options]
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log
-        )
-        self._read()
-
-    def ask(self, query: str, body: bytes) -> tuple[int, str, bytes]:
-        assert self._process.stdin is not None
-        message = query.encode("ascii") + b"\n" + body
-        self._process.stdin.write(len(message).to_bytes(4, "big") + message)
-        self._process.stdin.flush()
-        data = self._read()
-        content_type, _, answer = data[2:].partition(b"\n")
-        return int.from_bytes(data[:2], "big"), content_type.decode("ascii"), answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-        self.log.close()
-
-    def _read(self) -> bytes:
-        assert self._process.stdout is not None
-        length = self._process.stdout.read(4)
-        if len(length) < 4:
-            self.log.seek(0)
-            raise AssertionError(self.log.read().decode("utf-8", errors="replace"))
-        return self._process.stdout.read(int.from_bytes(length, "big"))
+        return status, content_type.decode("ascii"), self.rewrite(query, answer)
 
 
 @dataclass(frozen=True)
@@ -188,7 +131,7 @@ def scep_site(
         changes: Settings of the scanner, without `[scep]`.
         algorithm: Of its keys, where no settings are given.
     """
-    peer_command()
+    need_peer("scepserver", "scep")
     keys = IdentitiesSettings(device=IdentitySettings(key_algorithm=algorithm))
     plain = changes or replace(settings(folder), identity=keys)
     server = ScepServer(folder)

@@ -37,7 +37,7 @@ from enroll.errors import EvidenceRefused
 from enroll.keystore.base import PrivateKey
 from tests.support import pretend_tpm as tpm
 from tests.support.certificates import rsa_key
-from tests.support.pki import NOW, HospitalCa, name, new_key
+from tests.support.pki import ENCIPHERS, NOW, HospitalCa, name, new_key
 from tests.support.pretend_tpm import AkCertificate, number, sized, step_evidence, tpm_evidence
 
 KEY = new_key()
@@ -106,20 +106,6 @@ def test_evidence_is_the_same_after_json(evidence: Evidence) -> None:
 def details_without(oid: str) -> x509.DirectoryName:
     kept = [attribute for attribute in tpm.DETAILS.directory_name().value if attribute.oid.dotted_string != oid]
     return x509.DirectoryName(x509.Name(kept))
-
-
-# RFC 5280 4.2.1.3: where it says for what, a key serves nothing else.
-ENCIPHERS = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=True,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 def named(*names: x509.GeneralName) -> AkCertificate:

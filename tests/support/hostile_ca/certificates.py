@@ -15,7 +15,7 @@ from enroll.errors import OPERATOR, CertificateRefused
 from enroll.flows.settings import FlowName
 from tests.support.hostile_ca.certifying import VALIDITY, children, der_of, resigned, right
 from tests.support.hostile_ca.misbehaviour import ALL, NOTHING, Conduct, Expected, Issue, Issuing, Layer, Misbehaviour
-from tests.support.pki import new_key
+from tests.support.pki import ENCIPHERS, new_key
 
 # By hand, an answer to no request of this scanner changes nothing: whoever brought it looks for the right one.
 _OF_NOBODY = {FlowName.OFFLINE: Expected(CertificateRefused, "offline-answer-unknown", OPERATOR)}
@@ -102,17 +102,6 @@ _SIGNS_AND_ISSUES = x509.KeyUsage(
     data_encipherment=False,
     key_agreement=False,
     key_cert_sign=True,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-_ENCRYPTS = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=True,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
     crl_sign=False,
     encipher_only=False,
     decipher_only=False,
@@ -256,7 +245,7 @@ _POWERS = (
     judged(
         "no-key-usage", "RFC 5280 4.2.1.3", "It does not say what the key is for.", "wrong-usage", _with(usage=None)
     ),
-    judged("key-encipherment", "RFC 5280 4.2.1.3", "The key may not sign.", "wrong-usage", _with(usage=_ENCRYPTS)),
+    judged("key-encipherment", "RFC 5280 4.2.1.3", "The key may not sign.", "wrong-usage", _with(usage=ENCIPHERS)),
     judged(
         "wrong-usage",
         "RFC 5280 4.2.1.12",

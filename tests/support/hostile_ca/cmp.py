@@ -24,7 +24,7 @@ from enroll.time_stamp_syntax import decoded, encoded
 from tests.support.cmp_answers import Server, error, reply, response, status, waiting
 from tests.support.hostile_ca.misbehaviour import Change, Conduct, Expected, Layer, Misbehaviour, Said, Step, Turn
 from tests.support.hostile_ca.right_cmp import certificate_of_server, said, server_of, signed_anew, with_content
-from tests.support.pki import HospitalCa, new_key
+from tests.support.pki import ENCIPHERS, HospitalCa, new_key
 
 _VIOLATION = Expected(ProtocolViolation, "protocol-violation")
 _UNREACHABLE = Expected(ServerUnreachable, "server-unreachable", HOSPITAL_IT)
@@ -177,17 +177,6 @@ class _Replay:
         return self._first
 
 
-_NO_SIGNING = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=True,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
 _CRITICAL = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.32473.9"), b"\x05\x00")
 _CONTROL = "\x1b[2J\r\nenrolled\x00" * 20
 _SIGNERS = (
@@ -230,7 +219,7 @@ _SIGNERS = (
         "signer-may-not-sign",
         "RFC 9483 3.2",
         "The certificate of the signer does not allow signatures.",
-        _signed_by(usage=_NO_SIGNING),
+        _signed_by(usage=ENCIPHERS),
     ),
     _case(
         "signer-is-over",
