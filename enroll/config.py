@@ -12,6 +12,7 @@ from enroll.flows.settings import (
     AcmeSettings,
     CmpSettings,
     EstSettings,
+    FdoSettings,
     OfflineSettings,
     ScepSettings,
     VendorSettings,
@@ -235,6 +236,7 @@ class EnrollSettings:
     cmp: CmpSettings = field(default_factory=CmpSettings)
     scep: ScepSettings = field(default_factory=ScepSettings)
     offline: OfflineSettings = field(default_factory=OfflineSettings)
+    fdo: FdoSettings = field(default_factory=FdoSettings)
     vendor: VendorSettings = field(default_factory=VendorSettings)
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
     attestation: AttestationSettings = field(default_factory=AttestationSettings)

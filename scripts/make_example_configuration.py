@@ -39,6 +39,8 @@ SAMPLES: Mapping[str, Any] = {
     "device.serial_number": "CT-000123",
     "est.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
     "est.password_file": Path("/etc/scanseal/est-password"),
+    "fdo.anchor_file": Path("/etc/scanseal/hospital-ca.pem"),
+    "fdo.owner_anchor_file": Path("/etc/scanseal/owner-root.pem"),
     "keystore.pkcs11.pin_file": Path("/etc/scanseal/token-pin"),
     "keystore.software.directory": Path("/var/lib/scanseal/keys"),
     "keystore.software.passphrase_file": Path("/etc/scanseal/key-passphrase"),

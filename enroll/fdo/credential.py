@@ -32,7 +32,7 @@ class Owner:
         next_fingerprint: Of Owner2Key, which begins the voucher from now on.
         anchors: The certificates of its CA.
         issued: What the CA issued for the device identity, the intermediates included; for after a power cut.
-        renewal: How certificates are renewed, as the owner said (`hand_over`); a JSON text, empty where it said nothing.
+        renewal: How certificates are renewed, as the owner said (`hand_over`), in JSON; empty where it said nothing.
     """
 
     fingerprint: str

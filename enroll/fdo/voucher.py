@@ -5,7 +5,7 @@
     entry 1    the first owner says who the second is
     ...
 
-Each entry holds the hash of everything before it. Nothing here is encoded again: hashes are over the bytes as they came.
+Each entry holds the hash of everything before it. Nothing is encoded again: hashes are over the bytes as they came.
 """
 
 from __future__ import annotations

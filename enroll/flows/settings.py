@@ -26,6 +26,7 @@ class FlowName(StrEnum):
     CMP = "cmp"
     SCEP = "scep"
     OFFLINE = "offline"
+    FDO = "fdo"
     VENDOR = "vendor"
 
 
@@ -206,3 +207,108 @@ class VendorSettings:
         default=None,
     )
     timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
+
+
+class FdoApproval(StrEnum):
+    """When a person has to approve an owner."""
+
+    NEVER = "never"
+    REOWNING = "reowning"
+    ALWAYS = "always"
+
+
+class FdoRenewal(StrEnum):
+    """How a certificate that came by FDO is renewed."""
+
+    AS_OWNER_SAYS = "as-owner-says"
+    EST = "est"
+    ACME = "acme"
+    CMP = "cmp"
+
+
+class FdoCipher(StrEnum):
+    """The cipher suites, by the names of FDO 1.1, 4.4."""
+
+    A128GCM = "A128GCM"
+    A256GCM = "A256GCM"
+    AES_CCM_64_128_128 = "AES-CCM-64-128-128"
+    AES_CCM_64_128_256 = "AES-CCM-64-128-256"
+    AES128_CBC = "AES128/CBC"
+    AES128_CTR = "AES128/CTR"
+    AES256_CBC = "AES256/CBC"
+    AES256_CTR = "AES256/CTR"
+
+
+@dataclass(frozen=True)
+class FdoSettings:
+    """`[fdo]`: the owner takes the scanner over by FIDO Device Onboard 1.1, which ends in a certificate."""
+
+    owner_anchor_file: Path | None = option(
+        "File (PEM or DER) with the roots of those who may own this scanner: the certificates of an owner's key must "
+        "lead to one of them.",
+        default=None,
+    )
+    owner_fingerprints: tuple[str, ...] = option(
+        "SHA-256 fingerprints of the keys of those who may own this scanner, as `scanseal fdo voucher show` prints "
+        "them. With neither these nor owner_anchor_file nor voucher_fingerprints, whoever the voucher names may.",
+        default=(),
+    )
+    voucher_fingerprints: tuple[str, ...] = option(
+        "SHA-256 fingerprints of vouchers, as `scanseal fdo voucher show` prints them: who shows one of them may own "
+        "this scanner.",
+        default=(),
+    )
+    approval: FdoApproval = option(
+        "When a person at the scanner has to approve its owner (scanseal fdo approve). reowning: when it is not the "
+        "first one. always: every time that the owner changes.",
+        default=FdoApproval.NEVER,
+    )
+    credential_reuse: bool = option(
+        "Whether an owner may onboard this scanner without giving it a new credential.", default=False
+    )
+    anchor_file: Path | None = option(
+        "File (PEM or DER) with the CA certificate that issued certificates must lead to. Default: what the owner "
+        "brings, which has proved to be the owner.",
+        default=None,
+    )
+    renewal: FdoRenewal = option(
+        "How the certificate is renewed; FDO itself does not renew. est, acme, cmp: by the table of that name. "
+        "as-owner-says: as the owner's server said.",
+        default=FdoRenewal.AS_OWNER_SAYS,
+    )
+    cipher: FdoCipher = option(
+        "Cipher suite. CBC and CTR only for an owner's server that knows no other: implementations differ in them.",
+        default=FdoCipher.A256GCM,
+    )
+    key_exchange: str = option(
+        "Key exchange. Empty: what fits the key that the voucher began with.",
+        default="",
+        pattern=r"(|ECDH256|ECDH384|DHKEXid14|DHKEXid15|ASYMKEX2048|ASYMKEX3072)",
+    )
+    service_info_size: int = option(
+        "Longest message of service info that is accepted.", default=4096, unit="bytes", at_least=256, at_most=65535
+    )
+    timeout: int = option("Longest time for one exchange.", default=30, unit="seconds", at_least=1, at_most=600)
+    factory_mode: bool = option(
+        "Whether `scanseal fdo init` may make the credential. Only on the factory line: whoever answers there becomes "
+        "the manufacturer.",
+        default=False,
+    )
+    manufacturer_url: str = option(
+        "Address of the manufacturer's server; only in the factory.", default="", pattern=_HTTP_OR_HTTPS
+    )
+    key_store: str = option(
+        "Store of the device key and the HMAC secret; only in the factory.",
+        default="software",
+        pattern=r"software|pkcs11|tpm",
+    )
+    key_algorithm: KeyAlgorithm = option(
+        "Kind of the device key; those of manufacturer and owners are of the same kind. Only in the factory.",
+        default=KeyAlgorithm.P_256,
+        pattern=r"p-.*|rsa-[23].*",
+    )
+    key_encoding: str = option(
+        "How the keys of manufacturer and owners are written in the voucher; only in the factory.",
+        default="X5CHAIN",
+        pattern=r"X509|X5CHAIN|COSEKEY",
+    )
