@@ -162,14 +162,18 @@ class Item:
         return Malformed(f"There is something of the type {self.major.name.lower()} where {wanted} is expected.")
 
 
-def read(data: bytes) -> Item:
+def read(data: bytes, at_most: int = SIZE_LIMIT) -> Item:
     """The one item that `data` is.
+
+    Args:
+        data: All of it.
+        at_most: Bytes that it may have.
 
     Raises:
         Malformed: It is none, has something behind it, or breaks a limit.
     """
-    if len(data) > SIZE_LIMIT:
-        raise Malformed(f"There are {len(data)} bytes; at most {SIZE_LIMIT} are read.")
+    if len(data) > at_most:
+        raise Malformed(f"There are {len(data)} bytes; at most {at_most} are read.")
     reader = _Reader(data)
     item = reader.item(0)
     if reader.position != len(data):

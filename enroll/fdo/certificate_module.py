@@ -26,7 +26,7 @@ class CertificateModule:
     """One enrollment.
 
     Args:
-        make_request: Makes the PKCS#10 request (DER), with the attributes that the CA wants (DER of CsrAttrs, or empty).
+        make_request: Makes the PKCS#10 request (DER) with what the CA wants in it (DER of CsrAttrs, or empty).
         renews: Whether the certificate in use came from this owner, so that simplereenroll is asked for.
     """
 

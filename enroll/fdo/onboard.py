@@ -1,7 +1,7 @@
 """From a credential to a session with the owner: which server is asked when: FDO 1.1, 3.7 and 5.4.
 
-The directives of RVInfo are followed in their order. Nothing here sleeps: where a directive says to wait, the moment and
-the place to go on are kept (`fdo/attempt.json`), and the next run goes on there.
+The directives of RVInfo are followed in their order. Nothing here sleeps: where a directive says to wait, the moment
+and the place to go on are kept (`fdo/attempt.json`), and the next run goes on there.
 """
 
 from __future__ import annotations

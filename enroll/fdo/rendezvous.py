@@ -5,8 +5,10 @@ RVInfo is a list of directives; each is a list of variables. What is sent is kep
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -21,6 +23,8 @@ LONGEST_DELAY = 24 * 60 * 60  # seconds; whatever a directive says
 HOST_LIMIT = 253  # characters: RFC 1035 2.3.4
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_LARGEST_PORT = 2**16 - 1
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")  # as in RFC 1123 2.1, and underscores
 
 
 class Variable(IntEnum):
@@ -54,6 +58,10 @@ class RendezvousProtocol(IntEnum):
     TLS = 4
     COAP_TCP = 5
     COAP_UDP = 6
+
+
+_SPOKEN = (RendezvousProtocol.REST, RendezvousProtocol.HTTP, RendezvousProtocol.HTTPS)
+_NOT_FOR_SCANNERS = {Variable.WIFI_SSID, Variable.WIFI_PASSWORD, Variable.USER_INPUT, Variable.EXTERNAL}
 
 
 class TransportProtocol(IntEnum):
@@ -101,19 +109,28 @@ class OwnerAddress:
 
 
 def read_directives(item: cbor.Item) -> tuple[Directive, ...]:
-    """The directives of an RVInfo that are for devices (not OwnerOnly), in their order.
+    """The directives of an RVInfo that are for devices, in their order.
 
-    A variable that is not known, or whose value is not understood, leaves out its directive and no other.
+    A directive with a value that cannot be used is left out, and so is one for owners only or for a network that the
+    scanner has no part in; the others stay.
 
     Raises:
         Fault: It is no RVInfo.
     """
-    raise NotImplementedError
+    directives = item.array()
+    if len(directives) > DIRECTIVES_LIMIT:
+        raise Fault(f"There are more than {DIRECTIVES_LIMIT} rendezvous directives.")
+    found = []
+    for directive in directives:
+        variables = _variables(directive)
+        with contextlib.suppress(Fault):
+            found.append(_directive(variables))
+    return tuple(found)
 
 
-def encode_rendezvous(directives: Sequence[Directive]) -> bytes:
-    """An RVInfo for devices and owners, with one port for both."""
-    raise NotImplementedError
+def encode_rendezvous(directives: Sequence[Directive]) -> cbor.Raw:
+    """An RVInfo, with one port for devices and owners."""
+    return cbor.Raw(cbor.encode([_encoded(directive) for directive in directives]))
 
 
 def read_owner_addresses(item: cbor.Item) -> tuple[OwnerAddress, ...]:
@@ -122,4 +139,109 @@ def read_owner_addresses(item: cbor.Item) -> tuple[OwnerAddress, ...]:
     Raises:
         Fault: They are none.
     """
-    raise NotImplementedError
+    addresses = item.array()
+    if len(addresses) > ADDRESSES_LIMIT:
+        raise Fault(f"There are more than {ADDRESSES_LIMIT} addresses of the owner.")
+    read = (_owner_address(address) for address in addresses)
+    return tuple(address for address in read if address is not None)
+
+
+def encode_owner_address(address: OwnerAddress) -> cbor.Raw:
+    """One RVTO2Addr."""
+    ip = None if address.ip is None else address.ip.packed
+    return cbor.Raw(cbor.encode([ip, address.dns, address.port, address.protocol]))
+
+
+def _variables(directive: cbor.Item) -> dict[int, cbor.Item | None]:
+    """Variables by their numbers; None is the value of those that have none."""
+    if len(directive.array()) > VARIABLES_LIMIT:
+        raise Fault(f"A rendezvous directive has more than {VARIABLES_LIMIT} variables.")
+    variables: dict[int, cbor.Item | None] = {}
+    for variable in directive.array():
+        number, *value = variable.array(1, 2)
+        variables[number.unsigned(255)] = value[0].embedded() if value else None
+    return variables
+
+
+def _directive(variables: Mapping[int, cbor.Item | None]) -> Directive:
+    if Variable.OWNER_ONLY in variables:
+        raise Fault("This directive is for owners.")
+    if set(variables) & _NOT_FOR_SCANNERS or not set(variables) <= set(Variable):
+        raise Fault("This directive is for a network that the scanner has no part in.")
+    dns, ip, port, delay, protocol, server, ca = (
+        variables.get(name)
+        for name in (
+            Variable.DNS,
+            Variable.IP_ADDRESS,
+            Variable.DEVICE_PORT,
+            Variable.DELAY,
+            Variable.PROTOCOL,
+            Variable.SERVER_CERTIFICATE_HASH,
+            Variable.CA_CERTIFICATE_HASH,
+        )
+    )
+    names = () if dns is None else (_host_name(dns),)
+    addresses = () if ip is None else (str(_ip_address(ip)),)
+    return Directive(
+        hosts=(*names, *addresses),
+        port=None if port is None else port.unsigned(_LARGEST_PORT),
+        protocol=RendezvousProtocol.REST if protocol is None else _protocol(protocol),
+        bypass=Variable.BYPASS in variables,
+        delay=None if delay is None else min(delay.unsigned(), LONGEST_DELAY),
+        server_certificate=None if server is None else Hash.read(server),
+        ca_certificate=None if ca is None else Hash.read(ca),
+    )
+
+
+def _encoded(directive: Directive) -> list[cbor.Encodable]:
+    values: list[tuple[Variable, cbor.Encodable]] = [(Variable.PROTOCOL, directive.protocol)]
+    for host in directive.hosts:
+        try:
+            values.append((Variable.IP_ADDRESS, ipaddress.ip_address(host).packed))
+        except ValueError:
+            values.append((Variable.DNS, host))
+    if directive.port is not None:
+        values += [(Variable.DEVICE_PORT, directive.port), (Variable.OWNER_PORT, directive.port)]
+    if directive.delay is not None:
+        values.append((Variable.DELAY, directive.delay))
+    for name, pin in (
+        (Variable.SERVER_CERTIFICATE_HASH, directive.server_certificate),
+        (Variable.CA_CERTIFICATE_HASH, directive.ca_certificate),
+    ):
+        if pin is not None:
+            values.append((name, cbor.Raw(pin.raw)))
+    variables: list[cbor.Encodable] = [[name, cbor.encode(value)] for name, value in values]
+    return [*variables, [Variable.BYPASS]] if directive.bypass else variables
+
+
+def _owner_address(item: cbor.Item) -> OwnerAddress | None:
+    ip, dns, port, number = item.array(4)
+    if number.unsigned() not in (TransportProtocol.HTTP, TransportProtocol.HTTPS):
+        return None
+    return OwnerAddress(
+        None if ip.is_null else _ip_address(ip),
+        None if dns.is_null else _host_name(dns),
+        port.unsigned(_LARGEST_PORT),
+        TransportProtocol(number.unsigned()),
+    )
+
+
+def _protocol(item: cbor.Item) -> RendezvousProtocol:
+    if item.unsigned() not in _SPOKEN:
+        raise Fault("This directive is for a protocol that is not spoken here.")
+    return RendezvousProtocol(item.unsigned())
+
+
+def _ip_address(item: cbor.Item) -> IpAddress:
+    packed = item.bytes(16, 4)
+    try:
+        return ipaddress.ip_address(packed)
+    except ValueError as error:
+        raise Fault("An IP address has neither 4 nor 16 bytes.") from error
+
+
+def _host_name(item: cbor.Item) -> str:
+    name = item.text(HOST_LIMIT)
+    if not _HOST_NAME.fullmatch(name):
+        raise Fault("A host name has characters that no host name has.")
+    return name

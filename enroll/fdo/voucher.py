@@ -10,20 +10,34 @@ Each entry holds the hash of everything before it. Nothing is encoded again: has
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from enroll.certificates import public_key_info
 from enroll.fdo import cbor
-from enroll.fdo.cose import Sign1
+from enroll.fdo.cose import Sign1, sign1
+from enroll.fdo.fault import ErrorCode, Fault
 from enroll.fdo.hashes import Hash, HashAlgorithm
-from enroll.fdo.public_key import FdoPublicKey
+from enroll.fdo.messages import PROTOCOL_VERSION, read_guid
+from enroll.fdo.public_key import FdoPublicKey, key_types, read_chain, signature_type
 from enroll.keystore.base import PrivateKey
 
 VOUCHER_LIMIT = 1 << 20  # bytes of a file
 DEVICE_INFO_LIMIT = 1024  # bytes
+ENTRIES_LIMIT = 255
+
+_LABEL = "OWNERSHIP VOUCHER"
+_ARMOUR = re.compile(rb"-----BEGIN OWNERSHIP VOUCHER-----([A-Za-z0-9+/=\s]*)-----END OWNERSHIP VOUCHER-----")
+_LINE = 64  # characters: RFC 7468 2
+_EMPTY_EXTRA = cbor.encode({})  # go-fdo writes it so; null means the same
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,16 @@ class VoucherHeader:
         Raises:
             Fault: It is none of this version.
         """
-        raise NotImplementedError
+        version, guid, rendezvous, device_info, manufacturer, chain_hash = item.array(6)
+        _check_version(version)
+        return cls(
+            read_guid(guid),
+            cbor.Raw(rendezvous.raw),
+            device_info.text(DEVICE_INFO_LIMIT),
+            FdoPublicKey.read(manufacturer),
+            None if chain_hash.is_null else Hash.read(chain_hash),
+            item.raw,
+        )
 
     @classmethod
     def make(
@@ -65,7 +88,13 @@ class VoucherHeader:
         certificate_chain_hash: Hash | None,
     ) -> Self:
         """A new one."""
-        raise NotImplementedError
+        chain_hash = None if certificate_chain_hash is None else cbor.Raw(certificate_chain_hash.raw)
+        raw = cbor.encode([PROTOCOL_VERSION, guid, rendezvous, device_info, cbor.Raw(manufacturer.raw), chain_hash])
+        return cls(guid, rendezvous, device_info, manufacturer, certificate_chain_hash, raw)
+
+    def hash_of_device(self, algorithm: HashAlgorithm) -> Hash:
+        """What each entry has of it: the hash over GUID and device info."""
+        return Hash.of(algorithm, self.guid + self.device_info.encode("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -74,13 +103,13 @@ class VoucherEntry:
 
     Args:
         previous: Hash over what is before it.
-        header: Hash over GUID and device info.
+        device: Hash over GUID and device info.
         owner: The next owner.
         signed: What the owner before has signed.
     """
 
     previous: Hash
-    header: Hash
+    device: Hash
     owner: FdoPublicKey
     signed: Sign1
 
@@ -91,7 +120,11 @@ class VoucherEntry:
         Raises:
             Fault: It is none.
         """
-        raise NotImplementedError
+        signed = Sign1.read(item)
+        previous, device, extra, owner = signed.payload.array(4)
+        if not extra.is_null:
+            extra.embedded().map()
+        return cls(Hash.read(previous), Hash.read(device), FdoPublicKey.read(owner), signed)
 
 
 @dataclass(frozen=True)
@@ -106,31 +139,28 @@ class OwnerChain:
     Args:
         header: Of the voucher.
         owners: All keys from the manufacturer's to the last owner's.
-        last: The bytes that the next entry has the hash of.
-        digest: SHA-256 over header, HMAC and all entries so far: the fingerprint of the voucher.
-        algorithm: Of the hashes in entries, which is that of the HMAC.
+        algorithm: Of the hashes in entries, which is as strong as the HMAC.
+        last: What the next entry has the hash of.
+        fingerprint: Of the voucher so far: SHA-256 over header and HMAC, 64 hexadecimal digits, and with each entry
+            SHA-256 over the fingerprint before it and the entry.
     """
 
     header: VoucherHeader
     owners: tuple[FdoPublicKey, ...]
-    last: bytes
-    content: bytes
     algorithm: HashAlgorithm
+    last: bytes
+    fingerprint: str
 
     @classmethod
     def begin(cls, header: VoucherHeader, hmac: Hash) -> Self:
         """Before the first entry."""
-        raise NotImplementedError
+        last = header.raw + hmac.raw
+        return cls(header, (header.manufacturer,), hmac.plain_algorithm, last, hashlib.sha256(last).hexdigest())
 
     @property
     def owner(self) -> FdoPublicKey:
         """The last owner; the manufacturer where there is no entry."""
         return self.owners[-1]
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the voucher so far: SHA-256 over header, HMAC and entries, 64 hexadecimal digits."""
-        raise NotImplementedError
 
     def extended(self, entry: VoucherEntry) -> Self:
         """With one more entry, after it has been verified (FDO 1.1, 3.4.6).
@@ -138,7 +168,19 @@ class OwnerChain:
         Raises:
             Fault: It is not signed by the owner before, or not over what is before it.
         """
-        raise NotImplementedError
+        if len(self.owners) > ENTRIES_LIMIT:
+            raise _broken(f"A voucher has more than {ENTRIES_LIMIT} entries.")
+        try:
+            entry.signed.check(self.owner.key, signature_type(self.owner.key, self.owner.kind))
+        except Fault as error:
+            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is not signed by the owner before.") from error
+        if entry.previous != Hash.of(self.algorithm, self.last):
+            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is not over what stands before it.")
+        if entry.device != self.header.hash_of_device(self.algorithm):
+            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is about another device.")
+        raw = entry.signed.raw
+        fingerprint = hashlib.sha256(bytes.fromhex(self.fingerprint) + raw).hexdigest()
+        return replace(self, owners=(*self.owners, entry.owner), last=raw, fingerprint=fingerprint)
 
 
 @dataclass(frozen=True)
@@ -161,30 +203,59 @@ class Voucher:
 
     @classmethod
     def read(cls, data: bytes) -> Self:
-        """From CBOR, or from PEM ("OWNERSHIP VOUCHER").
+        """From CBOR, or from PEM ("OWNERSHIP VOUCHER"), with nothing that matters around it.
 
         Raises:
             Fault: It is none.
         """
-        raise NotImplementedError
+        item = cbor.read(_without_armour(data), VOUCHER_LIMIT)
+        version, header, hmac, chain, entries = item.array(5)
+        _check_version(version)
+        if len(entries.array()) > ENTRIES_LIMIT:
+            raise _broken(f"A voucher has more than {ENTRIES_LIMIT} entries.")
+        return cls(
+            VoucherHeader.read(header.embedded()),
+            Hash.read(hmac),
+            () if chain.is_null else read_chain(chain),
+            tuple(VoucherEntry.read(entry) for entry in entries.array()),
+            item.raw,
+        )
 
     @classmethod
-    def make(cls, header: VoucherHeader, hmac: Hash, device_chain: Sequence[x509.Certificate]) -> Self:
-        """A voucher without an entry, as the factory makes it."""
-        raise NotImplementedError
+    def make(
+        cls,
+        header: VoucherHeader,
+        hmac: Hash,
+        device_chain: Sequence[x509.Certificate],
+        entries: Sequence[VoucherEntry] = (),
+    ) -> Self:
+        """A voucher; without an entry as the factory makes it."""
+        certificates = [each.public_bytes(serialization.Encoding.DER) for each in device_chain]
+        parts: list[cbor.Encodable] = [PROTOCOL_VERSION, header.raw, cbor.Raw(hmac.raw), certificates or None]
+        raw = cbor.encode([*parts, [cbor.Raw(entry.signed.raw) for entry in entries]])
+        return cls(header, hmac, tuple(device_chain), tuple(entries), raw)
 
     @property
     def pem(self) -> bytes:
-        """As PEM."""
-        raise NotImplementedError
+        """As PEM (RFC 7468)."""
+        text = base64.b64encode(self.raw).decode("ascii")
+        lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
+        return "\n".join([f"-----BEGIN {_LABEL}-----", *lines, f"-----END {_LABEL}-----", ""]).encode("ascii")
 
     def verify(self) -> OwnerChain:
-        """Everything that can be verified without the device: entries, and the hash over the device's certificates.
+        """Everything that can be verified without the device: the entries, and the hash over its certificates.
 
         Raises:
             Fault: The voucher does not hold.
         """
-        raise NotImplementedError
+        chain = OwnerChain.begin(self.header, self.hmac)
+        expected = self.header.certificate_chain_hash
+        certificates = b"".join(each.public_bytes(serialization.Encoding.DER) for each in self.device_chain)
+        if (expected is None) is not (not self.device_chain) or (expected and not expected.is_of(certificates)):
+            raise _broken("The certificates of the device are not those that the header of the voucher speaks of.")
+        for entry in self.entries:
+            chain = chain.extended(entry)
+        return chain
 
     def extend(self, owner_key: PrivateKey, next_owner: FdoPublicKey) -> Self:
         """With one more entry: the device is sold to `next_owner`.
@@ -194,6 +265,46 @@ class Voucher:
             next_owner: Whose key is of the same kind.
 
         Raises:
-            Fault: The voucher does not hold, or this is not the key of its last owner.
+            Fault: The voucher does not hold, this is not the key of its last owner, or `next_owner` is of another kind.
+            KeyStoreError: The key cannot sign.
         """
-        raise NotImplementedError
+        chain = self.verify()
+        owner = chain.owner
+        if public_key_info(owner_key.public_key()) != public_key_info(owner.key):
+            raise _broken("This is not the key of the last owner of the voucher.")
+        if owner.kind not in key_types(next_owner.key):
+            raise _broken("The next owner has to have a key of the same kind as the manufacturer.")
+        payload = cbor.encode(
+            [
+                cbor.Raw(Hash.of(chain.algorithm, chain.last).raw),
+                cbor.Raw(self.header.hash_of_device(chain.algorithm).raw),
+                _EMPTY_EXTRA,
+                cbor.Raw(next_owner.raw),
+            ]
+        )
+        signed = sign1(owner_key, signature_type(owner.key, owner.kind), payload)
+        entries = (*self.entries, VoucherEntry.read(cbor.read(signed)))
+        voucher = self.make(self.header, self.hmac, self.device_chain, entries)
+        voucher.verify()
+        return voucher
+
+
+def _check_version(item: cbor.Item) -> None:
+    if item.unsigned() != PROTOCOL_VERSION:
+        raise _broken(f"This is of FDO version {item.unsigned()}; {PROTOCOL_VERSION} is known here.")
+
+
+def _without_armour(data: bytes) -> bytes:
+    if b"-----BEGIN" not in data:
+        return data
+    found = _ARMOUR.findall(data)
+    if len(found) != 1:
+        raise _broken(f"The file does not hold exactly one {_LABEL} in PEM.")
+    try:
+        return base64.b64decode(b"".join(found[0].split()), validate=True)
+    except binascii.Error as error:
+        raise _broken("The voucher is not proper PEM.") from error
+
+
+def _broken(what: str) -> Fault:
+    return Fault(what, ErrorCode.INVALID_VOUCHER)
