@@ -10,17 +10,32 @@ that the owner knows, so both are kept and both are tried (`onboard`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from enroll.certificates import PARSE_ERRORS
+from enroll.errors import StateError
 from enroll.fdo import cbor
+from enroll.fdo.fault import Fault
 from enroll.fdo.hashes import Hash, HashAlgorithm
+from enroll.fdo.messages import read_guid
 from enroll.fdo.public_key import KeyType
 from enroll.keystore import KeyStores
+from enroll.record import damaged
 from enroll.statefile import StateFiles
+
+CREDENTIAL_LIMIT = 256 * 1024  # bytes
+
+_FORMAT = 1
+# No CBOR array begins with it, so no OVHeader can be taken for a credential, and none of these for an OVHeader.
+_PURPOSE: Final = b"scanseal device credential\x00"
+_CERTIFICATES_LIMIT = 16
+_TEXT_LIMIT = 4 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class DeviceCredential:
         key_uri: The device key.
         secret_uri: The HMAC secret.
         hmac_algorithm: How the secret is used.
-        owner: Who has onboarded the device; None before that, and after `release`.
+        owner: Who has onboarded the device; None before that, and after it was released.
     """
 
     guid: bytes
@@ -81,7 +96,8 @@ class CredentialStore:
     """
 
     def __init__(self, directory: Path, stores: KeyStores, files: StateFiles) -> None:
-        self._directory = directory
+        self._current = directory / "credential.current"
+        self._pending = directory / "credential.pending"
         self._stores = stores
         self._files = files
 
@@ -90,25 +106,149 @@ class CredentialStore:
 
         Raises:
             StateError: It is damaged, or not authenticated by the secret of this device.
+            KeyStoreError: The secret cannot be used.
         """
-        raise NotImplementedError
+        return self._read(self._current)
 
     def pending(self) -> DeviceCredential | None:
-        """The next one, while it is not known whether the owner has it too."""
-        raise NotImplementedError
+        """The next one, while it is not known whether the owner has it too; raises as `current`."""
+        return self._read(self._pending)
 
-    def candidates(self) -> Sequence[DeviceCredential]:
-        """Those that an owner may know, the more probable first."""
-        raise NotImplementedError
+    def candidates(self) -> tuple[DeviceCredential, ...]:
+        """Those that an owner may know, the more probable first; raises as `current`."""
+        both = (self.pending(), self.current())
+        return tuple(each for each in dict.fromkeys(both) if each is not None)
 
     def propose(self, credential: DeviceCredential) -> None:
-        """Write the next credential, before message 70 (or 12) is sent."""
-        raise NotImplementedError
+        """Write the next credential, before message 12 or 70 is sent.
+
+        Raises:
+            StateError: The disk refused.
+            KeyStoreError: The secret cannot be used.
+        """
+        self._write(self._pending, credential)
 
     def commit(self, credential: DeviceCredential) -> None:
-        """Put a credential into use and forget every other one, after message 71 (or 13)."""
-        raise NotImplementedError
+        """Put a credential into use and forget every other one, after message 13 or 71; raises as `propose`."""
+        self._write(self._current, credential)
+        self.withdraw()
 
     def withdraw(self) -> None:
-        """Forget the next credential: the owner knows the one in use."""
-        raise NotImplementedError
+        """Forget the next credential: the owner knows the one in use.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        self._files.remove(self._pending)
+
+    def _read(self, path: Path) -> DeviceCredential | None:
+        if not self._files.exists(path):
+            return None
+        content, tag = _parts(path, self._files)
+        credential = _decoded(content, path)
+        expected = self._stores.load_secret(credential.secret_uri).sign(_PURPOSE + content)
+        if not hmac.compare_digest(expected, tag):
+            raise StateError(
+                f"{path} was not written by this device.", remedy="Restore it from a backup.", code="credential-forged"
+            )
+        return credential
+
+    def _write(self, path: Path, credential: DeviceCredential) -> None:
+        content = _encoded(credential)
+        if len(content) > CREDENTIAL_LIMIT // 2:
+            raise StateError(
+                "The owner brings more certificates than can be kept.", remedy="Ask the owner to bring less."
+            )
+        tag = self._stores.load_secret(credential.secret_uri).sign(_PURPOSE + content)
+        self._files.make_directory(path.parent)
+        self._files.write(path, cbor.encode([content, tag]))
+
+
+def read_owner(directory: Path, files: StateFiles) -> Owner | None:
+    """Who has onboarded the device last, as far as that is known without its key store: nothing is authenticated.
+
+    Args:
+        directory: `fdo` below the state directory.
+        files: Reads.
+
+    Raises:
+        StateError: The credential is damaged.
+    """
+    for path in (directory / "credential.pending", directory / "credential.current"):
+        if files.exists(path):
+            return _decoded(_parts(path, files)[0], path).owner
+    return None
+
+
+def _parts(path: Path, files: StateFiles) -> tuple[bytes, bytes]:
+    try:
+        content, tag = cbor.read(files.read(path, CREDENTIAL_LIMIT), CREDENTIAL_LIMIT).array(2)
+        return content.bytes(CREDENTIAL_LIMIT), tag.bytes()
+    except Fault as error:
+        raise damaged(path) from error
+
+
+def _encoded(credential: DeviceCredential) -> bytes:
+    chain_hash = credential.certificate_chain_hash
+    return cbor.encode(
+        [
+            _FORMAT,
+            credential.guid,
+            credential.rendezvous,
+            credential.device_info,
+            cbor.Raw(credential.owner_key_hash.raw),
+            credential.owner_key_kind,
+            None if chain_hash is None else cbor.Raw(chain_hash.raw),
+            credential.key_uri,
+            credential.secret_uri,
+            credential.hmac_algorithm,
+            None if credential.owner is None else _encoded_owner(credential.owner),
+        ]
+    )
+
+
+def _encoded_owner(owner: Owner) -> list[cbor.Encodable]:
+    anchors, issued = (
+        [each.public_bytes(serialization.Encoding.DER) for each in chain] for chain in (owner.anchors, owner.issued)
+    )
+    return [owner.fingerprint, owner.next_fingerprint, anchors, issued, owner.renewal]
+
+
+def _decoded(content: bytes, path: Path) -> DeviceCredential:
+    try:
+        version, guid, rendezvous, info, key_hash, kind, chain_hash, key, secret, algorithm, owner = cbor.read(
+            content, CREDENTIAL_LIMIT
+        ).array(11)
+        if version.unsigned() != _FORMAT:
+            raise StateError(f"{path} was written by another version of scanseal.", remedy="Install that version.")
+        return DeviceCredential(
+            guid=read_guid(guid),
+            rendezvous=cbor.Raw(rendezvous.raw),
+            device_info=info.text(_TEXT_LIMIT),
+            owner_key_hash=Hash.read(key_hash),
+            owner_key_kind=KeyType(kind.unsigned()),
+            certificate_chain_hash=None if chain_hash.is_null else Hash.read(chain_hash),
+            key_uri=key.text(_TEXT_LIMIT),
+            secret_uri=secret.text(_TEXT_LIMIT),
+            hmac_algorithm=HashAlgorithm(algorithm.integer()),
+            owner=None if owner.is_null else _decoded_owner(owner),
+        )
+    except (Fault, *PARSE_ERRORS) as error:
+        raise damaged(path) from error
+
+
+def _decoded_owner(item: cbor.Item) -> Owner:
+    fingerprint, next_fingerprint, anchors, issued, renewal = item.array(5)
+    return Owner(
+        fingerprint.text(_TEXT_LIMIT),
+        next_fingerprint.text(_TEXT_LIMIT),
+        _certificates(anchors),
+        _certificates(issued),
+        renewal.text(_TEXT_LIMIT),
+    )
+
+
+def _certificates(item: cbor.Item) -> tuple[x509.Certificate, ...]:
+    if len(item.array()) > _CERTIFICATES_LIMIT:
+        raise Fault("There are too many certificates.")
+    return tuple(x509.load_der_x509_certificate(part.bytes()) for part in item.array())

@@ -1,7 +1,7 @@
 """How messages travel: HTTP POST of one CBOR item, and back: FDO 1.1, 4.3 "HTTP".
 
-    channel = HttpChannel(base_url, trust, clock, timeout)
-    answer = channel.exchange(MessageType.TO1_HELLO_RV, body)
+    with HttpChannel(base_url, context, clock, timeout) as channel:
+        answer = channel.exchange(MessageType.TO1_HELLO_RV, body)
 
 What the other side says in message 255 comes out as `ErrorReceived`. The token of the first answer goes along with all
 that follows; each run of a protocol has a channel of its own.
@@ -9,11 +9,25 @@ that follows; each run of a protocol has a channel of its own.
 
 from __future__ import annotations
 
+import logging
+import re
+import ssl
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
-from enroll.errors import EnrollmentRefused
-from enroll.fdo.messages import ErrorMessage, MessageType
+from enroll.clock import Clock
+from enroll.errors import EnrollmentError, EnrollmentRefused, ProtocolViolation
+from enroll.fdo.messages import MESSAGE_LIMIT, PROTOCOL_VERSION, ErrorMessage, MessageType
+from enroll.foreign import printable
+from enroll.http import Answer, HttpsSession
+from enroll.tls.connection import ClientContext
+
+CONTENT_TYPE = "application/cbor"
+TOKEN_LIMIT = 4 * 1024  # characters
+
+_FIRST = (MessageType.DI_APP_START, MessageType.TO0_HELLO, MessageType.TO1_HELLO_RV, MessageType.TO2_HELLO_DEVICE)
+_TOKEN = re.compile(rf"[Bb]earer [!-~]{{1,{TOKEN_LIMIT}}}")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +35,7 @@ class Received:
     """What came back.
 
     Args:
-        number: Of the message, as the header says.
+        number: Of the message, as its header says.
         body: One CBOR item, not looked at.
     """
 
@@ -38,12 +52,17 @@ class ErrorReceived(EnrollmentRefused):
     """
 
     def __init__(self, said: ErrorMessage, where: str) -> None:
-        super().__init__(f"{where} answers with the error {said.code}.", code="fdo-error-received")
+        text = f": {printable(said.text)}" if said.text else ""
+        super().__init__(
+            f"{where} answers with the error {said.code}{text}.",
+            remedy="The log of that server says more.",
+            code="fdo-error-received",
+        )
         self.said = said
 
 
 class Channel(Protocol):
-    """The way to one server, for one run of a protocol."""
+    """The way to one server, for one run of a protocol; a context manager."""
 
     @property
     def where(self) -> str:
@@ -60,3 +79,86 @@ class Channel(Protocol):
 
     def report(self, error: ErrorMessage) -> None:
         """Tell the other side what is wrong (message 255). Whether it arrives does not matter."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class HttpChannel:
+    """The way to a server over HTTP.
+
+    Args:
+        base: Its address, such as "http://rendezvous.example:8080".
+        context: The trust of the connection. The messages prove themselves, so it may be none.
+        clock: Measures the deadline.
+        timeout: Seconds for one exchange.
+    """
+
+    def __init__(self, base: str, context: ClientContext, clock: Clock, timeout: float) -> None:
+        self._base = base.rstrip("/")
+        self._session = HttpsSession(context, clock, timeout, plain=True, body_limit=MESSAGE_LIMIT)
+        self._token = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def where(self) -> str:
+        """See `Channel`."""
+        return self._base
+
+    def close(self) -> None:
+        """See `Channel`."""
+        self._session.close()
+
+    def exchange(self, number: MessageType, body: bytes) -> Received:
+        """See `Channel`."""
+        if number in _FIRST:
+            self._token = ""
+        answer = self._post(number, body)
+        if answer.headers.get("message-type", "").strip() == str(MessageType.ERROR):
+            raise ErrorReceived(ErrorMessage.read(answer.body), self._base)
+        if answer.status != 200 or answer.content_type != CONTENT_TYPE:  # noqa: PLR2004 - OK
+            raise self._violation(f"answers with the status {answer.status} and no message")
+        received = answer.headers.get("message-type", "").strip()
+        if received != str(number + 1):
+            raise self._violation(f"answers message {number} with {printable(received) or 'no'} message")
+        self._keep_token(number, answer.headers.get("authorization"))
+        return Received(number + 1, answer.body)
+
+    def report(self, error: ErrorMessage) -> None:
+        """See `Channel`."""
+        try:
+            self._post(MessageType.ERROR, error.encode())
+        except EnrollmentError as failure:
+            _LOG.info("The other side could not be told what is wrong: %s", failure.what)
+
+    def _post(self, number: MessageType, body: bytes) -> Answer:
+        headers = {"Content-Type": CONTENT_TYPE}
+        if self._token:
+            headers["Authorization"] = self._token
+        return self._session.post(f"{self._base}/fdo/{PROTOCOL_VERSION}/msg/{number:d}", headers, body)
+
+    def _keep_token(self, number: MessageType, token: str | None) -> None:
+        """The newest one counts; the first answer must have one."""
+        if token is not None and _TOKEN.fullmatch(token):
+            self._token = token
+        elif token is not None or number in _FIRST:
+            raise self._violation("gives no token, or none that can be sent back")
+
+    def _violation(self, what: str) -> ProtocolViolation:
+        return ProtocolViolation(
+            f"{self._base} {what}.", remedy="Check the address; otherwise ask the operator of the server."
+        )
+
+
+def unverified_context() -> ClientContext:
+    """TLS that hides what is said from who only listens, and proves nothing: FDO messages prove themselves."""
+    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
