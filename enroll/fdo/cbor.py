@@ -50,6 +50,10 @@ class Malformed(Fault):
         super().__init__(what, ErrorCode.MESSAGE_BODY)
 
 
+class Truncated(Malformed):
+    """The data ends before its item does."""
+
+
 @dataclass(frozen=True)
 class Tagged:
     """What is to be encoded with a tag."""
@@ -181,6 +185,14 @@ def read(data: bytes, at_most: int = SIZE_LIMIT) -> Item:
     return item
 
 
+def read_if_complete(data: bytes, at_most: int = SIZE_LIMIT) -> Item | None:
+    """The one item that `data` is; None where more has to come. See `read`."""
+    try:
+        return read(data, at_most)
+    except Truncated:
+        return None
+
+
 def encode(value: Encodable) -> bytes:  # noqa: PLR0911 - one for each type
     """The shortest encoding; keys of maps stay in their order."""
     match value:
@@ -247,7 +259,7 @@ class _Reader:
 
     def _items(self, count: int, depth: int) -> tuple[Item, ...]:
         if count > len(self._data) - self.position:
-            raise Malformed("The data ends before its last part.")
+            raise Truncated("The data ends before its last part.")
         return tuple(self.item(depth + 1) for _ in range(count))
 
     def _head(self) -> tuple[Major, int]:
@@ -265,7 +277,7 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         taken = self._data[self.position : self.position + count]
         if len(taken) != count:
-            raise Malformed("The data ends too early.")
+            raise Truncated("The data ends too early.")
         self.position += count
         return taken
 

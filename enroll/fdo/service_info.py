@@ -7,16 +7,23 @@ puts together, `modules` says who on the device speaks which words. What could g
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from enroll.fdo import cbor
-from enroll.fdo.to2_messages import ServiceInfo
+from enroll.fdo.fault import Fault
+from enroll.fdo.to2_messages import LEAST_SERVICE_INFO_SIZE, ServiceInfo
 
-VALUE_LIMIT = 256 * 1024  # bytes of one value, put together
+VALUE_LIMIT = 64 * 1024  # bytes of one value, put together
 TOTAL_LIMIT = 4 << 20  # bytes of service info of one session
 ROUNDS_LIMIT = 2000  # exchanges of 68 and 69
+ACTIVE: Final = "active"
+
+# Bytes around what is said, at most: the arrays and flags of a message; array, key and byte string of an entry.
+_MESSAGE_HEAD, _ENTRY_HEAD = 1 + 2 + 3, 1 + 3 + 3
+_SHORTEST_PIECE = 16  # bytes; a message that has not room for more is sent as it is
 
 
 @dataclass(frozen=True)
@@ -58,31 +65,68 @@ class Outbox:
     """What waits to be sent, cut into messages.
 
     Args:
-        size: Bytes of the largest message that the other side takes, its own encoding included.
+        size: Bytes of the largest message that the other side takes.
     """
 
     def __init__(self, size: int) -> None:
-        raise NotImplementedError
+        self._size = max(size, LEAST_SERVICE_INFO_SIZE)
+        self._waiting: deque[ServiceInfo] = deque()
 
     def put(self, statements: Sequence[Statement]) -> None:
         """Say something after what waits already."""
-        raise NotImplementedError
+        self._waiting.extend(
+            ServiceInfo(f"{statement.module}:{statement.name}", cbor.encode(statement.value))
+            for statement in statements
+        )
 
     def take(self) -> tuple[bool, tuple[ServiceInfo, ...]]:
         """Whether there is more than fits into the next message; and what goes into it."""
-        raise NotImplementedError
+        taken: list[ServiceInfo] = []
+        room = self._size - _MESSAGE_HEAD
+        while self._waiting:
+            info = self._waiting.popleft()
+            space = room - _ENTRY_HEAD - len(info.key.encode("utf-8"))
+            if space < min(len(info.value), _SHORTEST_PIECE):
+                self._waiting.appendleft(info)
+                break
+            taken.append(replace(info, value=info.value[:space]))
+            room = space - len(taken[-1].value)
+            if len(info.value) > space:
+                self._waiting.appendleft(replace(info, value=info.value[space:]))
+                break
+        return bool(self._waiting), tuple(taken)
 
 
 class Inbox:
     """Puts the pieces together again, and counts them."""
 
-    def put(self, info: Sequence[ServiceInfo], *, is_more: bool) -> Sequence[tuple[str, str, cbor.Item]]:
+    def __init__(self) -> None:
+        self._key = ""
+        self._pieces = b""
+        self._total = 0
+
+    def put(self, info: Sequence[ServiceInfo], *, is_more: bool) -> list[tuple[str, str, cbor.Item]]:
         """The statements that are complete now: module, name and value.
 
         Raises:
             Fault: Too much, or a value that is not complete when another one begins or the message is the last.
         """
-        raise NotImplementedError
+        complete = []
+        for piece in info:
+            self._total += len(piece.key) + len(piece.value)
+            if self._total > TOTAL_LIMIT or len(self._pieces) + len(piece.value) > VALUE_LIMIT:
+                raise Fault("There is more service info than is taken.")
+            if self._key not in ("", piece.key):
+                raise Fault("Service info begins before the one before it is complete.")
+            self._key, self._pieces = piece.key, self._pieces + piece.value
+            value = cbor.read_if_complete(self._pieces, VALUE_LIMIT)
+            if value is not None:
+                module, _, name = self._key.partition(":")
+                complete.append((module, name, value))
+                self._key, self._pieces = "", b""
+        if self._key and not is_more:
+            raise Fault("The last service info is not complete.")
+        return complete
 
 
 class Modules:
@@ -93,12 +137,37 @@ class Modules:
     """
 
     def __init__(self, known: Sequence[DeviceModule]) -> None:
-        raise NotImplementedError
+        self._known = {module.name: module for module in known}
+        self._active: set[str] = set()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all modules."""
+        return tuple(self._known)
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether everything has been said."""
+        return all(module.is_complete for module in self._known.values())
 
     def receive(self, module: str, name: str, value: cbor.Item) -> Sequence[Statement]:
         """What is said to it. `active` of an unknown module is answered with false, and the rest of it is ignored.
 
         Raises:
             Fault: It is for a module that is not active.
+            EnrollmentError: A module makes of it that there will be no certificate.
         """
-        raise NotImplementedError
+        known = self._known.get(module)
+        if known is None:
+            return [Statement(module, ACTIVE, value=False)] if name == ACTIVE else []
+        if name == ACTIVE:
+            return self._activate(known) if value.boolean() else []
+        if module not in self._active:
+            raise Fault(f"Service info is for the module {module}, which is not active.")
+        return known.receive(name, value)
+
+    def _activate(self, module: DeviceModule) -> Sequence[Statement]:
+        if module.name in self._active:
+            return []
+        self._active.add(module.name)
+        return [Statement(module.name, ACTIVE, value=True), *module.begin()]
