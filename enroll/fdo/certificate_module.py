@@ -5,60 +5,140 @@
     simpleenroll-req    ->   simpleenroll-res   PKCS#10; one certificate
     active false
 
-Keys are made here and nowhere else: serverkeygen is never asked for, and refused where it is answered unasked.
+Implementations write what is binary in three ways: as base64, as base64 in a byte string, and plain. All are read.
+Keys are made here and nowhere else: serverkeygen is never asked for, and what answers it unasked is refused.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from enum import IntEnum
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from enroll.certificates import PARSE_ERRORS, decode_base64
+from enroll.errors import CA_OPERATOR, EnrollmentRefused, ProtocolViolation
+from enroll.est import attributes
+from enroll.est.attributes import WantedAttributes
 from enroll.fdo import cbor
-from enroll.fdo.service_info import Statement
+from enroll.fdo.fault import Fault
+from enroll.fdo.service_info import ACTIVE, Statement
+from enroll.signed_data import certificates_in, read_certificate
 
 NAME = "fdo.csr"
 
+_PKCS7 = 281  # content format of application/pkcs7-mime; smime-type=certs-only
+_SEQUENCE = 0x30
+_ERRORS = {
+    1: "it does not understand the request",
+    2: "this device may not have such a certificate",
+    3: "it does not do that",
+    4: "it is asked too often",
+    5: "it has its certificates in another format only",
+}
 
-@dataclass
+MakeRequest = Callable[[WantedAttributes], x509.CertificateSigningRequest]
+
+
+class _Step(IntEnum):
+    WAITS = 0
+    CA_CERTIFICATES = 1
+    ATTRIBUTES = 2
+    CERTIFICATE = 3
+    COMPLETE = 4
+
+
 class CertificateModule:
     """One enrollment.
 
     Args:
-        make_request: Makes the PKCS#10 request (DER) with what the CA wants in it (DER of CsrAttrs, or empty).
-        renews: Whether the certificate in use came from this owner, so that simplereenroll is asked for.
+        make_request: Makes the request, with what the CA wants in it.
+        renews: Whether a certificate of this owner is renewed.
     """
-
-    make_request: Callable[[bytes], bytes] = field(repr=False)
-    renews: bool = False
 
     name = NAME
 
+    def __init__(self, make_request: MakeRequest, *, renews: bool = False) -> None:
+        self._make_request = make_request
+        self._operation = "simplereenroll" if renews else "simpleenroll"
+        self._step = _Step.WAITS
+        self.ca_certificates: tuple[x509.Certificate, ...] = ()
+        self.certificates: tuple[x509.Certificate, ...] = ()
+
     @property
     def is_complete(self) -> bool:
-        """Whether there is a certificate."""
-        raise NotImplementedError
-
-    @property
-    def ca_certificates(self) -> tuple[x509.Certificate, ...]:
-        """What cacerts-res brought; unverified."""
-        raise NotImplementedError
-
-    @property
-    def certificate(self) -> x509.Certificate | None:
-        """What was issued; unverified."""
-        raise NotImplementedError
+        """Whether there is a certificate; neither it nor those of the CA have been verified."""
+        return self._step is _Step.COMPLETE
 
     def begin(self) -> Sequence[Statement]:
         """See `DeviceModule`."""
-        raise NotImplementedError
+        self._step = _Step.CA_CERTIFICATES
+        return [Statement(NAME, "cacerts-req", _PKCS7)]
 
     def receive(self, name: str, value: cbor.Item) -> Sequence[Statement]:
         """See `DeviceModule`.
 
         Raises:
-            EnrollmentRefused: The CA said no (error 1 to 5).
+            EnrollmentRefused: The CA said no.
             Fault: Not what was asked for.
         """
-        raise NotImplementedError
+        match name, self._step:
+            case "error", _:
+                return self._refused(value.unsigned(255))
+            case "cacerts-res", _Step.CA_CERTIFICATES:
+                self.ca_certificates = _certificates(value)
+                self._step = _Step.ATTRIBUTES
+                return [Statement(NAME, "csrattrs-req", 0)]
+            case "csrattrs-res", _Step.ATTRIBUTES:
+                return self._request(_wanted(value))
+            case answer, _Step.CERTIFICATE if answer == f"{self._operation}-res":
+                self.certificates = _certificates(value)
+                self._step = _Step.COMPLETE
+                return [Statement(NAME, ACTIVE, value=False)]
+        raise Fault("The owner says something of fdo.csr that was not asked for.")
+
+    def _request(self, wanted: WantedAttributes) -> Sequence[Statement]:
+        self._step = _Step.CERTIFICATE
+        request = self._make_request(wanted).public_bytes(serialization.Encoding.DER)
+        return [Statement(NAME, f"{self._operation}-req", base64.b64encode(request).decode("ascii"))]
+
+    def _refused(self, code: int) -> Sequence[Statement]:
+        if self._step is _Step.ATTRIBUTES:
+            return self._request(WantedAttributes())  # csrattrs need not be known
+        raise EnrollmentRefused(
+            f"The owner's CA gives no certificate: {_ERRORS.get(code, f'error {code}')}.",
+            remedy="The log of the owner's server says why.",
+            who_must_act=CA_OPERATOR,
+        )
+
+
+def _binary(value: cbor.Item) -> bytes:
+    content = value.text().encode("utf-8") if value.major is cbor.Major.TEXT else value.bytes()
+    if content[:1] == bytes([_SEQUENCE]):
+        return content
+    try:
+        return decode_base64(content)
+    except PARSE_ERRORS as error:
+        raise Fault("What the owner sends for fdo.csr is neither DER nor base64.") from error
+
+
+def _certificates(value: cbor.Item) -> tuple[x509.Certificate, ...]:
+    """Those of a certs-only message; or the one that the value is."""
+    content = _binary(value)
+    try:
+        return (read_certificate(content),)
+    except PARSE_ERRORS:
+        pass
+    try:
+        return certificates_in(content)
+    except PARSE_ERRORS as error:
+        raise Fault("What the owner sends for fdo.csr holds no certificates.") from error
+
+
+def _wanted(value: cbor.Item) -> WantedAttributes:
+    try:
+        return attributes.read(base64.b64encode(_binary(value)))
+    except ProtocolViolation as error:
+        raise Fault("What the owner's CA wants in a request cannot be read.") from error

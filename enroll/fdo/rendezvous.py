@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from enroll.fdo import cbor
+from enroll.fdo.cose import Sign1
 from enroll.fdo.fault import Fault
 from enroll.fdo.hashes import Hash
 
@@ -133,13 +134,17 @@ def encode_rendezvous(directives: Sequence[Directive]) -> cbor.Raw:
     return cbor.Raw(cbor.encode([_encoded(directive) for directive in directives]))
 
 
-def read_owner_addresses(item: cbor.Item) -> tuple[OwnerAddress, ...]:
-    """The addresses of a to1d, in their order; those of another protocol than HTTP and HTTPS are left out.
+def read_redirect(redirect: Sign1) -> tuple[OwnerAddress, ...]:
+    """The addresses in a to1d, in their order; those of another protocol than HTTP and HTTPS are left out.
+
+    Who has signed it is another question.
 
     Raises:
-        Fault: They are none.
+        Fault: It is none.
     """
-    addresses = item.array()
+    addresses_item, to0d_hash = redirect.payload.array(2)
+    Hash.read(to0d_hash)
+    addresses = addresses_item.array()
     if len(addresses) > ADDRESSES_LIMIT:
         raise Fault(f"There are more than {ADDRESSES_LIMIT} addresses of the owner.")
     read = (_owner_address(address) for address in addresses)
