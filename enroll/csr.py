@@ -216,7 +216,7 @@ def build(  # noqa: PLR0913 - all that a request may hold
     builder = builder.add_attribute(UNSTRUCTURED_NAME, _marker(protection))
     if challenge_password:
         builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge_password.encode("ascii"))
-    return builder.sign(key, _hash_for(key))
+    return builder.sign(key, hash_for(key))
 
 
 def stated_protection(signed: x509.CertificateSigningRequest) -> Protection | None:
@@ -279,6 +279,7 @@ def _encoded(extensions: Iterable[tuple[x509.ExtensionType, bool]]) -> list[tupl
     return [(value.oid.dotted_string, value.public_bytes(), critical) for value, critical in extensions]
 
 
-def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
+def hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384:
+    """The hash that a key signs requests with."""
     wide_curve = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > hashes.SHA256.digest_size * 8
     return hashes.SHA384() if wide_curve else hashes.SHA256()

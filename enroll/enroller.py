@@ -19,6 +19,7 @@ from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.failure import Failures
+from enroll.fdo.hand_over import with_hand_over
 from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
@@ -37,7 +38,12 @@ class Enroller:
 
     @classmethod
     def configured(cls, settings: EnrollSettings, clock: Clock, files: StateFiles) -> Self:
-        """By the settings; opens nothing yet."""
+        """By the settings, and by what the owner has said of renewal; opens nothing yet.
+
+        Raises:
+            StateError: What the owner has said is damaged.
+        """
+        settings = with_hand_over(settings, files)
         stores = KeyStores(settings.keystore, settings.state_directory, files)
         identities = IdentityStore(settings.state_directory, files)
         return cls(FlowContext(settings, stores, identities, clock, files))
@@ -94,6 +100,10 @@ class Enroller:
                 from enroll.flows.vendor import VendorFlow  # noqa: PLC0415
 
                 return VendorFlow.connect(identity, self.context)
+            case FlowName.FDO:
+                from enroll.flows.fdo import FdoFlow  # noqa: PLC0415
+
+                return FdoFlow.connect(identity, self.context)
             case FlowName.CMP:
                 from enroll.flows.cmp import CmpFlow  # noqa: PLC0415
 

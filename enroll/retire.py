@@ -35,12 +35,22 @@ def retire(identity: IdentityName, kept: Collection[str], identities: IdentitySt
 
 def destroy_unused(pending: PendingRequest, stores: KeyStores) -> None:
     """Destroy the key of a request that is given up; before it has a URI, it is found by the name it was to have."""
+    if not pending.key_uri:
+        destroy_named(pending.key_name, stores)
+        return
     try:
-        uris = [pending.key_uri] if pending.key_uri else _named(pending.key_name, stores)
-        for uri in uris:
-            stores.destroy(uri)
+        stores.destroy(pending.key_uri)
     except KeyStoreError as error:
         _LOG.warning("The unused key %s stays in its store: %s", pending.key_name, error.what)
+
+
+def destroy_named(name: str, stores: KeyStores) -> None:
+    """Destroy the keys and secrets that have a name, or one that begins with it."""
+    try:
+        for uri in _named(name, stores):
+            stores.destroy(uri)
+    except KeyStoreError as error:
+        _LOG.warning("The unused key %s stays in its store: %s", name, error.what)
 
 
 def _named(name: str, stores: KeyStores) -> list[str]:

@@ -72,6 +72,7 @@ class DeviceCredential:
         secret_uri: The HMAC secret.
         hmac_algorithm: How the secret is used.
         owner: Who has onboarded the device; None before that, and after it was released.
+        was_owned: Whether it was released by an owner.
     """
 
     guid: bytes
@@ -84,6 +85,7 @@ class DeviceCredential:
     secret_uri: str
     hmac_algorithm: HashAlgorithm
     owner: Owner | None = None
+    was_owned: bool = False
 
 
 class CredentialStore:
@@ -203,6 +205,7 @@ def _encoded(credential: DeviceCredential) -> bytes:
             credential.secret_uri,
             credential.hmac_algorithm,
             None if credential.owner is None else _encoded_owner(credential.owner),
+            credential.was_owned,
         ]
     )
 
@@ -216,9 +219,9 @@ def _encoded_owner(owner: Owner) -> list[cbor.Encodable]:
 
 def _decoded(content: bytes, path: Path) -> DeviceCredential:
     try:
-        version, guid, rendezvous, info, key_hash, kind, chain_hash, key, secret, algorithm, owner = cbor.read(
-            content, CREDENTIAL_LIMIT
-        ).array(11)
+        version, guid, rendezvous, info, key_hash, kind, chain_hash, key, secret, algorithm, owner, was_owned = (
+            cbor.read(content, CREDENTIAL_LIMIT).array(12)
+        )
         if version.unsigned() != _FORMAT:
             raise StateError(f"{path} was written by another version of scanseal.", remedy="Install that version.")
         return DeviceCredential(
@@ -232,6 +235,7 @@ def _decoded(content: bytes, path: Path) -> DeviceCredential:
             secret_uri=secret.text(_TEXT_LIMIT),
             hmac_algorithm=HashAlgorithm(algorithm.integer()),
             owner=None if owner.is_null else _decoded_owner(owner),
+            was_owned=was_owned.boolean(),
         )
     except (Fault, *PARSE_ERRORS) as error:
         raise damaged(path) from error

@@ -2,27 +2,40 @@
 
 A module of our own, `scanseal.renewal`, for the device and for owners that know it:
 
-    scanseal.renewal:active   true
-    scanseal.renewal:flow     "est", "acme" or "cmp"
-    scanseal.renewal:url      address of the server, as it would stand in scanseal.toml
-    scanseal.renewal:label    EST label; may be left out
+    scanseal.renewal:active     true
+    scanseal.renewal:renewal    ["est", "acme" or "cmp", address of its server as in scanseal.toml, EST label or ""]
 
 What stands in scanseal.toml comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
 
+from enroll.certificates import pem
 from enroll.config import EnrollSettings
+from enroll.errors import ConfigurationError, StateError
 from enroll.fdo import cbor
+from enroll.fdo.credential import Owner, read_owner
+from enroll.fdo.fault import Fault
 from enroll.fdo.service_info import Statement
-from enroll.flows.settings import FlowName
+from enroll.flows.settings import AcmeSettings, CmpSettings, EstSettings, FdoRenewal, FlowName
+from enroll.options import read_settings
 from enroll.statefile import StateFiles
 
 NAME = "scanseal.renewal"
+
+_URL_LIMIT, _LABEL_LIMIT = 1024, 64  # bytes
+_TABLES: Mapping[FlowName, type[Any]] = {
+    FlowName.EST: EstSettings,
+    FlowName.ACME: AcmeSettings,
+    FlowName.CMP: CmpSettings,
+}
+_ADDRESS = {FlowName.EST: "url", FlowName.ACME: "directory_url", FlowName.CMP: "url"}
 
 
 @dataclass(frozen=True)
@@ -46,43 +59,105 @@ class Renewal:
         Raises:
             StateError: It is damaged.
         """
-        raise NotImplementedError
+        if not text:
+            return None
+        try:
+            values = json.loads(text)
+            return cls(FlowName(values["flow"]), str(values["url"]), str(values["label"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise StateError("What the owner said about renewal is damaged.", remedy="Onboard again.") from error
 
     @property
     def text(self) -> str:
         """As `credential.Owner` keeps it."""
-        raise NotImplementedError
+        return json.dumps(asdict(self))
 
 
 class RenewalModule:
     """The device's side; says nothing and listens."""
 
     name = NAME
+    is_complete = True  # the owner need not say anything
+
+    def __init__(self) -> None:
+        self.renewal: Renewal | None = None
 
     def begin(self) -> Sequence[Statement]:
         """See `DeviceModule`."""
-        raise NotImplementedError
+        return []
 
     def receive(self, name: str, value: cbor.Item) -> Sequence[Statement]:
-        """See `DeviceModule`."""
-        raise NotImplementedError
+        """See `DeviceModule`.
 
-    @property
-    def is_complete(self) -> bool:
-        """Always: the owner need not say anything."""
-        raise NotImplementedError
-
-    @property
-    def renewal(self) -> Renewal | None:
-        """What the owner said."""
-        raise NotImplementedError
+        Raises:
+            Fault: It is not what this module knows, or no address that could stand in scanseal.toml.
+        """
+        if name != "renewal":
+            raise Fault(f"The module {NAME} knows nothing but its renewal.")
+        flow, url, label = value.array(3)
+        if flow.text(_LABEL_LIMIT) not in {each.value for each in _TABLES} or not url.text(_URL_LIMIT):
+            raise Fault("The owner names a way of renewal that is not known here, or no address.")
+        said = Renewal(FlowName(flow.text()), url.text(_URL_LIMIT), label.text(_LABEL_LIMIT))
+        try:
+            read_settings(_TABLES[said.flow], _options(said), f"[{said.flow}]")
+        except ConfigurationError as error:
+            raise Fault("The owner names an address of renewal that is none.") from error
+        self.renewal = said
+        return []
 
 
 def renewal_flow(settings: EnrollSettings, files: StateFiles) -> FlowName | None:
-    """How certificates that came by FDO are renewed; None where neither configuration nor owner says it."""
-    raise NotImplementedError
+    """How certificates that came by FDO are renewed; None where neither configuration nor owner says it.
+
+    Raises:
+        StateError: The credential is damaged.
+    """
+    if settings.fdo.renewal is not FdoRenewal.AS_OWNER_SAYS:
+        return FlowName(settings.fdo.renewal.value)
+    owner = read_owner(settings.state_directory / "fdo", files)
+    said = Renewal.from_text(owner.renewal) if owner else None
+    return said.flow if said else None
+
+
+def anchors_file(state_directory: Path) -> Path:
+    """Where the CA certificates of the owner are, for the flow that renews."""
+    return state_directory / "fdo" / "anchors.pem"
+
+
+def write_anchors(owner: Owner, state_directory: Path, files: StateFiles) -> None:
+    """Put the CA certificates of the owner where the flow that renews finds them.
+
+    Raises:
+        StateError: The disk refused.
+    """
+    path = anchors_file(state_directory)
+    files.make_directory(path.parent)
+    files.write(path, pem(owner.anchors), 0o644)
 
 
 def with_hand_over(settings: EnrollSettings, files: StateFiles) -> EnrollSettings:
-    """The settings, completed by what the owner said: the address and the anchors of the renewal."""
-    raise NotImplementedError
+    """The settings, completed by what the owner said: address and anchors of the renewal, where they name none.
+
+    Raises:
+        StateError: The credential is damaged.
+    """
+    flow = renewal_flow(settings, files)
+    owner = read_owner(settings.state_directory / "fdo", files)
+    if flow is None or owner is None:
+        return settings
+    said = Renewal.from_text(owner.renewal)
+    path = anchors_file(settings.state_directory)
+    table: Any = getattr(settings, flow)
+    changes: dict[str, Any] = {}
+    if said is not None and said.flow is flow and not getattr(table, _ADDRESS[flow]):
+        changes |= _options(said)
+    if table.anchor_file is None and owner.anchors and files.exists(path):
+        changes["anchor_file"] = path
+    # `replace` takes the name of the table, which is the one of the flow.
+    return replace(settings, **{flow.value: replace(table, **changes)})
+
+
+def _options(said: Renewal) -> dict[str, str]:
+    """What the owner said, in options of the table of its flow."""
+    options = {_ADDRESS[said.flow]: said.url}
+    return options | {"label": said.label} if said.flow is FlowName.EST else options

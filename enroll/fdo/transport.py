@@ -17,6 +17,7 @@ from typing import Protocol, Self
 
 from enroll.clock import Clock
 from enroll.errors import EnrollmentError, EnrollmentRefused, ProtocolViolation
+from enroll.fdo.hashes import Hash
 from enroll.fdo.messages import MESSAGE_LIMIT, PROTOCOL_VERSION, ErrorMessage, MessageType
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
@@ -41,6 +42,19 @@ class Received:
 
     number: int
     body: bytes
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a rendezvous directive says about the certificates of the server.
+
+    Args:
+        server: Hash of its own; None for any.
+        issuer: Hash of one that issued it; None for any.
+    """
+
+    server: Hash | None = None
+    issuer: Hash | None = None
 
 
 class ErrorReceived(EnrollmentRefused):
@@ -155,8 +169,8 @@ class HttpChannel:
         )
 
 
-def unverified_context() -> ClientContext:
-    """TLS that hides what is said from who only listens, and proves nothing: FDO messages prove themselves."""
+def context_for(pins: Pins) -> ClientContext:
+    """TLS that proves what `pins` say, and nothing without them: FDO messages prove themselves."""
     context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
