@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,13 @@ def pem(certificates: Sequence[x509.Certificate]) -> bytes:
 def name_text(name: x509.Name) -> str:
     """A subject or issuer for people and reports (RFC 4514, with serialNumber spelt out)."""
     return printable(name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"}))
+
+
+def subject_text(certificate: x509.Certificate) -> str:
+    """Whom a certificate names, for people; without the warning that the name is longer than it may be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return name_text(certificate.subject)
 
 
 def serial_text(certificate: x509.Certificate) -> str:

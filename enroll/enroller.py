@@ -19,7 +19,7 @@ from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.failure import Failures
-from enroll.fdo.hand_over import with_hand_over
+from enroll.fdo.hand_over import renewal_flow, with_hand_over
 from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
@@ -37,16 +37,19 @@ class Enroller:
     context: FlowContext
 
     @classmethod
-    def configured(cls, settings: EnrollSettings, clock: Clock, files: StateFiles) -> Self:
+    def configured(cls, settings: EnrollSettings, clock: Clock, files: StateFiles, *, at_once: bool = False) -> Self:
         """By the settings, and by what the owner has said of renewal; opens nothing yet.
 
-        Raises:
-            StateError: What the owner has said is damaged.
+        Args:
+            settings: Of this scanner.
+            clock: The time.
+            files: Reads and writes.
+            at_once: See `FlowContext`.
         """
         settings = with_hand_over(settings, files)
         stores = KeyStores(settings.keystore, settings.state_directory, files)
         identities = IdentityStore(settings.state_directory, files)
-        return cls(FlowContext(settings, stores, identities, clock, files))
+        return cls(FlowContext(settings, stores, identities, clock, files, at_once))
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +64,20 @@ class Enroller:
             ScansealError: No certificate; what is in use stays in use.
         """
         _check_brings(flow_name, identity)
-        settings, identities, clock = self.context.settings, self.context.identities, self.context.clock
+        context = self.context
+        settings, identities, clock = context.settings, context.identities, context.clock
         if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
             return NotAsked()  # before a token is opened for the connection
         with Failures(identities).noted(identity, flow_name, clock), self._connect(identity, flow_name) as flow:
-            return issue(identity, settings, stores=self.context.stores, identities=identities, flow=flow, clock=clock)
+            return issue(
+                identity,
+                settings,
+                stores=context.stores,
+                identities=identities,
+                flow=flow,
+                clock=clock,
+                at_once=context.at_once,
+            )
 
     def plan(self, identity: IdentityName, flow_name: FlowName) -> tuple[PlannedExchange, ...]:
         """What `enroll` would send to whom; nothing is sent and no key is made.
@@ -126,9 +138,10 @@ def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: Identit
     After a ConfigurationError all is as before: somebody has to correct something, and to run the command again.
 
     Raises:
-        StateError: It cannot be kept.
+        StateError: It cannot be kept; or the owner is giving the scanner up, which a wish would outlive.
     """
     identities.files.check_owner(identities.root)
+    identities.check_kept()
     before = {name: identities.wanted(name).read() for name in names if identities.readable(name) is None}
     for name, wish in before.items():
         identities.wanted(name).write(replace(wish, flow=flow) if wish else Wish(flow, clock.now()))
@@ -140,14 +153,16 @@ def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: Identit
         raise
 
 
-def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
+def flow_of(identity: IdentityName, settings: EnrollSettings, identities: IdentityStore) -> FlowName:
     """The way that a renewal goes: of the certificate in use, of the request under way, or that was asked for.
 
-    Where there is neither, that of the device identity, which authenticates the others.
+    Where there is neither, that of the device identity, which authenticates the others. FIDO Device Onboard brings the
+    first certificate of the device identity and no other: from then on the renewal goes as `enroll.fdo.hand_over` says.
 
     Raises:
-        ConfigurationError: Not one that is known here.
+        ConfigurationError: Not one that is known here; or nobody says how what came by FDO is renewed.
         StateUnreadable: Not for the user who runs this.
+        StateError: What the owner said of renewal is damaged.
     """
     current = identities.readable(identity)
     if current is not None and current.flow not in list(FlowName):
@@ -155,10 +170,25 @@ def flow_of(identity: IdentityName, identities: IdentityStore) -> FlowName:
             f"The certificate of the identity {identity} came by {current.flow}, which is not known here.",
             remedy="Install the version that it came with or a later one, or enroll once on another way.",
         )
+    if current is not None and current.flow == FlowName.FDO:
+        return _way_after_onboarding(settings, identities)
     flow = current.flow if current else _under_way(identity, identities) or _wanted(identity, identities)
-    if flow in list(FlowName):
+    is_first = identity is IdentityName.DEVICE
+    if flow in list(FlowName) and (is_first or flow != FlowName.FDO):
         return FlowName(flow)
-    return FlowName.EST if identity is IdentityName.DEVICE else flow_of(IdentityName.DEVICE, identities)
+    return FlowName.EST if is_first else flow_of(IdentityName.DEVICE, settings, identities)
+
+
+def _way_after_onboarding(settings: EnrollSettings, identities: IdentityStore) -> FlowName:
+    flow = renewal_flow(settings, identities.files)
+    if flow is None:
+        raise ConfigurationError(
+            "The certificate of the device identity came by FIDO Device Onboard, which renews nothing; and neither "
+            "the owner nor the configuration says how it is renewed.",
+            remedy='Set [fdo] renewal to "est", "acme" or "cmp", and the address in the table of that name.',
+            code="renewal-not-configured",
+        )
+    return flow
 
 
 def _under_way(identity: IdentityName, identities: IdentityStore) -> str:

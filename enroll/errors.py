@@ -14,6 +14,7 @@
     ├── EnrollerBusy             nobody: another enrollment is running, try again when it is over
     ├── TimeStampError           the time stamp authority: no token, or one that does not prove a time
     ├── EvidenceRefused          whoever shows evidence of where a key lives: it does not prove it
+    ├── VoucherRefused           whoever gave the ownership voucher: it does not prove who owns the scanner
     └── EnrollmentError
         ├── ServerUnreachable    hospital IT: the network or the CA's host
         ├── ProtocolViolation    the CA's operator: the answer is not what the protocol allows
@@ -169,6 +170,13 @@ class EvidenceRefused(ScansealError):
     code = "evidence-refused"
     who_must_act = "whoever shows the evidence"
     what_next = "Nothing was changed: the key is not believed to be where it is said to be."
+
+
+class VoucherRefused(ScansealError):
+    """An ownership voucher does not prove what it is shown for, or cannot be passed on like this; `code` says why."""
+
+    code = "voucher-refused"
+    who_must_act = "whoever gave the voucher"
 
 
 class EnrollmentError(ScansealError):

@@ -10,7 +10,8 @@
     identities/<name>/pending/                             a request under way, see `enroll.journal` and `enroll.offer`
 
 A generation is written completely before `current` leads to it and never changed afterwards, so a reader needs no
-lock and sees one matching pair at any time. Numbers are never used twice.
+lock and sees one matching pair at any time. Numbers are never used twice: when an owner gives the scanner up, the
+directory of its last generation stays, empty (`enroll.owner_release`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +31,7 @@ from enroll.certificates import pem, read_certificates
 from enroll.errors import EnrollerBusy, StateError, StateUnreadable
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
+from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.offer import Offer, read_offer
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles, unreadable
@@ -39,6 +41,8 @@ from enroll.wanted import Wanted
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
 _FILE_MODE = 0o640
+_KEY_FILE = "key.uri"
+_STAY = frozenset({"generations", "pending"})  # the numbers, and where the keyholder writes
 _LOG = logging.getLogger(__name__)
 
 
@@ -160,13 +164,13 @@ class IdentityStore:
             return None
 
     def generations(self, name: IdentityName) -> tuple[int, ...]:
-        """The numbers of all generations, one that was never put into use included.
+        """The numbers of all generations, one that was never put into use included, and none that was wiped.
 
         Raises:
             StateError: The directory cannot be read.
         """
-        entries = self._files.names(self.directory(name) / "generations")
-        return tuple(sorted(int(entry) for entry in entries if _POINTER.fullmatch(f"generations/{entry}")))
+        numbers = self._numbers(name)
+        return tuple(number for number in numbers if self._files.names(self._generation_directory(name, number)))
 
     def certificates(self) -> Iterator[x509.Certificate]:
         """Every certificate this scanner ever had; one that is damaged is left out.
@@ -200,7 +204,7 @@ class IdentityStore:
         Raises:
             StateError: There is no such generation, or it is damaged.
         """
-        path = self._generation_directory(name, number) / "key.uri"
+        path = self._generation_directory(name, number) / _KEY_FILE
         uri = self._files.read(path).decode("ascii", errors="replace").removesuffix("\n")
         if not _URI.fullmatch(uri):
             raise damaged(path)
@@ -249,15 +253,14 @@ class IdentityStore:
         Raises:
             StateError: The disk refused; the generation before is still in use.
         """
-        number = max(self.generations(name), default=0) + 1
-        final = self._generation_directory(name, number)
-        draft = final.with_name(".draft")
+        number = max(self._numbers(name), default=0) + 1
+        final, draft = self._generation_directory(name, number), self._draft(name)
         self._files.remove(draft)
         self._files.make_directory(draft, GROUP_DIRECTORY)
         chain = (verified.certificate, *verified.chain)
         self._files.write(draft / "certificate.pem", pem(chain[:1]), _FILE_MODE)
         self._files.write(draft / "chain.pem", pem(chain), _FILE_MODE)
-        self._files.write(draft / "key.uri", f"{key_uri}\n".encode("ascii"), _FILE_MODE)
+        self._files.write(draft / _KEY_FILE, f"{key_uri}\n".encode("ascii"), _FILE_MODE)
         meta = {"flow": flow, "protection": str(protection), "committed_at": now.isoformat()}
         write_record(draft / "meta.json", meta, self._files, _FILE_MODE)
         if verified.anchor is not None:
@@ -268,13 +271,69 @@ class IdentityStore:
         self.wanted(name).write(None)
         return generation
 
-    def lock(self) -> AbstractContextManager[None]:
+    def retract(self, name: IdentityName) -> None:
+        """Have an identity not in use any more; its generations stay.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        self._files.remove(self.directory(name) / "current")
+
+    def wipe(self, name: IdentityName) -> None:
+        """Forget everything about an identity whose keys are destroyed; after a crash it is simply done again.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        self.retract(name)
+        self._files.remove(self._draft(name))
+        *before, last = self._numbers(name) or (0,)
+        for number in (*before, last):
+            generation = self._generation_directory(name, number)
+            # The name of the key goes last: as long as anything is there, so is that.
+            for entry in sorted(self._files.names(generation), key=lambda entry: entry == _KEY_FILE):
+                self._files.remove(generation / entry)
+        for number in before:
+            self._files.remove(self._generation_directory(name, number))
+        self.journal(name).clear()
+        self._files.remove(self.directory(name) / "pending" / OFFER_FILE_NAME)  # the keyholder offers again
+        for entry in self._files.names(self.directory(name)):
+            if entry not in _STAY:
+                self._files.remove(self.directory(name) / entry)
+
+    @property
+    def release_record(self) -> Path:
+        """What is there while the owner gives the scanner up; see `enroll.owner_release`."""
+        return self._root / "release.json"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep every other enroller out; readers are not held up.
 
         Raises:
             EnrollerBusy: There is one at work.
-            StateError: The lock file cannot be made, or the state directory belongs to another user.
+            StateError: The lock file cannot be made, or the state directory belongs to another user; or an owner is
+                giving the scanner up, and what came now would go with it.
         """
+        with self.release_lock():
+            self.check_kept()
+            yield
+
+    def check_kept(self) -> None:
+        """Whether the owner keeps the scanner.
+
+        Raises:
+            StateError: The owner has begun to give it up: nobody can enroll before that has come to its end.
+        """
+        if self._files.exists(self.release_record):
+            raise StateError(
+                "The owner of this scanner has begun to give it up, and that has not come to its end.",
+                remedy="Run again: scanseal owner release",
+                code="release-under-way",
+            )
+
+    def release_lock(self) -> AbstractContextManager[None]:
+        """The same for whoever releases the scanner."""
         return self._locked("enroll.lock", "Another enrollment is running.")
 
     def watch_lock(self) -> AbstractContextManager[None]:
@@ -286,8 +345,16 @@ class IdentityStore:
         self._files.make_directory(self._root, GROUP_DIRECTORY)
         return self._files.locked(self._root / name, EnrollerBusy(what, remedy="Try again when it is over."))
 
+    def _numbers(self, name: IdentityName) -> tuple[int, ...]:
+        """All numbers that are taken."""
+        entries = self._files.names(self.directory(name) / "generations")
+        return tuple(sorted(int(entry) for entry in entries if _POINTER.fullmatch(f"generations/{entry}")))
+
     def _generation_directory(self, name: IdentityName, number: int) -> Path:
         return self.directory(name) / "generations" / f"{number:04d}"
+
+    def _draft(self, name: IdentityName) -> Path:
+        return self.directory(name) / "generations" / ".draft"
 
     def _load(self, name: IdentityName, number: int) -> Generation:
         directory = self._generation_directory(name, number)

@@ -102,6 +102,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     flow: Flow,
     clock: Clock,
     journal: Journal | None = None,
+    at_once: bool = False,
 ) -> Generation | Pending | NotAsked:
     """Get a new key and certificate for an identity, or go on with a request that is under way.
 
@@ -113,6 +114,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         flow: The way to the certificate.
         clock: The time.
         journal: Of the request; by default the one of the identity. Requests that are sent by hand have their own.
+        at_once: Whether not to wait for the moment to come back that was named before.
 
     Returns:
         The generation that is in use now; or when to come back, where the CA has not decided yet; or that a key of the
@@ -128,7 +130,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
     with identities.lock():
         journal = journal or identities.journal(identity)
-        return _Transaction(identity, wanted, request, stores, identities, journal, flow, clock).run()
+        return _Transaction(identity, wanted, request, stores, identities, journal, flow, clock).run(at_once=at_once)
 
 
 def planned(
@@ -176,7 +178,7 @@ class _Transaction:
     flow: Flow
     clock: Clock
 
-    def run(self) -> Generation | Pending | NotAsked:
+    def run(self, *, at_once: bool) -> Generation | Pending | NotAsked:
         now = self.clock.now()
         current = self.identities.readable(self.identity)
         pending = self._journaled()
@@ -195,7 +197,7 @@ class _Transaction:
         if pending and asking is None:
             self._abandon(pending)
         if pending and asking is not None:
-            if pending.until and now < pending.until <= now + LONGEST_WAIT:
+            if pending.until and not at_once and now < pending.until <= now + LONGEST_WAIT:
                 return Pending(pending.until, pending.reason)
             return self._finish(pending, asking, current)
         pending = self._taken(offer, now) if offer else self._generate(now)
@@ -245,7 +247,11 @@ class _Transaction:
     def _ask(self, pending: PendingRequest, asking: _Asking) -> _Answer | Pending:
         intermediates = self.flow.anchors_and_intermediates()
         sent = self.journal.write(replace(pending, step=Step.SENT, until=None, reason=""))
-        answer = self.flow.enroll(asking)
+        try:
+            answer = self.flow.enroll(asking)
+        except CertificateRefused:  # by a flow that has to judge what came before it may end
+            self._abandon(sent)
+            raise
         if isinstance(answer, Refused):
             self._abandon(sent)
             raise EnrollmentRefused(

@@ -1,12 +1,16 @@
-"""Destroys keys that nothing needs any more. What fails stays in its store, and is only said: nothing depends on it."""
+"""Destroys keys that nothing needs any more. What fails stays in its store, and is only said: nothing depends on it.
+
+Only where the owner gives the scanner up (`enroll.owner_release`), it depends on it: `destroy_all` fails.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Collection
 
-from enroll.errors import KeyStoreError, StateError
+from enroll.errors import KeyNotFound, KeyStoreError, StateError, StateUnreadable, UnsupportedKey
 from enroll.identity import IdentityName, IdentityStore
 from enroll.journal import PendingRequest
 from enroll.keystore import KeyStores
@@ -31,6 +35,53 @@ def retire(identity: IdentityName, kept: Collection[str], identities: IdentitySt
                 stores.destroy(uri)
         except (StateError, KeyStoreError) as error:
             _LOG.warning("The key of generation %d of %s stays for now: %s", number, identity, error.what)
+
+
+def destroy_all(identity: IdentityName, identities: IdentityStore, stores: KeyStores) -> tuple[str, ...]:
+    """Destroy every key of an identity: those of its generations, and of requests under way.
+
+    Returns:
+        In words, which keys are not destroyed: their names are lost, or no key store can do it.
+
+    Raises:
+        KeyStoreError: A store is away, or refuses; once it is back, it can be done again.
+        StateUnreadable: Not for the user who runs this.
+    """
+    lost: list[tuple[str, str]] = []
+    for number in identities.generations(identity):
+        try:
+            lost.append((f"generation {number}", destroy_key(identities.key_uri(identity, number), "", stores)))
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            lost.append((f"generation {number}", error.what))
+    by_hand = (identities.journal_by_hand(identity, request) for request in identities.requests_by_hand(identity))
+    for journal in (identities.journal(identity), *by_hand):
+        try:
+            pending = journal.read()
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            lost.append(("a request", error.what))
+            continue
+        if pending is not None:
+            lost.append(("a request", destroy_key(pending.key_uri, pending.key_name, stores)))
+    return tuple(f"the key of {whose} of {identity}: {why}" for whose, why in lost if why)
+
+
+def destroy_key(uri: str, name: str, stores: KeyStores) -> str:
+    """Destroy a key by its URI, or before it has one, by its name; raises as `destroy_all`.
+
+    Returns:
+        Why no key store can do that, now or later; empty where the key is gone.
+    """
+    try:
+        for each in (uri,) if uri else _named(name, stores):
+            with contextlib.suppress(KeyNotFound):
+                stores.destroy(each)
+    except UnsupportedKey as error:
+        return error.what
+    return ""
 
 
 def destroy_unused(pending: PendingRequest, stores: KeyStores) -> None:

@@ -18,20 +18,21 @@ listed: it is no part of the content, and a server that needs it lists it (RFC 8
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import AttributeOID, ExtensionOID, NameOID, ObjectIdentifier, PublicKeyAlgorithmOID
 
 from enroll import der
 from enroll.certificates import PARSE_ERRORS, decode_base64
-from enroll.csr import OWNERS_NAMES, RESERVED_UNITS, UNSTRUCTURED_NAME
+from enroll.csr import OWNERS_NAMES, RESERVED_UNITS, UNSTRUCTURED_NAME, Usage
 from enroll.errors import ProtocolViolation
 from enroll.foreign import printable
-from enroll.keystore.base import PublicKey
 from enroll.keystore.keys import CURVES
 
 SIZE_LIMIT = 64 * 1024  # bytes of a body
@@ -63,6 +64,7 @@ _NAMES = {  # of what servers like to list
 }
 _STRINGS = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii"}  # UTF8String, PrintableString, IA5String
 _SET, _INTEGER, _BIT_STRING, _KEY, _ATTRIBUTES = 0x31, 0x02, 0x03, 0xA0, 0xA1
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,12 @@ class WantedKey:
             return _OUR_NAMES.get(name, name)
         return f"algorithm {self.algorithm.dotted_string}"
 
-    def is_met_by(self, key: PublicKey) -> bool:
+    def is_met_by(self, key: CertificatePublicKeyTypes) -> bool:
         """Whether a key is of this kind; a longer RSA key is."""
         if isinstance(key, rsa.RSAPublicKey):
             return self.algorithm == _RSA and key.key_size >= (self.bits or 0)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
         return self.algorithm == _ELLIPTIC and (self.curve is None or _curve_name(self.curve) == key.curve.name)
 
 
@@ -110,10 +114,24 @@ class WantedAttributes:
     keys: tuple[WantedKey, ...] = ()
     ignored: tuple[str, ...] = ()
 
-    def unmet(self, key: PublicKey) -> str:
+    def unmet(self, key: CertificatePublicKeyTypes) -> str:
         """The kinds of key that are wanted, where `key` is none of them; otherwise empty."""
         is_met = not self.keys or any(wanted.is_met_by(key) for wanted in self.keys)
         return "" if is_met else printable(", ".join(map(str, self.keys)))
+
+    def log_unmet(self, key: CertificatePublicKeyTypes, usage: Usage) -> str:
+        """Say in the log what a request for `key` will not have of it.
+
+        Returns:
+            What to advise where the CA refuses that request; empty where the key is of a kind that it wants.
+        """
+        if self.ignored:
+            _LOG.info("Not in the request, though the CA wants it: %s", printable(", ".join(self.ignored)))
+        unmet = self.unmet(key)
+        if not unmet:
+            return ""
+        _LOG.warning("The CA wants another kind of key: %s", unmet)
+        return f"The CA wants keys of this kind: {unmet}. Compare [identity.{usage}] key_algorithm."
 
 
 @dataclass(frozen=True)

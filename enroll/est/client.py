@@ -114,16 +114,20 @@ class EstClient:
             ServerUnreachable: No answer, or the server cannot answer now.
             ProtocolViolation: The answer is no list of attributes.
         """
+        return attributes.read(self.csr_attributes())
+
+    def csr_attributes(self) -> bytes:
+        """The same as the server writes it, unread; empty where it wants nothing. Raises as `wanted_attributes`."""
         url = f"{self.base}/csrattrs"
         headers = {"Accept": attributes.CONTENT_TYPE}
         answer, _ = self._authorized("GET", url, headers, lambda headers: self.session.get(url, headers))
         if _cannot_answer_now(answer):
             raise _unusable(answer)
         if answer.status != 200:  # noqa: PLR2004 - RFC 7030 4.5.2: without an answer nothing is wanted
-            return WantedAttributes()
+            return b""
         if answer.body.strip() and answer.content_type != attributes.CONTENT_TYPE:
             raise _wrong_type(answer, attributes.CONTENT_TYPE)
-        return attributes.read(answer.body)
+        return answer.body
 
     def enroll(
         self, asked: Enrollment | OfferedEnrollment, renews: x509.Certificate | None = None
@@ -140,15 +144,10 @@ class EstClient:
             KeyStoreError: A key could not sign.
         """
         wanted = self.wanted_attributes()
-        if wanted.ignored:
-            _LOG.info("Not in the request, though the CA wants it: %s", printable(", ".join(wanted.ignored)))
-        unmet = wanted.unmet(asked.public_key)
-        if unmet:
-            _LOG.warning("The CA wants another kind of key: %s", unmet)
+        advice = wanted.log_unmet(asked.public_key, asked.request.usage)
         answer = self._ask(asked, renews, wanted)
-        if not unmet or not isinstance(answer, Refused):
+        if not advice or not isinstance(answer, Refused):
             return answer
-        advice = f"The CA wants keys of this kind: {unmet}. Compare [identity.{asked.request.usage}] key_algorithm."
         return Refused(answer.reason, answer.who_must_act, f"{advice} {answer.advice}".rstrip())
 
     def _ask(

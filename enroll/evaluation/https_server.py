@@ -1,4 +1,4 @@
-"""What the evaluation servers have in common: HTTPS on this machine, with limits. NOT FOR PRODUCTION."""
+"""What the evaluation servers have in common: HTTPS, or HTTP, with limits. NOT FOR PRODUCTION."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HttpsServer:
     """A server; runs between `start` and `stop`, in a `with` block, or in `serve_forever`.
 
     Args:
-        context: The TLS of its side.
+        context: The TLS of its side; None for HTTP.
         handler: Makes the answers of one connection: takes what `EvaluationHandler` takes.
         address: Host and port; port 0 takes a free one.
         log: Gets one line for each request; it names the client certificate, where there is one.
@@ -41,12 +41,13 @@ class HttpsServer:
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         handler: Callable[..., EvaluationHandler],
         address: tuple[str, int],
         log: Callable[[str], None],
     ) -> None:
         self._server = _Server(context, handler, address, log)
+        self._scheme = "https" if context else "http"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_INTERVAL,), daemon=True)
 
     def __enter__(self) -> Self:
@@ -60,7 +61,7 @@ class HttpsServer:
     def url(self) -> str:
         """Its address."""
         host, port = str(self._server.server_address[0]), self._server.server_address[1]
-        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        return f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}"
 
     def start(self) -> None:
         """Serve in a thread."""
@@ -86,7 +87,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         handler: Callable[..., EvaluationHandler],
         address: tuple[str, int],
         log: Callable[[str], None],
@@ -115,6 +116,9 @@ class _Server(ThreadingHTTPServer):
         """Make TLS of the connection here, in its own thread: a slow handshake must not hold up the others."""
         request.settimeout(IDLE_TIMEOUT)
         try:
+            if self._context is None:
+                super().finish_request(request, client_address)
+                return
             with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
                 _shake_hands(secured)
                 super().finish_request(secured, client_address)
@@ -163,6 +167,7 @@ class EvaluationHandler(BaseHTTPRequestHandler):
     server_version = "scanseal-evaluation-ca"
     sys_version = ""
     timeout = IDLE_TIMEOUT
+    disable_nagle_algorithm = True  # headers and body are sent one after the other
     server: _Server
     connection: ssl.SSLSocket
 
@@ -192,7 +197,8 @@ class EvaluationHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         """One line for each request."""
-        encoded = self.connection.getpeercert(binary_form=True)
+        secured = isinstance(self.connection, ssl.SSLSocket)
+        encoded = self.connection.getpeercert(binary_form=True) if secured else None
         client = "" if encoded is None else f" (client certificate SHA-256 {hashlib.sha256(encoded).hexdigest()})"
         self.server.log(printable(format % args) + client)
 

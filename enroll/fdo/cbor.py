@@ -5,9 +5,9 @@
     number.unsigned(255), name.text(64), name.raw
 
 Nothing is turned into a value before somebody says what it has to be, and every part keeps the bytes it was read from.
-Refused: lengths that are not known beforehand, numbers longer than they need to be, keys that stand there twice, bytes
-after the end, floating point, simple values other than false, true and null, text that is not UTF-8; what is too deep,
-too long, or of too many parts.
+Refused: lengths that are not known beforehand, numbers longer than they need to be, keys that stand there twice or are
+neither number nor text, bytes after the end, floating point, simple values other than false, true and null, text that
+is not UTF-8; what is too deep, too long, or of too many parts.
 
 The order of keys is not checked: implementations sort them in two different ways (RFC 8949 4.2.3).
 """
@@ -48,10 +48,6 @@ class Malformed(Fault):
 
     def __init__(self, what: str) -> None:
         super().__init__(what, ErrorCode.MESSAGE_BODY)
-
-
-class Truncated(Malformed):
-    """The data ends before its item does."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class Item:
         return self.parts
 
     def map(self) -> dict[int | str, Item]:
-        """A map whose keys are numbers or texts."""
+        """A map, in the order in which it was received."""
         self._check(Major.MAP)
         keys = [key.text() if key.major is Major.TEXT else key.integer() for key in self.parts[::2]]
         return dict(zip(keys, self.parts[1::2], strict=True))
@@ -176,25 +172,28 @@ def read(data: bytes, at_most: int = SIZE_LIMIT) -> Item:
     Raises:
         Malformed: It is none, has something behind it, or breaks a limit.
     """
-    if len(data) > at_most:
-        raise Malformed(f"There are {len(data)} bytes; at most {at_most} are read.")
-    reader = _Reader(data)
+    reader = _Reader(data, at_most)
     item = reader.item(0)
     if reader.position != len(data):
         raise Malformed(f"There are {len(data) - reader.position} bytes after the end.")
     return item
 
 
-def read_if_complete(data: bytes, at_most: int = SIZE_LIMIT) -> Item | None:
-    """The one item that `data` is; None where more has to come. See `read`."""
-    try:
-        return read(data, at_most)
-    except Truncated:
-        return None
+def read_sequence(data: bytes, at_most: int = SIZE_LIMIT) -> tuple[Item, ...]:
+    """The items that `data` is, one directly after the other (RFC 8742). See `read`."""
+    reader = _Reader(data, at_most)
+    items = []
+    while reader.position != len(data):
+        items.append(reader.item(0))
+    return tuple(items)
 
 
 def encode(value: Encodable) -> bytes:  # noqa: PLR0911 - one for each type
-    """The shortest encoding; keys of maps stay in their order."""
+    """The shortest encoding; keys of maps stay in their order.
+
+    Raises:
+        OverflowError: A number has more than 64 bits and its sign.
+    """
     match value:
         case Raw():
             return value.encoded
@@ -220,14 +219,16 @@ def encode(value: Encodable) -> bytes:  # noqa: PLR0911 - one for each type
 def _head(major: Major, argument: int) -> bytes:
     if argument < _SHORT:
         return bytes([major << 5 | argument])
-    power = next(power for power in range(4) if argument < 1 << (8 << power))
+    power = next((power for power in range(3) if argument < 1 << (8 << power)), 3)
     return bytes([major << 5 | _ONE_BYTE + power]) + argument.to_bytes(1 << power, "big")
 
 
 class _Reader:
     """Reads items one after the other; knows where it is, and how many there were."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, at_most: int) -> None:
+        if len(data) > at_most:
+            raise Malformed(f"There are {len(data)} bytes; at most {at_most} are read.")
         self.position = 0
         self._data = data
         self._parts = 0
@@ -258,8 +259,6 @@ class _Reader:
         return Item(major, argument, self._data[start : self.position], content, parts)
 
     def _items(self, count: int, depth: int) -> tuple[Item, ...]:
-        if count > len(self._data) - self.position:
-            raise Truncated("The data ends before its last part.")
         return tuple(self.item(depth + 1) for _ in range(count))
 
     def _head(self) -> tuple[Major, int]:
@@ -267,8 +266,8 @@ class _Reader:
         major, short = Major(first >> 5), first & 0x1F
         if short < _SHORT:
             return major, short
-        if short > _EIGHT_BYTES or major is Major.SIMPLE:
-            raise Malformed("There is a length that is not known beforehand, or a floating-point number.")
+        if short > _EIGHT_BYTES:
+            raise Malformed("There is a length that is not known beforehand.")
         argument = int.from_bytes(self._take(1 << short - _ONE_BYTE), "big")
         if _head(major, argument)[0] != first:
             raise Malformed("A number is longer than it needs to be.")
@@ -277,12 +276,15 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         taken = self._data[self.position : self.position + count]
         if len(taken) != count:
-            raise Truncated("The data ends too early.")
+            raise Malformed("The data ends too early.")
         self.position += count
         return taken
 
 
 def _check_keys(keys: tuple[Item, ...]) -> None:
+    """RFC 9052 1.5: labels are numbers or texts."""
+    if any(key.major not in (Major.UNSIGNED, Major.NEGATIVE, Major.TEXT) for key in keys):
+        raise Malformed("A map has a key that is neither a number nor a text.")
     if len({key.raw for key in keys}) != len(keys):
         raise Malformed("A map has the same key twice.")
 

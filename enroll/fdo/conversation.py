@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from enroll.errors import ProtocolViolation, ScansealError, ServerUnreachable
+from enroll.errors import CertificateRefused, ProtocolViolation, ScansealError, ServerUnreachable
 from enroll.fdo.fault import ErrorCode, Fault
 from enroll.fdo.messages import ErrorMessage, MessageType
 from enroll.fdo.transport import Channel, ErrorReceived
@@ -22,7 +22,7 @@ class Conversation:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._last = 0
+        self._last = 0  # the number of the last message; what is reported is about that one
 
     def __enter__(self) -> Self:
         return self
@@ -33,11 +33,13 @@ class Conversation:
         if isinstance(error, Fault):
             self._report(error.code, error.what)
             raise ProtocolViolation(
-                f"{self._channel.where} breaks the protocol after message {self._last}: {error.what}",
+                f"{self._channel.where} breaks the protocol in message {self._last}: {error.what}",
                 remedy="Nothing was changed. Ask the operator of the server; somebody may be in between.",
                 code="fdo-refused",
             ) from error
-        if isinstance(error, ScansealError) and not isinstance(error, ErrorReceived | ServerUnreachable):
+        if isinstance(error, ProtocolViolation | CertificateRefused):
+            self._report(ErrorCode.INVALID_MESSAGE, error.what)
+        elif isinstance(error, ScansealError) and not isinstance(error, ErrorReceived | ServerUnreachable):
             self._report(ErrorCode.INTERNAL, _TOLD)
 
     def ask(self, number: MessageType, body: bytes) -> bytes:
@@ -47,7 +49,9 @@ class Conversation:
             EnrollmentError: See `Channel.exchange`.
         """
         self._last = number
-        return self._channel.exchange(number, body).body
+        received = self._channel.exchange(number, body)
+        self._last = received.number
+        return received.body
 
     def _report(self, code: ErrorCode, text: str) -> None:
         self._channel.report(ErrorMessage(code, self._last, text))

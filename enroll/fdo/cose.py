@@ -1,6 +1,6 @@
-"""COSE (RFC 9052) as FDO uses it: Sign1 and Encrypt0 and Mac0, and nothing else of it.
+"""COSE_Sign1 (RFC 9052 4.2) as FDO uses it; `tunnel` has Encrypt0 and Mac0.
 
-Sign1 signs through a key of the key store, which is an ordinary `cryptography` key wherever it lives.
+What is signed is signed by a key of the key store, which is an ordinary `cryptography` key wherever it lives.
 """
 
 from __future__ import annotations
@@ -66,10 +66,13 @@ class Sign1:
         headers = protected.embedded().map()
         if list(headers) != [ALGORITHM] or headers[ALGORITHM].integer() not in list(SignatureType):
             raise Fault("The protected header of a signature does not name one known algorithm, and nothing else.")
+        unsigned = unprotected.map()
+        if ALGORITHM in unsigned:
+            raise Fault("A signature names its algorithm in both headers.")  # RFC 9052 3
         return cls(
             SignatureType(headers[ALGORITHM].integer()),
             protected.bytes(),
-            unprotected.map(),
+            unsigned,
             payload.embedded(),
             signature.bytes(_SIGNATURE_LIMIT),
             item.raw,
@@ -126,7 +129,7 @@ def _verifies(key: PublicKey, algorithm: SignatureType, signature: bytes, data: 
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
             size = _CURVE_BYTES.get(algorithm, 0)
-            if size == 0 or len(signature) != 2 * size:
+            if 8 * size != key.key_size or len(signature) != 2 * size:
                 return False
             numbers = (int.from_bytes(part, "big") for part in (signature[:size], signature[size:]))
             key.verify(encode_dss_signature(*numbers), data, ec.ECDSA(_HASHES[algorithm]))

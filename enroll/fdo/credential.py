@@ -3,15 +3,15 @@
     fdo/credential.current     the credential in use
     fdo/credential.pending     the next one, while it is not known whether the owner has it too
 
-Both are authenticated by the HMAC secret of the device, which lives in a key store, as the device key does. Before
-message 70 the next credential is on the disk; after message 71 it is in use. In between either of them may be the one
-that the owner knows, so both are kept and both are tried (`onboard`).
+Both are authenticated by the HMAC secret of the device, which lives in a key store, as the device key does; neither can
+be put in the place of the other. Before message 70 the next credential is on the disk; after message 71 it is in use.
+In between either of them may be the one that the owner knows, so both are kept and both are tried (`onboard`).
 """
 
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,14 +27,15 @@ from enroll.fdo.messages import read_guid
 from enroll.fdo.public_key import KeyType
 from enroll.keystore import KeyStores
 from enroll.record import damaged
-from enroll.statefile import StateFiles
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
+from enroll.trust import CERTIFICATES_LIMIT
 
 CREDENTIAL_LIMIT = 256 * 1024  # bytes
 
 _FORMAT = 1
+_FILE_MODE = 0o640  # administrators may see whose the scanner is; nothing here is secret
 # No CBOR array begins with it, so no OVHeader can be taken for a credential, and none of these for an OVHeader.
-_PURPOSE: Final = b"scanseal device credential\x00"
-_CERTIFICATES_LIMIT = 16
+_PURPOSE: Final = b"scanseal device "
 _TEXT_LIMIT = 4 * 1024  # bytes
 
 
@@ -143,13 +144,19 @@ class CredentialStore:
         """
         self._files.remove(self._pending)
 
+    def release(self) -> None:
+        """Forget the owner, who gives the device up; every credential stays. Raises as `current` and `propose`."""
+        for path in (self._pending, self._current):
+            credential = self._read(path)
+            if credential is not None:
+                self._write(path, replace(credential, owner=None, was_owned=True))
+
     def _read(self, path: Path) -> DeviceCredential | None:
         if not self._files.exists(path):
             return None
         content, tag = _parts(path, self._files)
         credential = _decoded(content, path)
-        expected = self._stores.load_secret(credential.secret_uri).sign(_PURPOSE + content)
-        if not hmac.compare_digest(expected, tag):
+        if not hmac.compare_digest(self._tag(path, credential, content), tag):
             raise StateError(
                 f"{path} was not written by this device.", remedy="Restore it from a backup.", code="credential-forged"
             )
@@ -159,27 +166,40 @@ class CredentialStore:
         content = _encoded(credential)
         if len(content) > CREDENTIAL_LIMIT // 2:
             raise StateError(
-                "The owner brings more certificates than can be kept.", remedy="Ask the owner to bring less."
+                "The owner brings more certificates than can be kept.",
+                remedy="Ask the owner to bring less.",
+                code="credential-too-large",
             )
-        tag = self._stores.load_secret(credential.secret_uri).sign(_PURPOSE + content)
-        self._files.make_directory(path.parent)
-        self._files.write(path, cbor.encode([content, tag]))
+        self._files.make_directory(path.parent, GROUP_DIRECTORY)
+        self._files.write(path, cbor.encode([content, self._tag(path, credential, content)]), _FILE_MODE)
+
+    def _tag(self, path: Path, credential: DeviceCredential, content: bytes) -> bytes:
+        return self._stores.load_secret(credential.secret_uri).sign(_PURPOSE + path.name.encode() + b"\x00" + content)
+
+
+def fdo_directory(state_directory: Path) -> Path:
+    """Where everything of FDO is kept."""
+    return state_directory / "fdo"
 
 
 def read_owner(directory: Path, files: StateFiles) -> Owner | None:
-    """Who has onboarded the device last, as far as that is known without its key store: nothing is authenticated.
+    """Who has onboarded the device last; raises, and proves nothing, as `read_unauthenticated`."""
+    credentials = read_unauthenticated(directory, files)
+    return credentials[0].owner if credentials else None
+
+
+def read_unauthenticated(directory: Path, files: StateFiles) -> tuple[DeviceCredential, ...]:
+    """The credentials, the next one first, as far as they are known without the key store: nothing is authenticated.
 
     Args:
         directory: `fdo` below the state directory.
         files: Reads.
 
     Raises:
-        StateError: The credential is damaged.
+        StateError: A credential is damaged.
     """
-    for path in (directory / "credential.pending", directory / "credential.current"):
-        if files.exists(path):
-            return _decoded(_parts(path, files)[0], path).owner
-    return None
+    paths = (directory / "credential.pending", directory / "credential.current")
+    return tuple(_decoded(_parts(path, files)[0], path) for path in paths if files.exists(path))
 
 
 def _parts(path: Path, files: StateFiles) -> tuple[bytes, bytes]:
@@ -253,6 +273,6 @@ def _decoded_owner(item: cbor.Item) -> Owner:
 
 
 def _certificates(item: cbor.Item) -> tuple[x509.Certificate, ...]:
-    if len(item.array()) > _CERTIFICATES_LIMIT:
+    if len(item.array()) > CERTIFICATES_LIMIT:
         raise Fault("There are too many certificates.")
     return tuple(x509.load_der_x509_certificate(part.bytes()) for part in item.array())

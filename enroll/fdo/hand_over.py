@@ -11,6 +11,7 @@ What stands in scanseal.toml comes first.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,22 +21,25 @@ from enroll.certificates import pem
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, StateError
 from enroll.fdo import cbor
-from enroll.fdo.credential import Owner, read_owner
+from enroll.fdo.credential import Owner, fdo_directory, read_owner
 from enroll.fdo.fault import Fault
 from enroll.fdo.service_info import Statement
 from enroll.flows.settings import AcmeSettings, CmpSettings, EstSettings, FdoRenewal, FlowName
 from enroll.options import read_settings
-from enroll.statefile import StateFiles
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
 
 NAME = "scanseal.renewal"
 
 _URL_LIMIT, _LABEL_LIMIT = 1024, 64  # bytes
+_SCHEME = "https://"  # plain HTTP only where the operator says so, in scanseal.toml
 _TABLES: Mapping[FlowName, type[Any]] = {
     FlowName.EST: EstSettings,
     FlowName.ACME: AcmeSettings,
     FlowName.CMP: CmpSettings,
 }
 _ADDRESS = {FlowName.EST: "url", FlowName.ACME: "directory_url", FlowName.CMP: "url"}
+_FILE_MODE = 0o640
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,11 @@ class Renewal:
             return None
         try:
             values = json.loads(text)
-            return cls(FlowName(values["flow"]), str(values["url"]), str(values["label"]))
+            said = cls(FlowName(values["flow"]), str(values["url"]), str(values["label"]))
+            _TABLES[said.flow]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StateError("What the owner said about renewal is damaged.", remedy="Onboard again.") from error
+        return said
 
     @property
     def text(self) -> str:
@@ -95,9 +101,12 @@ class RenewalModule:
         if name != "renewal":
             raise Fault(f"The module {NAME} knows nothing but its renewal.")
         flow, url, label = value.array(3)
-        if flow.text(_LABEL_LIMIT) not in {each.value for each in _TABLES} or not url.text(_URL_LIMIT):
-            raise Fault("The owner names a way of renewal that is not known here, or no address.")
-        said = Renewal(FlowName(flow.text()), url.text(_URL_LIMIT), label.text(_LABEL_LIMIT))
+        if flow.text(_LABEL_LIMIT) not in {each.value for each in _TABLES}:
+            raise Fault("The owner names a way of renewal that is not known here.")
+        address = url.text(_URL_LIMIT)
+        if not (address.startswith(_SCHEME) and address.isascii() and address.isprintable()):
+            raise Fault("The owner names no https address of renewal.")
+        said = Renewal(FlowName(flow.text()), address, label.text(_LABEL_LIMIT))
         try:
             read_settings(_TABLES[said.flow], _options(said), f"[{said.flow}]")
         except ConfigurationError as error:
@@ -114,14 +123,14 @@ def renewal_flow(settings: EnrollSettings, files: StateFiles) -> FlowName | None
     """
     if settings.fdo.renewal is not FdoRenewal.AS_OWNER_SAYS:
         return FlowName(settings.fdo.renewal.value)
-    owner = read_owner(settings.state_directory / "fdo", files)
+    owner = read_owner(fdo_directory(settings.state_directory), files)
     said = Renewal.from_text(owner.renewal) if owner else None
     return said.flow if said else None
 
 
 def anchors_file(state_directory: Path) -> Path:
     """Where the CA certificates of the owner are, for the flow that renews."""
-    return state_directory / "fdo" / "anchors.pem"
+    return fdo_directory(state_directory) / "anchors.pem"
 
 
 def write_anchors(owner: Owner, state_directory: Path, files: StateFiles) -> None:
@@ -131,28 +140,32 @@ def write_anchors(owner: Owner, state_directory: Path, files: StateFiles) -> Non
         StateError: The disk refused.
     """
     path = anchors_file(state_directory)
-    files.make_directory(path.parent)
-    files.write(path, pem(owner.anchors), 0o644)
+    files.make_directory(path.parent, GROUP_DIRECTORY)
+    files.write(path, pem(owner.anchors), _FILE_MODE)
 
 
 def with_hand_over(settings: EnrollSettings, files: StateFiles) -> EnrollSettings:
     """The settings, completed by what the owner said: address and anchors of the renewal, where they name none.
 
-    Raises:
-        StateError: The credential is damaged.
+    Where that cannot be read, they stay as they are: whoever needs it says so, and nobody else is kept from working.
     """
-    flow = renewal_flow(settings, files)
-    owner = read_owner(settings.state_directory / "fdo", files)
-    if flow is None or owner is None:
+    try:
+        owner = read_owner(fdo_directory(settings.state_directory), files)
+        flow = renewal_flow(settings, files)
+        said = Renewal.from_text(owner.renewal) if owner else None
+        if owner is None or flow is None:
+            return settings
+        table: Any = getattr(settings, flow)
+        changes: dict[str, Any] = {}
+        if said is not None and said.flow is flow and not getattr(table, _ADDRESS[flow]):
+            changes |= {name: value for name, value in _options(said).items() if not getattr(table, name)}
+        anchors = settings.fdo.anchor_file or anchors_file(settings.state_directory)
+        is_pinned = table.anchor_file is not None or bool(getattr(table, "anchor_fingerprint", ""))
+        if not is_pinned and owner.anchors and files.exists(anchors):
+            changes["anchor_file"] = anchors
+    except StateError as error:
+        _LOG.info("What the owner said about renewal is left aside: %s", error.what)
         return settings
-    said = Renewal.from_text(owner.renewal)
-    path = anchors_file(settings.state_directory)
-    table: Any = getattr(settings, flow)
-    changes: dict[str, Any] = {}
-    if said is not None and said.flow is flow and not getattr(table, _ADDRESS[flow]):
-        changes |= _options(said)
-    if table.anchor_file is None and owner.anchors and files.exists(path):
-        changes["anchor_file"] = path
     # `replace` takes the name of the table, which is the one of the flow.
     return replace(settings, **{flow.value: replace(table, **changes)})
 

@@ -64,6 +64,18 @@ class Hash:
         return cls(algorithm, value.bytes(_LENGTHS[algorithm], _LENGTHS[algorithm]))
 
     @classmethod
+    def read_plain(cls, item: cbor.Item) -> Self:
+        """The same, where no HMAC may stand: only the device could verify it.
+
+        Raises:
+            Fault: It is none.
+        """
+        found = cls.read(item)
+        if found.algorithm not in _FUNCTIONS:
+            raise Fault("There is an HMAC where a hash is expected.")
+        return found
+
+    @classmethod
     def of(cls, algorithm: HashAlgorithm, data: bytes) -> Self:
         """The hash of `data`; not for HMACs."""
         digest = hashes.Hash(_FUNCTIONS[algorithm])

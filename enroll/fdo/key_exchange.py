@@ -19,12 +19,13 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from enroll.fdo.fault import Fault
 from enroll.fdo.modp_groups import GENERATOR, PRIME_2048, PRIME_3072
+from enroll.fdo.public_key import read_point
 from enroll.keystore.base import PrivateKey, PublicKey
 
 with warnings.catch_warnings():
     # The library will leave it out one day; the suites that use it, for owners with RSA keys, will go with it.
     warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-    from cryptography.hazmat.primitives.asymmetric.dh import DHParameterNumbers, DHPublicNumbers
+    from cryptography.hazmat.primitives.asymmetric.dh import DHParameterNumbers, DHPrivateKey, DHPublicNumbers
 
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 _LENGTH_BYTES = 2
@@ -129,11 +130,8 @@ class _EllipticCurve:
             rest = rest[_LENGTH_BYTES + size :]
         if rest:
             raise Fault("The key exchange has bytes behind its end.")
-        x, y = (int.from_bytes(part, "big") for part in parts[:2])
-        try:
-            return ec.EllipticCurvePublicNumbers(x, y, self.curve).public_key(), parts[2]
-        except ValueError as error:
-            raise Fault("The point of the key exchange is not on its curve.") from error
+        x, y, random = parts
+        return read_point(self.curve, x, y), random
 
 
 @dataclass(frozen=True)
@@ -143,15 +141,12 @@ class _ModularGroup:
     prime: int
 
     def offer(self, owner_key: PrivateKey) -> OwnerExchange:  # noqa: ARG002 - as above
-        own = self._numbers.parameters().generate_private_key()
-        parameter = self._encoded(own.public_key().public_numbers().y)
-        return OwnerExchange(parameter, lambda answer: SharedSecret(own.exchange(self._read(answer).public_key())))
+        own = self._new_key()
+        return OwnerExchange(self._parameter(own), lambda answer: self._shared(own, self._read(answer)))
 
     def answer(self, offered: bytes, owner_key: PublicKey) -> Answer:  # noqa: ARG002 - as above
-        theirs = self._read(offered)
-        own = self._numbers.parameters().generate_private_key()
-        shared = SharedSecret(own.exchange(theirs.public_key()))  # as long as the modulus
-        return Answer(self._encoded(own.public_key().public_numbers().y), shared)
+        theirs, own = self._read(offered), self._new_key()
+        return Answer(self._parameter(own), self._shared(own, theirs))
 
     @property
     def _numbers(self) -> DHParameterNumbers:
@@ -161,12 +156,18 @@ class _ModularGroup:
     def _size(self) -> int:
         return self.prime.bit_length() // 8
 
-    def _encoded(self, value: int) -> bytes:
-        return value.to_bytes(self._size, "big")
+    def _new_key(self) -> DHPrivateKey:
+        return self._numbers.parameters().generate_private_key()
+
+    def _parameter(self, own: DHPrivateKey) -> bytes:
+        return own.public_key().public_numbers().y.to_bytes(self._size, "big")
+
+    def _shared(self, own: DHPrivateKey, theirs: DHPublicNumbers) -> SharedSecret:
+        return SharedSecret(own.exchange(theirs.public_key()))  # as long as the modulus
 
     def _read(self, parameter: bytes) -> DHPublicNumbers:
         value = int.from_bytes(parameter, "big")
-        # SP 800-56A 5.6.2.3.1; shorter than the modulus where the sender has taken leading zeros away.
+        # SP 800-56A 5.6.2.3.2; shorter than the modulus where the sender has taken leading zeros away.
         if not 1 < value < self.prime - 1 or len(parameter) > self._size:
             raise Fault("The value of the key exchange is out of its range.")
         return DHPublicNumbers(value, self._numbers)

@@ -188,14 +188,14 @@ class ErrorMessage:
 
     def encode(self) -> bytes:
         """As it is sent; without a time, and without a number to ask for."""
-        return cbor.encode([self.code, self.previous, self.text[:TEXT_LIMIT], 0, 0])
+        return cbor.encode([self.code, self.previous, _shortened(self.text), 0, 0])
 
     @classmethod
     def read(cls, body: bytes) -> Self:
         """As it was received. Servers differ in the last two parts, and some send something else altogether."""
         try:
-            code, previous, text, _, _ = cbor.read(body).array(5)
-            return cls(code.unsigned(UINT16), previous.unsigned(255), text.text(TEXT_LIMIT))
+            code, previous, text, *_ = cbor.read(body).array(3, 4, 5)
+            return cls(code.unsigned(UINT16), previous.unsigned(255), _shortened(text.text()))
         except Fault:
             return cls(0, 0, "")
 
@@ -231,6 +231,10 @@ def read_signature_info(item: cbor.Item) -> SignatureType:
     number, info = item.array(2)
     info.bytes(0)
     return _member(SignatureType, number)
+
+
+def _shortened(text: str) -> str:
+    return text.encode("utf-8")[:TEXT_LIMIT].decode("utf-8", "ignore")
 
 
 def _member(kind: type[Number], item: cbor.Item) -> Number:

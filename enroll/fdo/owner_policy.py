@@ -8,13 +8,14 @@ another way, or a person who looks at it and approves.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
 
-from enroll.certificates import name_text
+from enroll.certificates import subject_text
 from enroll.clock import Clock
 from enroll.errors import (
     OPERATOR,
@@ -22,16 +23,39 @@ from enroll.errors import (
     ConfigurationError,
     EnrollmentError,
     EnrollmentRefused,
+    StateError,
+    StateUnreadable,
 )
 from enroll.fdo.credential import DeviceCredential
 from enroll.fdo.public_key import FdoPublicKey
 from enroll.fdo.voucher import OwnerChain
 from enroll.flows.settings import FdoApproval, FdoSettings
 from enroll.record import read_record, write_record
-from enroll.statefile import StateFiles
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import read_ca_certificates, verify_chain
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_FILE_MODE = 0o640  # administrators may see who waits
+_LOG = logging.getLogger(__name__)
+
+
+def read_fingerprint(text: str, where: str) -> str:
+    """The digits of a SHA-256 fingerprint; people write it with colons, spaces and capitals.
+
+    Args:
+        text: What they wrote.
+        where: What it is, for messages.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    digits = re.sub(r"[\s:]", "", text).lower()
+    if not _FINGERPRINT.fullmatch(digits):
+        raise ConfigurationError(
+            f"{where} is no SHA-256 fingerprint.",
+            remedy="Give 64 hexadecimal digits, as scanseal fdo voucher show does.",
+        )
+    return digits
 
 
 class OwnerRefused(EnrollmentRefused):
@@ -92,18 +116,18 @@ class OwnerPolicy:
             ConfigurationError: A fingerprint that is configured is none, or the file of roots cannot be used.
         """
         owner, known = chain.owner, credential.owner
-        if known is not None:
-            if owner.fingerprint not in (known.fingerprint, known.next_fingerprint):
-                raise OwnerRefused(
-                    f"This scanner has another owner than {_described(owner)}.",
-                    remedy="Its owner has to give it up first: scanseal owner release",
-                )
-            return  # who has it already needs no leave
+        if known is not None and owner.fingerprint == known.fingerprint:
+            return  # who has it already needs no leave; another key does, also one that the owner has named itself
+        if known is not None and owner.fingerprint != known.next_fingerprint:
+            raise OwnerRefused(
+                f"This scanner has another owner. {_described(owner)} may not have it.",
+                remedy="Its owner has to give it up first: scanseal owner release",
+            )
         if not self._is_listed(chain):
             raise OwnerRefused(
-                f"{_described(owner)} may not own this scanner: neither its certificates nor its fingerprint nor that "
-                f"of its voucher, {chain.fingerprint}, is on the lists of [fdo].",
-                remedy="If it is the right owner, add it to [fdo] owner_fingerprints or owner_anchor_file.",
+                f"{_described(owner)} may not own this scanner: it is on no list of [fdo].",
+                remedy="If it is the right owner, add it to [fdo] owner_fingerprints or owner_anchor_file; or its "
+                f"voucher, which has the fingerprint {chain.fingerprint}, to voucher_fingerprints.",
             )
         self._check_approved(chain, credential)
 
@@ -126,13 +150,14 @@ class OwnerPolicy:
 
         Raises:
             ConfigurationError: None waits, or it has another fingerprint.
+            StateError: The record is damaged, or the disk refused.
         """
         waiting = self.candidate()
         if waiting is None:
             raise ConfigurationError(
                 "No owner waits for approval.", remedy="Run: scanseal enroll fdo; it says who the owner is."
             )
-        if _normalized(fingerprint, "The fingerprint") not in (waiting.owner, waiting.voucher):
+        if read_fingerprint(fingerprint, "The fingerprint") not in (waiting.owner, waiting.voucher):
             raise ConfigurationError(
                 f"The owner that waits has the fingerprint {waiting.owner}, its voucher {waiting.voucher}.",
                 remedy="Compare them with what the owner gave you on paper. If they differ, approve nothing.",
@@ -155,8 +180,8 @@ class OwnerPolicy:
 
     def _is_listed(self, chain: OwnerChain) -> bool:
         settings = self.settings
-        owners = [_normalized(each, "[fdo] owner_fingerprints") for each in settings.owner_fingerprints]
-        vouchers = [_normalized(each, "[fdo] voucher_fingerprints") for each in settings.voucher_fingerprints]
+        owners = [read_fingerprint(each, "[fdo] owner_fingerprints") for each in settings.owner_fingerprints]
+        vouchers = [read_fingerprint(each, "[fdo] voucher_fingerprints") for each in settings.voucher_fingerprints]
         if not (owners or vouchers or settings.owner_anchor_file):
             return True
         if chain.owner.fingerprint in owners or chain.fingerprint in vouchers:
@@ -168,54 +193,56 @@ class OwnerPolicy:
         return _leads_to(leaf, above, anchors, self.clock)
 
     def _check_approved(self, chain: OwnerChain, credential: DeviceCredential) -> None:
-        approval = self.settings.approval
-        if approval is FdoApproval.NEVER or (approval is FdoApproval.REOWNING and not credential.was_owned):
+        approval, is_first = self.settings.approval, credential.owner is None and not credential.was_owned
+        if approval is FdoApproval.NEVER or (approval is FdoApproval.REOWNING and is_first):
             return
-        known = self.candidate()
         asked = Candidate(chain.owner.fingerprint, chain.fingerprint, _name(chain.owner))
-        if known is not None and known.is_approved and known.owner == asked.owner:
+        # What was approved is this owner by this voucher: by a shorter one an earlier owner would come back.
+        if self._known() == replace(asked, is_approved=True):
             return
         self._write(asked)
         raise ApprovalAwaited(
             f"{_described(chain.owner)} wants to own this scanner, and somebody here has to approve it.",
-            remedy=f"If it is the right owner: scanseal fdo approve {asked.owner}",
+            remedy=f"If the owner gave you this on paper: scanseal fdo approve {asked.owner}",
         )
 
+    def _known(self) -> Candidate | None:
+        """Who has approval or waits for it; None where that is damaged: then the question is asked again."""
+        try:
+            return self.candidate()
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            _LOG.warning("The owner has to be approved again: %s", error.what)
+            return None
+
     def _write(self, candidate: Candidate) -> None:
-        self.files.make_directory(self.directory)
+        self.files.make_directory(self.directory, GROUP_DIRECTORY)
         values = {
             "owner": candidate.owner,
             "voucher": candidate.voucher,
             "name": candidate.name,
             "approved": "yes" if candidate.is_approved else "no",
         }
-        write_record(self._record, values, self.files)
+        write_record(self._record, values, self.files, _FILE_MODE)
 
 
 def _leads_to(
     leaf: x509.Certificate, above: list[x509.Certificate], anchors: tuple[x509.Certificate, ...], clock: Clock
 ) -> bool:
+    # The clock of a scanner that nobody has set up yet may be years behind: nothing fails because it has not begun.
+    moment = max(clock.now(), *(each.not_valid_before_utc for each in (leaf, *above)))
     try:
-        verify_chain(leaf, tuple(above), anchors, clock.now())
+        verify_chain(leaf, tuple(above), anchors, moment)
     except CertificateRefused:
         return False
     return True
 
 
 def _name(owner: FdoPublicKey) -> str:
-    return name_text(owner.chain[0].subject) if owner.chain else ""
+    return subject_text(owner.chain[0]) if owner.chain else ""
 
 
 def _described(owner: FdoPublicKey) -> str:
     name = f" ({_name(owner)})" if owner.chain else ""
     return f"The owner with the fingerprint {owner.fingerprint}{name}"
-
-
-def _normalized(fingerprint: str, where: str) -> str:
-    text = re.sub(r"[\s:]", "", fingerprint).lower()
-    if not _FINGERPRINT.fullmatch(text):
-        raise ConfigurationError(
-            f"{where} is no SHA-256 fingerprint.",
-            remedy="Give 64 hexadecimal digits, as scanseal fdo voucher show does.",
-        )
-    return text

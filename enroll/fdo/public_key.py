@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -26,6 +27,7 @@ _RSA_BITS = (2048, 3072)
 _RSA_EXPONENT = 65537
 # COSE key parameters: RFC 9053 7.1.1.
 _KEY_TYPE, _CURVE, _X, _Y, _EC2 = 1, -1, -2, -3, 2
+_UNCOMPRESSED = b"\x04"  # SEC 1 2.3.3
 
 
 class KeyType(IntEnum):
@@ -106,13 +108,12 @@ class FdoPublicKey:
                 key = _key_from_info(body.bytes(KEY_LIMIT))
             case KeyEncoding.X5CHAIN:
                 chain = read_chain(body)
-                key = _supported(chain[0].public_key())
+                key = _key_of(chain[0])
             case KeyEncoding.COSEKEY:
                 key = _key_from_cose(kind, body)
             case _:
                 raise Fault("Public keys in the encoding Crypto are not used.")
-        if kind not in key_types(key):
-            raise Fault(f"A public key is not of the type {kind.name} that it is said to be.")
+        _check_kind(kind, key)
         return cls(kind, encoding, key, chain, item.raw)
 
     @classmethod
@@ -128,23 +129,35 @@ class FdoPublicKey:
             key: It; for X5CHAIN its certificate and those above.
             encoding: How it is to be written; COSEKEY is for elliptic curves.
             kind: Which of the types of an RSA key; the most usual by default.
+
+        Raises:
+            Fault: It could not be read again.
         """
         chain = tuple(key) if isinstance(key, Sequence) else ()
-        plain = _supported(chain[0].public_key()) if isinstance(key, Sequence) else key
+        plain = _key_of(chain[0]) if chain else _supported(key)
         chosen = kind or key_types(plain)[0]
+        _check_kind(chosen, plain)
         body: cbor.Encodable
-        if encoding is KeyEncoding.X5CHAIN:
-            body = [each.public_bytes(serialization.Encoding.DER) for each in chain]
-        elif encoding is KeyEncoding.COSEKEY:
-            body = _cose_key(chosen, plain)
-        else:
-            body = public_key_info(plain)
+        match encoding:
+            case KeyEncoding.X509:
+                body = public_key_info(plain)
+            case KeyEncoding.X5CHAIN if chain:
+                body = [each.public_bytes(serialization.Encoding.DER) for each in chain]
+            case KeyEncoding.COSEKEY:
+                body = _cose_key(chosen, plain)
+            case _:
+                raise Fault(f"A public key cannot be written in the encoding {encoding.name}.")
         return cls(chosen, encoding, plain, chain, cbor.encode([chosen, encoding, body]))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the SubjectPublicKeyInfo (RFC 5280 4.1.2.7), 64 hexadecimal digits: the same in every encoding."""
         return hashlib.sha256(public_key_info(self.key)).hexdigest()
+
+    @property
+    def signature_type(self) -> SignatureType:
+        """How it signs."""
+        return signature_type(self.key, self.kind)
 
     def is_same_key(self, other: FdoPublicKey) -> bool:
         """Whether both are one key, however it is written."""
@@ -189,17 +202,52 @@ def read_chain(item: cbor.Item) -> tuple[x509.Certificate, ...]:
     parts = item.array()
     if not 1 <= len(parts) <= CHAIN_LIMIT:
         raise Fault(f"A chain has {len(parts)} certificates; it may have 1 to {CHAIN_LIMIT}.")
+    return tuple(_certificate(part.bytes(CERTIFICATE_LIMIT)) for part in parts)
+
+
+def _certificate(encoded: bytes) -> x509.Certificate:
     try:
-        return tuple(x509.load_der_x509_certificate(part.bytes(CERTIFICATE_LIMIT)) for part in parts)
-    except PARSE_ERRORS as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what cryptography only warns about, it will refuse one day
+            certificate = x509.load_der_x509_certificate(encoded)
+            warnings.simplefilter("ignore")  # names of devices are longer than they may be
+            # Read on demand, so that a fault in them would show wherever they are first looked at.
+            for name in (certificate.subject, certificate.issuer):
+                name.rfc4514_string()
+    except (*PARSE_ERRORS, Warning) as error:
         raise Fault("A certificate of a chain cannot be read.") from error
+    if certificate.public_bytes(serialization.Encoding.DER) != encoded:
+        raise Fault("A certificate of a chain is not in DER.")
+    return certificate
+
+
+def read_point(curve: ec.EllipticCurve, x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
+    """A point from its coordinates, both at full length (SP 800-56A 5.6.2.3.3).
+
+    Raises:
+        Fault: It is not on the curve, or a coordinate is not below the prime of the field.
+    """
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, _UNCOMPRESSED + x + y)
+    except ValueError as error:
+        raise Fault("A point is not on its curve.") from error
 
 
 def _key_from_info(encoded: bytes) -> PublicKey:
     try:
-        return _supported(serialization.load_der_public_key(encoded))
+        key = _supported(serialization.load_der_public_key(encoded))
     except PARSE_ERRORS as error:
         raise Fault("A public key cannot be read.") from error
+    if public_key_info(key) != encoded:
+        raise Fault("A public key is not in the one form that it has (RFC 5480 2 and RFC 3279 2.3.1).")
+    return key
+
+
+def _key_of(certificate: x509.Certificate) -> PublicKey:
+    try:
+        return _supported(certificate.public_key())
+    except PARSE_ERRORS as error:
+        raise Fault("The key of a certificate cannot be read.") from error
 
 
 def _key_from_cose(kind: KeyType, item: cbor.Item) -> PublicKey:
@@ -212,11 +260,8 @@ def _key_from_cose(kind: KeyType, item: cbor.Item) -> PublicKey:
     said = values[_KEY_TYPE].integer() if _KEY_TYPE in values else _EC2
     if (said, values[_CURVE].integer()) != (_EC2, curve.cose_number):
         raise Fault(f"A COSE key is not of the type {kind.name} that it is said to be.")
-    x, y = (int.from_bytes(values[name].bytes(curve.size, curve.size), "big") for name in (_X, _Y))
-    try:
-        return ec.EllipticCurvePublicNumbers(x, y, curve.curve).public_key()
-    except ValueError as error:
-        raise Fault("A COSE key is not on its curve.") from error
+    x, y = (values[name].bytes(curve.size, curve.size) for name in (_X, _Y))
+    return read_point(curve.curve, x, y)
 
 
 def _cose_key(kind: KeyType, key: PublicKey) -> dict[int, cbor.Encodable]:
@@ -225,6 +270,11 @@ def _cose_key(kind: KeyType, key: PublicKey) -> dict[int, cbor.Encodable]:
     curve, point = _CURVES[kind], key.public_numbers()
     x, y = point.x.to_bytes(curve.size, "big"), point.y.to_bytes(curve.size, "big")
     return {_KEY_TYPE: _EC2, _CURVE: curve.cose_number, _X: x, _Y: y}
+
+
+def _check_kind(kind: KeyType, key: PublicKey) -> None:
+    if kind not in key_types(key):
+        raise Fault(f"A public key is not of the type {kind.name} that it is said to be.")
 
 
 def _supported(key: object) -> PublicKey:

@@ -24,8 +24,10 @@ LONGEST_DELAY = 24 * 60 * 60  # seconds; whatever a directive says
 HOST_LIMIT = 253  # characters: RFC 1035 2.3.4
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Variables = Mapping[int, cbor.Item | None]  # of one directive by their numbers; None where there is no value
 _LARGEST_PORT = 2**16 - 1
-_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")  # as in RFC 1123 2.1, and underscores
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # as in RFC 1123 2.1, and underscores
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 class Variable(IntEnum):
@@ -62,7 +64,6 @@ class RendezvousProtocol(IntEnum):
 
 
 _SPOKEN = (RendezvousProtocol.REST, RendezvousProtocol.HTTP, RendezvousProtocol.HTTPS)
-_NOT_FOR_SCANNERS = {Variable.WIFI_SSID, Variable.WIFI_PASSWORD, Variable.USER_INPUT, Variable.EXTERNAL}
 
 
 class TransportProtocol(IntEnum):
@@ -78,11 +79,11 @@ class TransportProtocol(IntEnum):
 
 @dataclass(frozen=True)
 class Directive:
-    """One directive, as far as it concerns devices.
+    """One directive, as far as it concerns who reads it: a device or an owner.
 
     Args:
         hosts: Where to ask: the name first, then the address, as far as they are given.
-        port: Of the device; None for that of the protocol.
+        port: Of the server; None for that of the protocol.
         protocol: How to ask; REST means HTTPS, then HTTP.
         bypass: Whether the owner itself is there, so that no rendezvous server is asked.
         delay: Seconds to wait after it has failed; None where that is not said.
@@ -109,11 +110,8 @@ class OwnerAddress:
     protocol: TransportProtocol
 
 
-def read_directives(item: cbor.Item) -> tuple[Directive, ...]:
-    """The directives of an RVInfo that are for devices, in their order.
-
-    A directive with a value that cannot be used is left out, and so is one for owners only or for a network that the
-    scanner has no part in; the others stay.
+def read_variables(item: cbor.Item) -> tuple[Variables, ...]:
+    """The variables of all directives of an RVInfo; nothing is said about their values, see `value_of`.
 
     Raises:
         Fault: It is no RVInfo.
@@ -121,12 +119,49 @@ def read_directives(item: cbor.Item) -> tuple[Directive, ...]:
     directives = item.array()
     if len(directives) > DIRECTIVES_LIMIT:
         raise Fault(f"There are more than {DIRECTIVES_LIMIT} rendezvous directives.")
+    return tuple(_variables(directive) for directive in directives)
+
+
+def read_directives(item: cbor.Item, *, for_owner: bool = False) -> tuple[Directive, ...]:
+    """The directives of an RVInfo that are for devices, or for owners, in their order.
+
+    A directive with a value that cannot be used is left out, and so is one for the other side only, or for another way
+    to its server than is known here. It spoils no other: a device that gave up because of it would never find its
+    owner. Unknown variables mean nothing, nor do those about users and networks: nobody is asked, and the network is
+    the one that the scanner has.
+
+    Raises:
+        Fault: It is no RVInfo.
+    """
     found = []
-    for directive in directives:
-        variables = _variables(directive)
+    for variables in read_variables(item):
         with contextlib.suppress(Fault):
-            found.append(_directive(variables))
+            found.append(_directive(variables, for_owner=for_owner))
     return tuple(found)
+
+
+def check_leads_somewhere(rendezvous: cbor.Raw) -> None:
+    """Whether an RVInfo tells a device where to ask; otherwise its owner could never find it again.
+
+    Raises:
+        Fault: It is no RVInfo, or has no directive with an address that a device could use.
+    """
+    if not any(directive.hosts for directive in read_directives(cbor.read(rendezvous.encoded))):
+        raise Fault("There is no rendezvous directive that this device could follow.")
+
+
+def value_of(variables: Variables, name: Variable) -> cbor.Item | None:
+    """The value of a variable; None where the directive has no such variable.
+
+    Raises:
+        Fault: It has no value, or none that is CBOR in a byte string.
+    """
+    if name not in variables:
+        return None
+    wrapped = variables[name]
+    if wrapped is None:
+        raise Fault(f"The rendezvous variable {name.name} has no value.")
+    return wrapped.embedded()
 
 
 def encode_rendezvous(directives: Sequence[Directive]) -> cbor.Raw:
@@ -135,7 +170,7 @@ def encode_rendezvous(directives: Sequence[Directive]) -> cbor.Raw:
 
 
 def read_redirect(redirect: Sign1) -> tuple[OwnerAddress, ...]:
-    """The addresses in a to1d, in their order; those of another protocol than HTTP and HTTPS are left out.
+    """The addresses in a to1d, in their order; those that cannot be used are left out, as of another protocol.
 
     Who has signed it is another question.
 
@@ -143,12 +178,16 @@ def read_redirect(redirect: Sign1) -> tuple[OwnerAddress, ...]:
         Fault: It is none.
     """
     addresses_item, to0d_hash = redirect.payload.array(2)
-    Hash.read(to0d_hash)
+    Hash.read_plain(to0d_hash)
     addresses = addresses_item.array()
     if len(addresses) > ADDRESSES_LIMIT:
         raise Fault(f"There are more than {ADDRESSES_LIMIT} addresses of the owner.")
-    read = (_owner_address(address) for address in addresses)
-    return tuple(address for address in read if address is not None)
+    found = []
+    for address in addresses:
+        parts = address.array(4)
+        with contextlib.suppress(Fault):
+            found.append(_owner_address(*parts))
+    return tuple(found)
 
 
 def encode_owner_address(address: OwnerAddress) -> cbor.Raw:
@@ -157,28 +196,42 @@ def encode_owner_address(address: OwnerAddress) -> cbor.Raw:
     return cbor.Raw(cbor.encode([ip, address.dns, address.port, address.protocol]))
 
 
-def _variables(directive: cbor.Item) -> dict[int, cbor.Item | None]:
-    """Variables by their numbers; None is the value of those that have none."""
+def read_ip_address(item: cbor.Item) -> IpAddress:
+    """An address of 4 or 16 bytes. Some write IPv4 in 16 (RFC 4291 2.5.5.2), which a host without IPv6 cannot reach.
+
+    Raises:
+        Fault: It is none.
+    """
+    packed = item.bytes(16, 4)
+    try:
+        address = ipaddress.ip_address(packed)
+    except ValueError as error:
+        raise Fault("An IP address has neither 4 nor 16 bytes.") from error
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _variables(directive: cbor.Item) -> Variables:
     if len(directive.array()) > VARIABLES_LIMIT:
         raise Fault(f"A rendezvous directive has more than {VARIABLES_LIMIT} variables.")
     variables: dict[int, cbor.Item | None] = {}
     for variable in directive.array():
-        number, *value = variable.array(1, 2)
-        variables[number.unsigned(255)] = value[0].embedded() if value else None
+        number, *wrapped = variable.array(1, 2)
+        variables[number.unsigned(255)] = wrapped[0] if wrapped else None
     return variables
 
 
-def _directive(variables: Mapping[int, cbor.Item | None]) -> Directive:
-    if Variable.OWNER_ONLY in variables:
-        raise Fault("This directive is for owners.")
-    if set(variables) & _NOT_FOR_SCANNERS or not set(variables) <= set(Variable):
-        raise Fault("This directive is for a network that the scanner has no part in.")
+def _directive(variables: Variables, *, for_owner: bool) -> Directive:
+    if (Variable.DEVICE_ONLY if for_owner else Variable.OWNER_ONLY) in variables:
+        raise Fault("This directive is for the other side.")
+    if Variable.EXTERNAL in variables:
+        raise Fault("This directive is for another way to a rendezvous server.")
     dns, ip, port, delay, protocol, server, ca = (
-        variables.get(name)
+        value_of(variables, name)
         for name in (
             Variable.DNS,
             Variable.IP_ADDRESS,
-            Variable.DEVICE_PORT,
+            Variable.OWNER_PORT if for_owner else Variable.DEVICE_PORT,
             Variable.DELAY,
             Variable.PROTOCOL,
             Variable.SERVER_CERTIFICATE_HASH,
@@ -186,15 +239,15 @@ def _directive(variables: Mapping[int, cbor.Item | None]) -> Directive:
         )
     )
     names = () if dns is None else (_host_name(dns),)
-    addresses = () if ip is None else (str(_ip_address(ip)),)
+    addresses = () if ip is None else (str(read_ip_address(ip)),)
     return Directive(
         hosts=(*names, *addresses),
-        port=None if port is None else port.unsigned(_LARGEST_PORT),
+        port=None if port is None else _port(port),
         protocol=RendezvousProtocol.REST if protocol is None else _protocol(protocol),
         bypass=Variable.BYPASS in variables,
         delay=None if delay is None else min(delay.unsigned(), LONGEST_DELAY),
-        server_certificate=None if server is None else Hash.read(server),
-        ca_certificate=None if ca is None else Hash.read(ca),
+        server_certificate=None if server is None else Hash.read_plain(server),
+        ca_certificate=None if ca is None else Hash.read_plain(ca),
     )
 
 
@@ -219,14 +272,15 @@ def _encoded(directive: Directive) -> list[cbor.Encodable]:
     return [*variables, [Variable.BYPASS]] if directive.bypass else variables
 
 
-def _owner_address(item: cbor.Item) -> OwnerAddress | None:
-    ip, dns, port, number = item.array(4)
+def _owner_address(ip: cbor.Item, dns: cbor.Item, port: cbor.Item, number: cbor.Item) -> OwnerAddress:
     if number.unsigned() not in (TransportProtocol.HTTP, TransportProtocol.HTTPS):
-        return None
+        raise Fault("This address is for a protocol that is not spoken here.")
+    if ip.is_null and dns.is_null:
+        raise Fault("This address has neither a name nor a number.")
     return OwnerAddress(
-        None if ip.is_null else _ip_address(ip),
+        None if ip.is_null else read_ip_address(ip),
         None if dns.is_null else _host_name(dns),
-        port.unsigned(_LARGEST_PORT),
+        _port(port),
         TransportProtocol(number.unsigned()),
     )
 
@@ -237,16 +291,14 @@ def _protocol(item: cbor.Item) -> RendezvousProtocol:
     return RendezvousProtocol(item.unsigned())
 
 
-def _ip_address(item: cbor.Item) -> IpAddress:
-    packed = item.bytes(16, 4)
-    try:
-        return ipaddress.ip_address(packed)
-    except ValueError as error:
-        raise Fault("An IP address has neither 4 nor 16 bytes.") from error
+def _port(item: cbor.Item) -> int:
+    if item.unsigned(_LARGEST_PORT) == 0:
+        raise Fault("There is no port 0.")
+    return item.unsigned()
 
 
 def _host_name(item: cbor.Item) -> str:
     name = item.text(HOST_LIMIT)
     if not _HOST_NAME.fullmatch(name):
-        raise Fault("A host name has characters that no host name has.")
+        raise Fault("There is a host name that no host can have.")
     return name

@@ -1,7 +1,7 @@
 """Service info: what device and owner say to each other once the tunnel is open: FDO 1.1, 3.8 and 5.6.
 
 A value is one CBOR item, cut into pieces that fit into messages: the same key again and again. `Outbox` cuts, `Inbox`
-puts together, `modules` says who on the device speaks which words. What could give control of a scanner to somebody
+puts together, `Modules` says who on the device speaks which words. What could give control of a scanner to somebody
 (fdo.command, fdo.download, fdo.upload, fdo.wget) does not exist here; a module that is not known is answered inactive.
 """
 
@@ -14,16 +14,18 @@ from typing import Final, Protocol
 
 from enroll.fdo import cbor
 from enroll.fdo.fault import Fault
+from enroll.fdo.messages import MESSAGE_LIMIT
 from enroll.fdo.to2_messages import LEAST_SERVICE_INFO_SIZE, ServiceInfo
 
-VALUE_LIMIT = 64 * 1024  # bytes of one value, put together
-TOTAL_LIMIT = 4 << 20  # bytes of service info of one session
+VALUE_LIMIT = 64 * 1024  # bytes of the values that one key has, one after the other, put together
+TOTAL_LIMIT = 1 << 20  # bytes of service info of one session
+PIECES_LIMIT = 8 * 1024  # pieces of one session, and values: each may be answered
 ROUNDS_LIMIT = 2000  # exchanges of 68 and 69
 ACTIVE: Final = "active"
 
 # Bytes around what is said, at most: the arrays and flags of a message; array, key and byte string of an entry.
 _MESSAGE_HEAD, _ENTRY_HEAD = 1 + 2 + 3, 1 + 3 + 3
-_SHORTEST_PIECE = 16  # bytes; a message that has not room for more is sent as it is
+_TUNNEL_HEAD = 128  # bytes, at most, that encryption adds to a message
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ class Outbox:
     """What waits to be sent, cut into messages.
 
     Args:
-        size: Bytes of the largest message that the other side takes.
+        size: Bytes of service info that the other side takes in one message.
+        message_limit: Bytes of the largest message that it takes, encrypted; 0 where it does not say.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = max(size, LEAST_SERVICE_INFO_SIZE)
+    def __init__(self, size: int, message_limit: int = MESSAGE_LIMIT) -> None:
+        self._size = max(LEAST_SERVICE_INFO_SIZE, min(size, (message_limit or MESSAGE_LIMIT) - _TUNNEL_HEAD))
         self._waiting: deque[ServiceInfo] = deque()
 
     def put(self, statements: Sequence[Statement]) -> None:
@@ -86,7 +89,8 @@ class Outbox:
         while self._waiting:
             info = self._waiting.popleft()
             space = room - _ENTRY_HEAD - len(info.key.encode("utf-8"))
-            if space < min(len(info.value), _SHORTEST_PIECE):
+            # What does not fit begins a message of its own, and is cut only there: go-fdo takes no pieces of devmod.
+            if len(info.value) > space and taken:
                 self._waiting.appendleft(info)
                 break
             taken.append(replace(info, value=info.value[:space]))
@@ -101,32 +105,52 @@ class Inbox:
     """Puts the pieces together again, and counts them."""
 
     def __init__(self) -> None:
-        self._key = ""
-        self._pieces = b""
+        self._key: str | None = None
+        self._value = bytearray()
+        self._pieces = 0
         self._total = 0
+        self._values = 0
 
     def put(self, info: Sequence[ServiceInfo], *, is_more: bool) -> list[tuple[str, str, cbor.Item]]:
         """The statements that are complete now: module, name and value.
+
+        Where one key follows itself, only another key or the end says that its value was the last one, so that each
+        byte is read once, however small the pieces are.
 
         Raises:
             Fault: Too much, or a value that is not complete when another one begins or the message is the last.
         """
         complete = []
         for piece in info:
-            self._total += len(piece.key) + len(piece.value)
-            if self._total > TOTAL_LIMIT or len(self._pieces) + len(piece.value) > VALUE_LIMIT:
-                raise Fault("There is more service info than is taken.")
-            if self._key not in ("", piece.key):
-                raise Fault("Service info begins before the one before it is complete.")
-            self._key, self._pieces = piece.key, self._pieces + piece.value
-            value = cbor.read_if_complete(self._pieces, VALUE_LIMIT)
-            if value is not None:
-                module, _, name = self._key.partition(":")
-                complete.append((module, name, value))
-                self._key, self._pieces = "", b""
-        if self._key and not is_more:
-            raise Fault("The last service info is not complete.")
-        return complete
+            self._count(piece)
+            if piece.key != self._key:
+                complete += self._completed()
+                self._key = piece.key
+            self._value += piece.value
+            if len(self._value) > VALUE_LIMIT:
+                raise Fault("A value of service info is longer than is taken.")
+        return complete if is_more else [*complete, *self._completed()]
+
+    def _count(self, piece: ServiceInfo) -> None:
+        self._pieces += 1
+        self._total += len(piece.key) + len(piece.value)
+        if self._total > TOTAL_LIMIT or self._pieces > PIECES_LIMIT:
+            raise _too_much()
+
+    def _completed(self) -> list[tuple[str, str, cbor.Item]]:
+        """What the last key was said to be."""
+        if self._key is None:
+            return []
+        module, _, name = self._key.partition(":")
+        values = cbor.read_sequence(bytes(self._value), VALUE_LIMIT)
+        if not (module and name and values):
+            raise Fault("Service info names no module, no word of it, or no value.")
+        self._values += len(values)
+        if self._values > PIECES_LIMIT:
+            raise _too_much()
+        self._key = None
+        self._value.clear()
+        return [(module, name, value) for value in values]
 
 
 class Modules:
@@ -154,14 +178,14 @@ class Modules:
         """What is said to it. `active` of an unknown module is answered with false, and the rest of it is ignored.
 
         Raises:
-            Fault: It is for a module that is not active.
+            Fault: It is for a module that is not active, or ends one that is not complete.
             EnrollmentError: A module makes of it that there will be no certificate.
         """
         known = self._known.get(module)
         if known is None:
             return [Statement(module, ACTIVE, value=False)] if name == ACTIVE else []
         if name == ACTIVE:
-            return self._activate(known) if value.boolean() else []
+            return self._activate(known) if value.boolean() else self._deactivate(known)
         if module not in self._active:
             raise Fault(f"Service info is for the module {module}, which is not active.")
         return known.receive(name, value)
@@ -171,3 +195,12 @@ class Modules:
             return []
         self._active.add(module.name)
         return [Statement(module.name, ACTIVE, value=True), *module.begin()]
+
+    def _deactivate(self, module: DeviceModule) -> Sequence[Statement]:
+        if not module.is_complete:
+            raise Fault(f"The owner ends the module {module.name} before it is complete.")
+        return []
+
+
+def _too_much() -> Fault:
+    return Fault("There is more service info than is taken.")

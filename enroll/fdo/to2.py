@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
+from enroll.clock import Clock
 from enroll.fdo import cbor
 from enroll.fdo.conversation import Conversation
 from enroll.fdo.cose import Sign1, sign1
@@ -35,8 +36,8 @@ from enroll.fdo.messages import (
     read_nonce,
     read_nonce_message,
 )
-from enroll.fdo.public_key import FdoPublicKey, signature_type
-from enroll.fdo.rendezvous import read_directives
+from enroll.fdo.public_key import FdoPublicKey, signature_type, strength
+from enroll.fdo.rendezvous import check_leads_somewhere
 from enroll.fdo.service_info import ROUNDS_LIMIT, DeviceModule, Inbox, Modules, Outbox
 from enroll.fdo.to2_messages import (
     DEFAULT_SERVICE_INFO_SIZE,
@@ -56,6 +57,9 @@ from enroll.fdo.tunnel import CipherSuite, Random, Tunnel, open_tunnel
 from enroll.fdo.voucher import OwnerChain, VoucherEntry, VoucherHeader
 from enroll.keystore.base import HmacKey, PrivateKey, PublicKey
 
+SESSION_LIMIT = 600.0  # seconds from message 60 to message 70
+IDLE_DELAY = 0.2  # seconds after a round of 68 and 69 in which neither side says anything
+
 KeyExchangeAnswer = Callable[[KeyExchangeSuite, bytes, PublicKey], Answer]
 
 
@@ -71,6 +75,7 @@ class Terms:
         reuse: Whether the owner may leave GUID, rendezvous and key as they are.
         judge: Says whether this owner may have the device; raises where it may not. Called after the owner has proved
             itself, before the device does.
+        clock: Ends a session that takes too long, and waits for an owner that has nothing to say yet.
         redirect: The to1d that led here; None where the rendezvous server was bypassed.
         random: Makes nonces and initialization vectors.
         agree: Answers the key exchange.
@@ -82,6 +87,7 @@ class Terms:
     description: DeviceDescription
     reuse: bool
     judge: Callable[[OwnerChain], None]
+    clock: Clock
     redirect: Sign1 | None = None
     random: Random = field(default=secrets.token_bytes, repr=False)
     agree: KeyExchangeAnswer = field(default=answer, repr=False)
@@ -110,17 +116,19 @@ class _Agreed:
 
     Args:
         tunnel: Encrypts.
-        owner: Who has proved to be the owner.
+        owner_chain: From the manufacturer to who has proved to be the owner.
         nonce: NonceTO2ProveDv.
         setup_nonce: NonceTO2SetupDv.
         setup: What the device is to be.
+        message_limit: Bytes of the largest message that the owner takes; 0 where it does not say.
     """
 
     tunnel: Tunnel = field(repr=False)
-    owner: OwnerChain
+    owner_chain: OwnerChain
     nonce: bytes
     setup_nonce: bytes
     setup: SetupDevice
+    message_limit: int
 
 
 class Session:
@@ -143,6 +151,7 @@ class Session:
         self._secret = secret
         self._terms = terms
         self._signature_type = signature_type(key.public_key())
+        self._end = terms.clock.monotonic() + SESSION_LIMIT
         self._agreed: _Agreed | None = None
 
     def __enter__(self) -> Self:
@@ -154,9 +163,9 @@ class Session:
         self._conversation.__exit__(kind, error, trace)
 
     @property
-    def owner(self) -> OwnerChain:
-        """Who has proved to be the owner."""
-        return self._since_65.owner
+    def owner_chain(self) -> OwnerChain:
+        """From the manufacturer to who has proved to be the owner."""
+        return self._since_65.owner_chain
 
     @property
     def is_reuse(self) -> bool:
@@ -173,12 +182,12 @@ class Session:
         """The credential from message 71 on, with the owner still to be filled in."""
         if self.is_reuse:
             return self._credential
-        setup, plain = self._since_65.setup, self._credential.owner_key_hash.algorithm
+        setup = self._since_65.setup
         return replace(
             self._credential,
             guid=setup.guid,
             rendezvous=setup.rendezvous,
-            owner_key_hash=Hash.of(plain, setup.owner_key.raw),
+            owner_key_hash=Hash.of(strength(setup.owner_key.key), setup.owner_key.raw),
             owner_key_kind=setup.owner_key.kind,
             owner=None,
         )
@@ -193,12 +202,12 @@ class Session:
             ScansealError: `terms.judge` refused the owner, or the key could not sign.
         """
         shown = self._hello()
-        owner = self._owner_chain(shown)
+        chain = self._owner_chain(shown)
         if self._terms.redirect is not None:
             # FDO 1.1, 5.5.3: whoever signed the redirection has to be the owner, or somebody has led us astray.
-            self._terms.redirect.check(owner.owner.key, signature_type(owner.owner.key, owner.owner.kind))
-        self._terms.judge(owner)
-        self._agreed = self._prove(shown, owner)
+            self._terms.redirect.check(chain.owner.key, chain.owner.signature_type)
+        self._terms.judge(chain)
+        self._agreed = self._prove(shown, chain)
 
     def talk(self, modules: Sequence[DeviceModule]) -> None:
         """Messages 66 to 69, until the owner is done.
@@ -210,7 +219,7 @@ class Session:
         ready = DeviceServiceInfoReady(self._next_hmac(), self._terms.service_info_size)
         received = OwnerServiceInfoReady.read(self._ask(MessageType.TO2_DEVICE_SERVICE_INFO_READY, ready.encode()))
         size = DEFAULT_SERVICE_INFO_SIZE if received.max_size is None else received.max_size
-        known, outbox, inbox = Modules(modules), Outbox(size), Inbox()
+        known, outbox, inbox = Modules(modules), Outbox(size, self._since_65.message_limit), Inbox()
         outbox.put(self._terms.description.statements(known.names))
         owner_has_more = False
         for _ in range(ROUNDS_LIMIT):
@@ -218,10 +227,7 @@ class Session:
             is_more, info = (False, ()) if owner_has_more else outbox.take()
             body = DeviceServiceInfo(is_more, info).encode()
             said = OwnerServiceInfo.read(self._ask(MessageType.TO2_DEVICE_SERVICE_INFO, body))
-            if is_more and (said.info or said.is_more or said.is_done):
-                raise Fault("The owner speaks while the device has more to say.")
-            if said.is_more and said.is_done:
-                raise Fault("The owner is done and has more to say.")
+            _check_turn(said, device_has_more=is_more)
             for module, name, value in inbox.put(said.info, is_more=said.is_more):
                 outbox.put(known.receive(module, name, value))
             if said.is_done:
@@ -229,6 +235,8 @@ class Session:
                     raise Fault("The owner is done, and has not given a certificate (fdo.csr).")
                 return
             owner_has_more = said.is_more
+            if not (info or said.info or owner_has_more):
+                self._terms.clock.sleep(IDLE_DELAY)
         raise Fault(f"Service info has not ended after {ROUNDS_LIMIT} rounds.")
 
     def finish(self) -> None:
@@ -258,11 +266,11 @@ class Session:
             self._terms.cipher,
             self._signature_type,
         ).encode()
-        signed = Sign1.read(cbor.read(self._conversation.ask(MessageType.TO2_HELLO_DEVICE, hello)))
+        signed = Sign1.read(cbor.read(self._exchange(MessageType.TO2_HELLO_DEVICE, hello)))
         if not {NONCE_HEADER, OWNER_KEY_HEADER} <= signed.unprotected.keys():
             raise Fault("The owner shows no key, or no nonce.")
         key = FdoPublicKey.read(signed.unprotected[OWNER_KEY_HEADER])
-        signed.check(key.key, signature_type(key.key, key.kind))
+        signed.check(key.key, key.signature_type)
         said = ProveOvHdr.read(signed.payload)
         _check_nonce(said.nonce, nonce)
         if said.hello_device_hash != Hash.of(said.hmac.plain_algorithm, hello):
@@ -287,7 +295,7 @@ class Session:
         """Messages 62 and 63, for each entry."""
         chain = OwnerChain.begin(shown.header, shown.said.hmac)
         for number in range(shown.said.entries):
-            received = self._conversation.ask(MessageType.TO2_GET_OV_NEXT_ENTRY, cbor.encode([number]))
+            received = self._exchange(MessageType.TO2_GET_OV_NEXT_ENTRY, cbor.encode([number]))
             index, entry = cbor.read(received).array(2)
             if index.unsigned() != number:
                 raise Fault("The owner shows another entry of the voucher than was asked for.")
@@ -296,24 +304,24 @@ class Session:
             raise Fault("Who answers is not the owner that the voucher names.", ErrorCode.INVALID_OWNER_SIGNATURE)
         return chain
 
-    def _prove(self, shown: _Shown, owner: OwnerChain) -> _Agreed:
+    def _prove(self, shown: _Shown, chain: OwnerChain) -> _Agreed:
         """Messages 64 and 65."""
-        agreed = self._terms.agree(self._terms.key_exchange, shown.said.key_exchange, owner.owner.key)
+        agreed = self._terms.agree(self._terms.key_exchange, shown.said.key_exchange, chain.owner.key)
         tunnel = open_tunnel(self._terms.cipher, agreed.shared, self._terms.random)
         setup_nonce = self._terms.random(NONCE_SIZE)
         token = EntityAttestationToken(shown.nonce, self._credential.guid, agreed.parameter).encode()
         body = sign1(self._key, self._signature_type, token, {SETUP_NONCE_HEADER: setup_nonce})
-        received = tunnel.decrypt(self._conversation.ask(MessageType.TO2_PROVE_DEVICE, body))
+        received = tunnel.decrypt(self._exchange(MessageType.TO2_PROVE_DEVICE, body))
         signed = Sign1.read(cbor.read(received))
-        signed.check(owner.owner.key, signature_type(owner.owner.key, owner.owner.kind))
+        signed.check(chain.owner.key, chain.owner.signature_type)
         setup = SetupDevice.read(signed.payload)
         _check_nonce(setup.nonce, setup_nonce)
-        self._check_setup(setup, owner.owner)
-        return _Agreed(tunnel, owner, shown.nonce, setup_nonce, setup)
+        self._check_setup(setup, chain.owner)
+        return _Agreed(tunnel, chain, shown.nonce, setup_nonce, setup, shown.said.max_message_size)
 
     def _check_setup(self, setup: SetupDevice, owner: FdoPublicKey) -> None:
-        read_directives(cbor.read(setup.rendezvous.encoded))
         if setup.guid != self._credential.guid:
+            check_leads_somewhere(setup.rendezvous)
             return
         if setup.rendezvous != self._credential.rendezvous or not setup.owner_key.is_same_key(owner):
             raise Fault("The owner leaves the GUID as it is and changes the rest.")
@@ -337,7 +345,19 @@ class Session:
     def _ask(self, number: MessageType, plaintext: bytes) -> cbor.Item:
         """One exchange through the tunnel."""
         tunnel = self._since_65.tunnel
-        return cbor.read(tunnel.decrypt(self._conversation.ask(number, tunnel.encrypt(plaintext))))
+        return cbor.read(tunnel.decrypt(self._exchange(number, tunnel.encrypt(plaintext))))
+
+    def _exchange(self, number: MessageType, body: bytes) -> bytes:
+        if self._terms.clock.monotonic() > self._end:
+            raise Fault(f"The session has not ended after {SESSION_LIMIT:g} seconds.", ErrorCode.INTERNAL)
+        return self._conversation.ask(number, body)
+
+
+def _check_turn(said: OwnerServiceInfo, *, device_has_more: bool) -> None:
+    if device_has_more and (said.info or said.is_more or said.is_done):
+        raise Fault("The owner speaks while the device has more to say.")
+    if said.is_more and said.is_done:
+        raise Fault("The owner is done and has more to say.")
 
 
 def _check_nonce(received: bytes, sent: bytes) -> None:

@@ -18,10 +18,11 @@ from enroll.fdo.messages import (
     signature_info,
 )
 from enroll.fdo.public_key import FdoPublicKey, SignatureType
+from enroll.fdo.voucher import ENTRIES_LIMIT
 
 DEFAULT_SERVICE_INFO_SIZE = 1300  # bytes; what null means in 66 and 67
 LEAST_SERVICE_INFO_SIZE = 256  # bytes
-ENTRIES_LIMIT = 255
+SERVICE_INFO_KEY_LIMIT = 128  # bytes of a key of service info, so that an answer to it fits into the smallest message
 # Headers of 61 and 64 beside the signed payload: FDO 1.1, 5.5.
 NONCE_HEADER, OWNER_KEY_HEADER = 256, 257
 SETUP_NONCE_HEADER = -259
@@ -234,4 +235,4 @@ def _service_info(info: Sequence[ServiceInfo]) -> list[list[str | bytes]]:
 
 def _read_service_info(item: cbor.Item) -> tuple[ServiceInfo, ...]:
     pairs = (part.array(2) for part in item.array())
-    return tuple(ServiceInfo(key.text(TEXT_LIMIT), value.bytes()) for key, value in pairs)
+    return tuple(ServiceInfo(key.text(SERVICE_INFO_KEY_LIMIT), value.bytes()) for key, value in pairs)

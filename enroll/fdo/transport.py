@@ -11,17 +11,31 @@ from __future__ import annotations
 
 import logging
 import re
-import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from enroll.certificates import PARSE_ERRORS
+from enroll.chain import build_chain
 from enroll.clock import Clock
-from enroll.errors import EnrollmentError, EnrollmentRefused, ProtocolViolation
+from enroll.errors import (
+    CertificateRefused,
+    EnrollmentError,
+    EnrollmentRefused,
+    ProtocolViolation,
+    ServerUnreachable,
+)
 from enroll.fdo.hashes import Hash
 from enroll.fdo.messages import MESSAGE_LIMIT, PROTOCOL_VERSION, ErrorMessage, MessageType
+from enroll.fdo.public_key import CHAIN_LIMIT
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
-from enroll.tls.connection import ClientContext
+from enroll.tls.connection import ClientContext, ClientSocket
 
 CONTENT_TYPE = "application/cbor"
 TOKEN_LIMIT = 4 * 1024  # characters
@@ -66,9 +80,10 @@ class ErrorReceived(EnrollmentRefused):
     """
 
     def __init__(self, said: ErrorMessage, where: str) -> None:
+        error = f"the error {said.code}" if said.code else "an error"
         text = f": {printable(said.text)}" if said.text else ""
         super().__init__(
-            f"{where} answers with the error {said.code}{text}.",
+            f"{where} answers with {error}{text}.",
             remedy="The log of that server says more.",
             code="fdo-error-received",
         )
@@ -76,7 +91,7 @@ class ErrorReceived(EnrollmentRefused):
 
 
 class Channel(Protocol):
-    """The way to one server, for one run of a protocol; a context manager."""
+    """The way to one server, for one run of a protocol."""
 
     @property
     def where(self) -> str:
@@ -133,11 +148,11 @@ class HttpChannel:
         if number in _FIRST:
             self._token = ""
         answer = self._post(number, body)
-        if answer.headers.get("message-type", "").strip() == str(MessageType.ERROR):
+        received = answer.headers.get("message-type", "").strip()
+        if received == str(MessageType.ERROR):
             raise ErrorReceived(ErrorMessage.read(answer.body), self._base)
         if answer.status != 200 or answer.content_type != CONTENT_TYPE:  # noqa: PLR2004 - OK
             raise self._violation(f"answers with the status {answer.status} and no message")
-        received = answer.headers.get("message-type", "").strip()
         if received != str(number + 1):
             raise self._violation(f"answers message {number} with {printable(received) or 'no'} message")
         self._keep_token(number, answer.headers.get("authorization"))
@@ -171,8 +186,52 @@ class HttpChannel:
 
 def context_for(pins: Pins) -> ClientContext:
     """TLS that proves what `pins` say, and nothing without them: FDO messages prove themselves."""
-    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+    context = ClientContext.without_trust()
+    context.check_server = partial(_check_server, pins)
     return context
+
+
+def _check_server(pins: Pins, connection: ClientSocket) -> None:
+    """Compare what the server showed with the pins, before anything is sent: FDO 1.1, 3.3.2 "RVSvCertHash".
+
+    Raises:
+        ServerUnreachable: It is another one.
+    """
+    if pins == Pins():
+        return
+    shown = connection.presented()[:CHAIN_LIMIT]
+    if pins.server is not None and not (shown and pins.server.is_of(shown[0])):
+        raise _not_pinned("shows another certificate than the one that is pinned", connection)
+    if pins.issuer is not None and not _leads_to(pins.issuer, shown):
+        raise _not_pinned("shows no certificate that leads to the pinned one of a CA", connection)
+
+
+def _leads_to(issuer: Hash, shown: Sequence[bytes]) -> bool:
+    """Whether the first certificate is for a server, and was issued below the one with that hash."""
+    try:
+        own, *others = map(x509.load_der_x509_certificate, shown)
+        if not _is_for_server(own):
+            return False
+        anchors = [each for each in others if issuer.is_of(each.public_bytes(Encoding.DER))]
+        # At a time of its own: the clock of a new device may be wrong.
+        return bool(build_chain(own, others, anchors, own.not_valid_before_utc))
+    except (CertificateRefused, *PARSE_ERRORS) as error:
+        _LOG.info("A certificate of the server cannot be used: %s", error)
+        return False
+
+
+def _is_for_server(certificate: x509.Certificate) -> bool:
+    try:
+        purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in purposes
+
+
+def _not_pinned(what: str, connection: ClientSocket) -> ServerUnreachable:
+    host, port, *_ = connection.getpeername()
+    return ServerUnreachable(
+        f"The server at {host}, port {port}, {what}.",
+        remedy="It is another server than the one that the voucher names, or has a new certificate.",
+        code="server-not-pinned",
+    )

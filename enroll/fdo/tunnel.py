@@ -7,7 +7,7 @@ is written and read here is what go-fdo writes and reads.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol, TypeAlias
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from enroll.fdo import cbor
 from enroll.fdo.cose import ALGORITHM
-from enroll.fdo.fault import Fault
+from enroll.fdo.fault import ErrorCode, Fault
 from enroll.fdo.key_exchange import SharedSecret
 
 ENCRYPT0_TAG, MAC0_TAG = 16, 17  # RFC 9052 2
@@ -74,10 +74,12 @@ def open_tunnel(suite: CipherSuite, shared: SharedSecret, random: Random = secre
     if suite in _AUTHENTICATED:
         authenticated = _AUTHENTICATED[suite]
         key = _derive(shared, authenticated.key_size, hashes.SHA256())
-        return _AuthenticatedTunnel(suite, authenticated, authenticated.cipher(key), random)
+        vectors = _InitializationVectors(authenticated.iv_size, random)
+        return _AuthenticatedTunnel(suite, authenticated.cipher(key), vectors)
     composed = _COMPOSED[suite]
     keys = _derive(shared, composed.key_size + composed.mac_key_size, composed.hash)
-    return _ComposedTunnel(composed, keys[: composed.key_size], keys[composed.key_size :], random)
+    vectors = _InitializationVectors(_BLOCK, random)
+    return _ComposedTunnel(composed, keys[: composed.key_size], keys[composed.key_size :], vectors)
 
 
 def _derive(shared: SharedSecret, size: int, algorithm: hashes.HashAlgorithm) -> bytes:
@@ -94,6 +96,38 @@ def _derive(shared: SharedSecret, size: int, algorithm: hashes.HashAlgorithm) ->
         fixed=None,
     )
     return derivation.derive(shared.secret)
+
+
+@dataclass(frozen=True)
+class _InitializationVectors:
+    """Those of both directions, which have one key: none is used twice (SP 800-38D 8, SP 800-38A 6.5 and appendix C).
+
+    That also tells a message that somebody between the two sends again: FDO does not number them.
+    """
+
+    size: int  # bytes
+    random: Random
+    sent: set[bytes] = field(default_factory=set)
+    received: set[bytes] = field(default_factory=set)
+
+    def new(self) -> bytes:
+        """One to encrypt with."""
+        made = self.random(self.size)
+        if made in self.sent or made in self.received:
+            raise Fault("An initialization vector was used before: the source of random fails.", ErrorCode.INTERNAL)
+        self.sent.add(made)
+        return made
+
+    def read(self, item: cbor.Item) -> bytes:
+        """That of a message; `accept` it once the message has proved to be authentic."""
+        said = item.bytes(self.size, self.size)
+        if said in self.received:
+            raise Fault("The initialization vector of a message was used before.")
+        return said
+
+    def accept(self, vector: bytes) -> None:
+        """It was that of an authentic message."""
+        self.received.add(vector)
 
 
 @dataclass(frozen=True)
@@ -116,23 +150,24 @@ class _AuthenticatedTunnel:
     """COSE_Encrypt0: RFC 9052 5.2 and 5.3."""
 
     suite: CipherSuite
-    sizes: _Authenticated
     cipher: AESGCM | AESCCM = field(repr=False)
-    random: Random
+    vectors: _InitializationVectors = field(repr=False)
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        protected, iv = cbor.encode({ALGORITHM: self.suite}), self.random(self.sizes.iv_size)
+        protected, iv = _protected(self.suite), self.vectors.new()
         ciphertext = self.cipher.encrypt(iv, plaintext, _additional_data(protected))
         return cbor.encode(cbor.Tagged(ENCRYPT0_TAG, [protected, {IV_HEADER: iv}, ciphertext]))
 
     def decrypt(self, body: bytes) -> bytes:
         protected, unprotected, ciphertext = cbor.read(body).tagged(ENCRYPT0_TAG).array(3)
-        _check_algorithm(protected.embedded(), self.suite)
-        iv = _initialization_vector(unprotected, self.sizes.iv_size)
+        _check_protected(protected, self.suite)
+        iv = self.vectors.read(_headers(unprotected, IV_HEADER)[IV_HEADER])
         try:
-            return self.cipher.decrypt(iv, ciphertext.bytes(), _additional_data(protected.bytes()))
+            plaintext = self.cipher.decrypt(iv, ciphertext.bytes(), _additional_data(protected.bytes()))
         except InvalidTag as error:
             raise _undecryptable() from error
+        self.vectors.accept(iv)
+        return plaintext
 
 
 @dataclass(frozen=True)
@@ -161,31 +196,38 @@ class _ComposedTunnel:
     suite: _Composed
     key: bytes = field(repr=False)
     mac_key: bytes = field(repr=False)
-    random: Random
+    vectors: _InitializationVectors = field(repr=False)
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        iv = self.random(_BLOCK)
+        iv = self.vectors.new()
         encryptor = self._cipher(iv).encryptor()
         ciphertext = encryptor.update(self._padded(plaintext)) + encryptor.finalize()
         inner = cbor.encode([b"", {ALGORITHM: self.suite.algorithm, IV_HEADER: iv}, ciphertext])
-        protected = cbor.encode({ALGORITHM: self.suite.mac_algorithm})
+        protected = _protected(self.suite.mac_algorithm)
         mac = self._mac(protected, inner).finalize()
         return cbor.encode(cbor.Tagged(MAC0_TAG, [protected, {}, inner, mac]))
 
     def decrypt(self, body: bytes) -> bytes:
-        protected, _, payload, mac = cbor.read(body).tagged(MAC0_TAG).array(4)
-        _check_algorithm(protected.embedded(), self.suite.mac_algorithm)
+        protected, unprotected, payload, mac = cbor.read(body).tagged(MAC0_TAG).array(4)
+        _check_protected(protected, self.suite.mac_algorithm)
+        _headers(unprotected)
         try:
             self._mac(protected.bytes(), payload.bytes()).verify(mac.bytes())
         except InvalidSignature as error:
             raise _undecryptable() from error
-        _, headers, ciphertext = payload.embedded().array(3)
-        _check_algorithm(headers, self.suite.algorithm)
-        decryptor = self._cipher(_initialization_vector(headers, _BLOCK)).decryptor()
+        empty, unprotected, ciphertext = payload.embedded().array(3)
+        empty.bytes(0)
+        headers = _headers(unprotected, ALGORITHM, IV_HEADER)
+        if headers[ALGORITHM].integer() != self.suite.algorithm:
+            raise _encrypted_otherwise()
+        iv = self.vectors.read(headers[IV_HEADER])
+        decryptor = self._cipher(iv).decryptor()
         try:
-            return self._unpadded(decryptor.update(ciphertext.bytes()) + decryptor.finalize())
+            plaintext = self._unpadded(decryptor.update(ciphertext.bytes()) + decryptor.finalize())
         except ValueError as error:
             raise _undecryptable() from error
+        self.vectors.accept(iv)
+        return plaintext
 
     def _cipher(self, iv: bytes) -> Cipher[modes.CBC] | Cipher[modes.CTR]:
         return Cipher(AES(self.key), modes.CBC(iv)) if self.suite.is_chained else Cipher(AES(self.key), modes.CTR(iv))
@@ -210,17 +252,25 @@ def _additional_data(protected: bytes) -> bytes:
     return cbor.encode(["Encrypt0", protected, b""])
 
 
-def _check_algorithm(headers: cbor.Item, algorithm: int) -> None:
-    values = headers.map()
-    if ALGORITHM not in values or values[ALGORITHM].integer() != algorithm:
-        raise Fault("A message is encrypted in another way than was agreed on.")
+def _protected(algorithm: int) -> bytes:
+    return cbor.encode({ALGORITHM: algorithm})
 
 
-def _initialization_vector(headers: cbor.Item, size: int) -> bytes:
-    values = headers.map()
-    if IV_HEADER not in values:
-        raise Fault("An encrypted message has no initialization vector.")
-    return values[IV_HEADER].bytes(size, size)
+def _check_protected(headers: cbor.Item, algorithm: int) -> None:
+    if headers.bytes() != _protected(algorithm):
+        raise _encrypted_otherwise()
+
+
+def _headers(item: cbor.Item, *labels: int) -> Mapping[int | str, cbor.Item]:
+    """Those with these labels, which are all that there may be."""
+    headers = item.map()
+    if set(headers) != set(labels):
+        raise _encrypted_otherwise()
+    return headers
+
+
+def _encrypted_otherwise() -> Fault:
+    return Fault("A message is encrypted in another way than was agreed on.")
 
 
 def _undecryptable() -> Fault:

@@ -27,17 +27,20 @@ from enroll.fdo.cose import Sign1, sign1
 from enroll.fdo.fault import ErrorCode, Fault
 from enroll.fdo.hashes import Hash, HashAlgorithm
 from enroll.fdo.messages import PROTOCOL_VERSION, read_guid
-from enroll.fdo.public_key import FdoPublicKey, key_types, read_chain, signature_type
-from enroll.keystore.base import PrivateKey
+from enroll.fdo.public_key import FdoPublicKey, KeyEncoding, key_types, read_chain
+from enroll.keystore.base import PrivateKey, PublicKey
 
-VOUCHER_LIMIT = 1 << 20  # bytes of a file
+VOUCHER_LIMIT = 1 << 20  # bytes of CBOR
+FILE_LIMIT = 2 << 20  # bytes of a file: PEM needs a third more, and has something around it
 DEVICE_INFO_LIMIT = 1024  # bytes
 ENTRIES_LIMIT = 255
 
+_ARRAY_OF_5 = b"\x85"  # begins no text
 _LABEL = "OWNERSHIP VOUCHER"
 _ARMOUR = re.compile(rb"-----BEGIN OWNERSHIP VOUCHER-----([A-Za-z0-9+/=\s]*)-----END OWNERSHIP VOUCHER-----")
 _LINE = 64  # characters: RFC 7468 2
 _EMPTY_EXTRA = cbor.encode({})  # go-fdo writes it so; null means the same
+_OTHER_KIND = "The next owner has to have a key of the same kind as the manufacturer."
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class VoucherHeader:
             cbor.Raw(rendezvous.raw),
             device_info.text(DEVICE_INFO_LIMIT),
             FdoPublicKey.read(manufacturer),
-            None if chain_hash.is_null else Hash.read(chain_hash),
+            None if chain_hash.is_null else Hash.read_plain(chain_hash),
             item.raw,
         )
 
@@ -124,7 +127,7 @@ class VoucherEntry:
         previous, device, extra, owner = signed.payload.array(4)
         if not extra.is_null:
             extra.embedded().map()
-        return cls(Hash.read(previous), Hash.read(device), FdoPublicKey.read(owner), signed)
+        return cls(Hash.read_plain(previous), Hash.read_plain(device), FdoPublicKey.read(owner), signed)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class OwnerChain:
     Args:
         header: Of the voucher.
         owners: All keys from the manufacturer's to the last owner's.
-        algorithm: Of the hashes in entries, which is as strong as the HMAC.
+        algorithm: Of the hashes in entries: as the first entry says; before it, as strong as the HMAC.
         last: What the next entry has the hash of.
         fingerprint: Of the voucher so far: SHA-256 over header and HMAC, 64 hexadecimal digits, and with each entry
             SHA-256 over the fingerprint before it and the entry.
@@ -168,19 +171,28 @@ class OwnerChain:
         Raises:
             Fault: It is not signed by the owner before, or not over what is before it.
         """
-        if len(self.owners) > ENTRIES_LIMIT:
-            raise _broken(f"A voucher has more than {ENTRIES_LIMIT} entries.")
+        number = len(self.owners) - 1
+        _check_room(number)
         try:
-            entry.signed.check(self.owner.key, signature_type(self.owner.key, self.owner.kind))
+            entry.signed.check(self.owner.key, self.owner.signature_type)
         except Fault as error:
-            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is not signed by the owner before.") from error
-        if entry.previous != Hash.of(self.algorithm, self.last):
-            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is not over what stands before it.")
-        if entry.device != self.header.hash_of_device(self.algorithm):
-            raise _broken(f"Entry {len(self.owners) - 1} of the voucher is about another device.")
+            raise _broken(f"Entry {number} of the voucher is not signed by the owner before.") from error
+        # Implementations disagree on the strength where device and owner differ in it (FDO 1.1, 3.3.1).
+        algorithm = entry.previous.algorithm if number == 0 else self.algorithm
+        if entry.previous != Hash.of(algorithm, self.last):
+            raise _broken(f"Entry {number} of the voucher is not over what stands before it.")
+        if entry.device != self.header.hash_of_device(algorithm):
+            raise _broken(f"Entry {number} of the voucher is about another device.")
+        if not _is_of_one_kind(entry.owner, self.header.manufacturer):
+            raise _broken(f"Entry {number} of the voucher names a key of another kind than the manufacturer's.")
         raw = entry.signed.raw
-        fingerprint = hashlib.sha256(bytes.fromhex(self.fingerprint) + raw).hexdigest()
-        return replace(self, owners=(*self.owners, entry.owner), last=raw, fingerprint=fingerprint)
+        return replace(
+            self,
+            owners=(*self.owners, entry.owner),
+            algorithm=algorithm,
+            last=raw,
+            fingerprint=hashlib.sha256(bytes.fromhex(self.fingerprint) + raw).hexdigest(),
+        )
 
 
 @dataclass(frozen=True)
@@ -208,14 +220,18 @@ class Voucher:
         Raises:
             Fault: It is none.
         """
+        if len(data) > FILE_LIMIT:
+            raise _broken(f"There are {len(data)} bytes; a voucher is looked for in at most {FILE_LIMIT}.")
         item = cbor.read(_without_armour(data), VOUCHER_LIMIT)
-        version, header, hmac, chain, entries = item.array(5)
+        version, header, hmac_item, chain, entries = item.array(5)
         _check_version(version)
-        if len(entries.array()) > ENTRIES_LIMIT:
-            raise _broken(f"A voucher has more than {ENTRIES_LIMIT} entries.")
+        _check_room(len(entries.array()) - 1)
+        hmac = Hash.read(hmac_item)
+        if hmac.algorithm is hmac.plain_algorithm:
+            raise _broken("What should be the HMAC of the device is a hash.")
         return cls(
             VoucherHeader.read(header.embedded()),
-            Hash.read(hmac),
+            hmac,
             () if chain.is_null else read_chain(chain),
             tuple(VoucherEntry.read(entry) for entry in entries.array()),
             item.raw,
@@ -251,29 +267,52 @@ class Voucher:
         chain = OwnerChain.begin(self.header, self.hmac)
         expected = self.header.certificate_chain_hash
         certificates = b"".join(each.public_bytes(serialization.Encoding.DER) for each in self.device_chain)
-        if (expected is None) is not (not self.device_chain) or (expected and not expected.is_of(certificates)):
+        if bool(expected) != bool(certificates) or (expected and not expected.is_of(certificates)):
             raise _broken("The certificates of the device are not those that the header of the voucher speaks of.")
         for entry in self.entries:
             chain = chain.extended(entry)
         return chain
+
+    def name_owner(self, owner: PublicKey | Sequence[x509.Certificate]) -> FdoPublicKey:
+        """The key of a next owner, written as that of the manufacturer is (FDO 1.1, 3.4).
+
+        Args:
+            owner: The key; or its certificate and those above it, which are needed where the manufacturer has them.
+
+        Raises:
+            Fault: It is of another kind, or there are no certificates.
+        """
+        manufacturer = self.header.manufacturer
+        by_chain = manufacturer.encoding is KeyEncoding.X5CHAIN
+        if by_chain and isinstance(owner, PublicKey):
+            raise _broken("This voucher names owners by their certificates, and there is only a key.")
+        key = owner if isinstance(owner, PublicKey) else FdoPublicKey.make(owner, KeyEncoding.X5CHAIN).key
+        if manufacturer.kind not in key_types(key):
+            raise _broken(_OTHER_KIND)
+        named = FdoPublicKey.make(owner if by_chain else key, manufacturer.encoding, manufacturer.kind)
+        if not _is_of_one_kind(named, manufacturer):
+            raise _broken(_OTHER_KIND)
+        return named
 
     def extend(self, owner_key: PrivateKey, next_owner: FdoPublicKey) -> Self:
         """With one more entry: the device is sold to `next_owner`.
 
         Args:
             owner_key: Of the last owner.
-            next_owner: Whose key is of the same kind.
+            next_owner: Whose key is of the same kind; see `name_owner`.
 
         Raises:
-            Fault: The voucher does not hold, this is not the key of its last owner, or `next_owner` is of another kind.
+            Fault: The voucher does not hold or is full, this is not the key of its last owner, or `next_owner` is of
+                another kind.
             KeyStoreError: The key cannot sign.
         """
+        _check_room(len(self.entries))
         chain = self.verify()
         owner = chain.owner
         if public_key_info(owner_key.public_key()) != public_key_info(owner.key):
             raise _broken("This is not the key of the last owner of the voucher.")
-        if owner.kind not in key_types(next_owner.key):
-            raise _broken("The next owner has to have a key of the same kind as the manufacturer.")
+        if not _is_of_one_kind(next_owner, self.header.manufacturer):
+            raise _broken(_OTHER_KIND)
         payload = cbor.encode(
             [
                 cbor.Raw(Hash.of(chain.algorithm, chain.last).raw),
@@ -282,7 +321,7 @@ class Voucher:
                 cbor.Raw(next_owner.raw),
             ]
         )
-        signed = sign1(owner_key, signature_type(owner.key, owner.kind), payload)
+        signed = sign1(owner_key, owner.signature_type, payload)
         entries = (*self.entries, VoucherEntry.read(cbor.read(signed)))
         voucher = self.make(self.header, self.hmac, self.device_chain, entries)
         voucher.verify()
@@ -294,8 +333,19 @@ def _check_version(item: cbor.Item) -> None:
         raise _broken(f"This is of FDO version {item.unsigned()}; {PROTOCOL_VERSION} is known here.")
 
 
+def _check_room(entries: int) -> None:
+    """Whether there may be one more entry than these. A device counts them in a byte: FDO 1.1, 5.5.4."""
+    if entries >= ENTRIES_LIMIT:
+        raise _broken(f"A voucher has at most {ENTRIES_LIMIT} entries.")
+
+
+def _is_of_one_kind(one: FdoPublicKey, other: FdoPublicKey) -> bool:
+    """FDO 1.1, 3.4: all keys of a voucher have the type and the size of the manufacturer's."""
+    return (one.kind, one.key.key_size) == (other.kind, other.key.key_size)
+
+
 def _without_armour(data: bytes) -> bytes:
-    if b"-----BEGIN" not in data:
+    if data.startswith(_ARRAY_OF_5):
         return data
     found = _ARMOUR.findall(data)
     if len(found) != 1:

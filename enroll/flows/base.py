@@ -145,13 +145,23 @@ class PlannedExchange:
 
 @dataclass(frozen=True)
 class FlowContext:
-    """What a flow works with: the parts of a running enroller."""
+    """What a flow works with: the parts of a running enroller.
+
+    Args:
+        settings: Of this scanner.
+        stores: Where keys are made.
+        identities: Where new generations go.
+        clock: The time.
+        files: Reads and writes.
+        at_once: Whether a person asks, who does not wait for a moment that was named before.
+    """
 
     settings: EnrollSettings
     stores: KeyStores
     identities: IdentityStore
     clock: Clock
     files: StateFiles
+    at_once: bool = False
 
 
 class Flow(Protocol):

@@ -11,12 +11,15 @@ The whole of TO2 is one question to the owner:
     the session ends (messages 70 and 71)                          the owner forgets the old credential
     the next credential is put into use                            fdo/credential.current
 
-Where the power goes between the last three, the next run finds the owner again by one of the two credentials. Where no
-server knows either of them any more, what came is used: it came from the owner, and nobody will give it again.
+Where the power goes between the last three or just after, the next run finds the owner again by one of the credentials.
+Where no server knows any of them any more, what came is used: it came from the owner, and nobody will give it again.
+
+How far it is stands in the log, for whoever waits for it.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,22 +31,25 @@ from cryptography import x509
 from enroll import csr
 from enroll.certificates import public_key_info
 from enroll.csr import CertificateRequest
-from enroll.errors import ConfigurationError, StateError
+from enroll.errors import ConfigurationError, EnrollmentRefused, StateError
 from enroll.est.attributes import WantedAttributes
+from enroll.fdo import cbor
 from enroll.fdo.certificate_module import CertificateModule
 from enroll.fdo.cose import Sign1
-from enroll.fdo.credential import CredentialStore, DeviceCredential, Owner, read_owner
+from enroll.fdo.credential import CredentialStore, DeviceCredential, Owner, fdo_directory, read_owner
 from enroll.fdo.devmod import DeviceDescription
 from enroll.fdo.hand_over import RenewalModule, write_anchors
 from enroll.fdo.hashes import HashAlgorithm
 from enroll.fdo.key_exchange import KeyExchangeSuite
-from enroll.fdo.onboard import NoOwnerYet, OwnerSearch
-from enroll.fdo.owner_policy import ApprovalAwaited, OwnerPolicy
+from enroll.fdo.onboard import NoOwnerYet, OwnerSearch, urls
+from enroll.fdo.owner_policy import ApprovalAwaited, OwnerPolicy, OwnerRefused
 from enroll.fdo.public_key import KeyType
+from enroll.fdo.rendezvous import read_directives
 from enroll.fdo.to1 import find_owner
 from enroll.fdo.to2 import Session, Terms
-from enroll.fdo.transport import Channel, HttpChannel, Pins, context_for
+from enroll.fdo.transport import Channel, ErrorReceived, HttpChannel, Pins, context_for
 from enroll.fdo.tunnel import CipherSuite
+from enroll.fdo.voucher import OwnerChain
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
@@ -58,6 +64,10 @@ from enroll.flows.settings import FdoCipher
 from enroll.identity import IdentityName
 from enroll.trust import check_issued, read_anchors
 
+_TO1 = "TO1 (messages 30 and 32): where is the owner?"
+_TO2 = "TO2 (messages 60 to 70): the owner proves itself by its voucher and gives a certificate"
+_PROOF = "the FDO device key"
+_LOG = logging.getLogger(__name__)
 _CIPHERS = {
     FdoCipher.A128GCM: CipherSuite.A128GCM,
     FdoCipher.A256GCM: CipherSuite.A256GCM,
@@ -98,7 +108,7 @@ class FdoFlow:
         if identity is not IdentityName.DEVICE:
             raise ConfigurationError(
                 f"The identity {identity} does not come by FIDO Device Onboard.",
-                remedy="The device identity does; the others are enrolled with it: scanseal renew",
+                remedy="The device identity does. The others follow, as its renewal goes: scanseal renew",
             )
         credentials = CredentialStore(_directory(context), context.stores, context.files)
         candidates = credentials.candidates()
@@ -137,8 +147,17 @@ class FdoFlow:
         """The session with the owner is over; a certificate that is not used was refused in it."""
 
     def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
-        """See `Flow`."""
-        raise NotImplementedError
+        """See `Flow`. Who the owner is shows only when it has answered."""
+        exchanges, to2 = [], ""
+        for credential in self.candidates:
+            operation = "simplereenroll" if _is_renewal(renews, credential) else "simpleenroll"
+            to2 = f"{_TO2}; {operation}: {request.text}"
+            for directive in read_directives(cbor.read(credential.rendezvous.encoded)):
+                what = to2 if directive.bypass else f"{_TO1}; GUID {credential.guid.hex()}"
+                exchanges += [PlannedExchange(url, what, _PROOF) for url in urls(directive)]
+        if all(exchange.what != to2 for exchange in exchanges):
+            exchanges.append(PlannedExchange("the owner, wherever that is told to be", to2, _PROOF))
+        return tuple(exchanges)
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Find the owner, and ask it; see `Flow`.
@@ -158,51 +177,66 @@ class FdoFlow:
             self._channel,
             self._find_owner,
             lambda: secrets.SystemRandom().uniform(-1, 1),
+            self.context.at_once,
         )
         try:
             return search.run(self.candidates, partial(self._onboard, enrollment))
         except ApprovalAwaited as error:
-            return Pending(self.context.clock.now(), f"{error.what} {error.remedy}")
+            return Pending(self.context.clock.now(), f"Somebody has to approve the owner. {error.remedy}")
+        except (OwnerRefused, ErrorReceived):
+            raise  # nobody has looked at the request: it is kept for the right owner
+        except EnrollmentRefused as error:
+            return Refused(error.what.removesuffix("."), error.who_must_act, error.remedy)
         except NoOwnerYet as error:
-            return self._issued_before_the_end(enrollment, error) or Pending(error.until, error.what)
+            return self._issued_before(enrollment, error) or Pending(error.until, error.what)
 
     def _onboard(
         self, enrollment: Enrollment, channel: Channel, credential: DeviceCredential, redirect: Sign1 | None
     ) -> Issued:
         """TO2 with an owner."""
-        stores, clock = self.context.stores, self.context.clock
+        stores = self.context.stores
         certificate, renewal = self._certificate_module(enrollment, credential), RenewalModule()
         key, secret = stores.load(credential.key_uri), stores.load_secret(credential.secret_uri)
         with Session(channel, credential, key, secret, self._terms(credential, redirect)) as session:
             session.begin()
+            owner_key = session.owner_chain.owner
+            _LOG.info("The owner has proved itself: its key has the fingerprint %s", owner_key.fingerprint)
             session.talk([certificate, renewal])
-            came = (*certificate.certificates, *certificate.ca_certificates)
-            anchors = _self_signed(certificate.ca_certificates)
-            check_issued(
-                came,
-                (),
-                self.anchors if self.context.settings.fdo.anchor_file else anchors,
-                public_key=enrollment.public_key,
-                request=enrollment.request,
-                now=clock.now(),
-                seen=self.context.identities.certificates(),
-            )
+            _LOG.info("A certificate has come.")
             owner = Owner(
-                session.owner.owner.fingerprint,
+                owner_key.fingerprint,
                 session.next_owner_key.fingerprint,
-                anchors,
-                came,
+                _self_signed(certificate.ca_certificates),
+                certificate.came,
                 renewal.renewal.text if renewal.renewal else "",
             )
+            self._check(owner, enrollment)
             # The owner knows this credential, so it is the one to fall back on, and no other.
-            self.credentials.commit(credential)
+            if self.credentials.pending() is not None:
+                self.credentials.commit(credential)
             following = replace(session.next_credential, owner=owner)
+            self.credentials.propose(following)  # first: it may be too large, and then nothing is to be kept
             write_anchors(owner, self.context.settings.state_directory, self.context.files)
-            self.credentials.propose(following)
             session.finish()
         self.credentials.commit(following)
         self._policy.forget()
-        return Issued(came)
+        return Issued(owner.issued)
+
+    def _check(self, owner: Owner, enrollment: Enrollment) -> None:
+        """Whether what an owner has brought is what was asked for, before the session may end.
+
+        Raises:
+            CertificateRefused: It is not.
+        """
+        check_issued(
+            owner.issued,
+            (),
+            self.anchors if self.context.settings.fdo.anchor_file else owner.anchors,
+            public_key=enrollment.public_key,
+            request=enrollment.request,
+            now=self.context.clock.now(),
+            seen=self.context.identities.certificates(),
+        )
 
     def _terms(self, credential: DeviceCredential, redirect: Sign1 | None) -> Terms:
         settings = self.context.settings.fdo
@@ -212,13 +246,19 @@ class FdoFlow:
             settings.service_info_size,
             DeviceDescription.of_this_machine(credential.device_info),
             settings.credential_reuse,
-            lambda chain: self._policy.judge(chain, credential),
+            partial(self._judge, credential),
+            self.context.clock,
             redirect,
         )
 
+    def _judge(self, credential: DeviceCredential, chain: OwnerChain) -> None:
+        # Whoever came as far as message 70 is the owner, also where the end of that session was lost.
+        known = (credential, *self.credentials.candidates())
+        owner = next((each.owner for each in known if each.owner is not None), None)
+        self._policy.judge(chain, replace(credential, owner=owner))
+
     def _certificate_module(self, enrollment: Enrollment, credential: DeviceCredential) -> CertificateModule:
-        # simplereenroll is for what this owner has issued.
-        renews = enrollment.renews if credential.owner and enrollment.renews in credential.owner.issued else None
+        renews = enrollment.renews if _is_renewal(enrollment.renews, credential) else None
 
         def request(wanted: WantedAttributes) -> x509.CertificateSigningRequest:
             return csr.build(
@@ -231,14 +271,16 @@ class FdoFlow:
 
         return CertificateModule(request, renews=renews is not None)
 
-    def _issued_before_the_end(self, enrollment: Enrollment, error: NoOwnerYet) -> Issued | None:
-        """What came in a session whose end was lost, where no server knows the device any more."""
-        pending = self.credentials.pending()
-        if not error.unknown or pending is None or pending.owner is None:
-            return None
+    def _issued_before(self, enrollment: Enrollment, error: NoOwnerYet) -> Issued | None:
+        """What came in an earlier session, where no server knows the device any more: nobody will give it again."""
         wanted = public_key_info(enrollment.public_key)
-        issued = pending.owner.issued
-        return Issued(issued) if any(public_key_info(each.public_key()) == wanted for each in issued) else None
+        for credential in self.credentials.candidates() if error.unknown else ():
+            # One that was proposed only in this run, nobody has been asked about yet.
+            owner = credential.owner if credential in self.candidates else None
+            if owner is not None and any(public_key_info(each.public_key()) == wanted for each in owner.issued):
+                write_anchors(owner, self.context.settings.state_directory, self.context.files)
+                return Issued(owner.issued)
+        return None
 
     def _find_owner(self, channel: Channel, credential: DeviceCredential) -> Sign1:
         return find_owner(channel, credential, self.context.stores.load(credential.key_uri))
@@ -252,7 +294,12 @@ class FdoFlow:
 
 
 def _directory(context: FlowContext) -> Path:
-    return context.settings.state_directory / "fdo"
+    return fdo_directory(context.settings.state_directory)
+
+
+def _is_renewal(renews: x509.Certificate | None, credential: DeviceCredential) -> bool:
+    """Whether a certificate was issued by the owner of a credential: simplereenroll is for nothing else."""
+    return credential.owner is not None and renews in credential.owner.issued
 
 
 def _self_signed(certificates: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, ...]:

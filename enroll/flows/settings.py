@@ -302,6 +302,9 @@ class FdoSettings:
         default="software",
         pattern=r"software|pkcs11|tpm",
     )
+    token: str = option(
+        "Label of the token, where there are several; only in the factory. Empty: [keystore.pkcs11] token.", default=""
+    )
     key_algorithm: KeyAlgorithm = option(
         "Kind of the device key; those of manufacturer and owners are of the same kind. Only in the factory.",
         default=KeyAlgorithm.P_256,

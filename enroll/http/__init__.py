@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self, cast
@@ -183,12 +182,7 @@ def get_unverified(url: str, headers: Mapping[str, str], clock: Clock, timeout: 
     Raises:
         EnrollmentError: As `HttpsSession.get`.
     """
-    context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with HttpsSession(context, clock, timeout) as session, warnings.catch_warnings():
-        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+    with HttpsSession(ClientContext.without_trust(), clock, timeout) as session:
         return session.get(url, headers)
 
 

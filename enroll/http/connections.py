@@ -6,7 +6,7 @@ import contextlib
 import selectors
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -98,7 +98,7 @@ def _connected(host: str, port: int, deadline: Deadline) -> socket.socket:
         OSError: None does.
     """
     failure: OSError = TimeoutError("the host has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in _addresses(host, port):
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(min(CONNECT_TIMEOUT, deadline.remaining()))
@@ -109,6 +109,13 @@ def _connected(host: str, port: int, deadline: Deadline) -> socket.socket:
             connection.close()
             failure = error
     raise failure
+
+
+def _addresses(host: str, port: int) -> Sequence[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # names may come from a server, and these are not even looked up
+        raise OSError("a part of the host name is empty or too long") from error
 
 
 def _bounded_connection(deadline: Deadline) -> type[urllib3.connection.HTTPConnection]:
@@ -148,6 +155,7 @@ class _Connection(urllib3.connection.HTTPSConnection):
         that verdict may find the connection closed, and never read why.
         """
         super().connect()
+        self.is_verified = True  # as far as whoever made the context wants; urllib3 would warn where that is nothing
         tls = cast("ClientSocket", self.sock)
         if cast("ClientContext", tls.context).route is not RouteName.NONE and tls.version() == "TLSv1.3":
             _await_verdict(tls)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
@@ -115,12 +116,20 @@ class KeyStores:
         settings: `[keystore]`.
         state_directory: Where key files lie if the settings name no other place.
         files: Reads secrets, writes key files.
+        without_tokens: Labels of tokens that are lost for good: no key of theirs can be used, none is listed.
     """
 
-    def __init__(self, settings: KeyStoreSettings, state_directory: Path, files: StateFiles) -> None:
+    def __init__(
+        self,
+        settings: KeyStoreSettings,
+        state_directory: Path,
+        files: StateFiles,
+        without_tokens: Collection[str] = (),
+    ) -> None:
         self._settings = settings
         self._state_directory = state_directory
         self._files = files
+        self._without_tokens = without_tokens
         self._opened: dict[tuple[StoreName, str], KeyStore] = {}
         self._guard = threading.Lock()
 
@@ -198,7 +207,7 @@ class KeyStores:
             **{(StoreName.PKCS11, label): token.pin_file for label, token in settings.pkcs11.tokens.items()},
             (StoreName.TPM, ""): settings.tpm.authorization_file,
         }
-        places = [place for place, secret in secrets.items() if secret]
+        places = [place for place, secret in secrets.items() if secret and not self._is_lost(*place)]
         stores = dict.fromkeys(self._store(*place) for place in (*places, (StoreName.MEMORY, "")))
         return tuple(uri for store in stores for uri in store.list())
 
@@ -215,7 +224,15 @@ class KeyStores:
             # The URI is not repeated: what cannot be understood may hold a PIN.
             raise UnsupportedKey("No key store handles this key URI.", remedy=f"Schemes: {', '.join(StoreName)}.")
         store = StoreName(scheme)
-        return self._store(store, TokenUri.parse(uri).token if store is StoreName.PKCS11 else "")
+        token = TokenUri.parse(uri).token if store is StoreName.PKCS11 else ""
+        if self._is_lost(store, token):
+            raise UnsupportedKey(
+                f"{uri} is in the token {token}, which is lost for good.", remedy="If the token is found, destroy it."
+            )
+        return self._store(store, token)
+
+    def _is_lost(self, store: StoreName, token: str) -> bool:
+        return store is StoreName.PKCS11 and (token or self._settings.pkcs11.token) in self._without_tokens
 
     def _store(self, store: StoreName, token: str = "") -> KeyStore:
         if token == self._settings.pkcs11.token:
