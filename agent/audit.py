@@ -17,12 +17,15 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from agent.errors import AlreadyRunning
 from enroll.clock import Clock
 from enroll.errors import StateError
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
 
 LINE_LIMIT = 16 * 1024  # bytes
 _TAIL_LIMIT = 4 * LINE_LIMIT  # bytes that are looked through for the last whole line
@@ -31,6 +34,20 @@ NO_HASH = "0" * 64
 _TORN = "torn-line"
 _HASH_MEMBER = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 _HASH_MEMBER_SIZE = len(',"hash":""}') + 64
+
+
+def only_writer(state: Path, files: StateFiles) -> AbstractContextManager[None]:
+    """Keep every other process out that would write into the audit trail of a state directory: agents above all.
+
+    Raises:
+        AlreadyRunning: There is one.
+        StateError: The lock file cannot be made.
+    """
+    files.make_directory(state, GROUP_DIRECTORY)
+    busy = AlreadyRunning(
+        f"Another agent works in {state}.", remedy="Stop it first, or give this one its own state_directory."
+    )
+    return files.locked(state / "agent.lock", busy)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from cryptography import x509
 from agent.checks import Finding, State
 from enroll.config import EnrollSettings
 from enroll.failure import Failure
+from enroll.fdo.credential import DeviceCredential
+from enroll.fdo.owner_policy import Candidate
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.revocation.record import RevocationRecord, RevocationState
@@ -92,6 +94,35 @@ def lost_way(identity: IdentityName, flow: str) -> Finding:
         f"Set [{flow}] {option}; or enroll once on another way, which the renewal then goes as well.",
         identity,
     )
+
+
+def not_renewed(identity: IdentityName) -> Finding:
+    """What to say of a certificate that came by FDO, where nobody says how it is renewed."""
+    return Finding(
+        "enrollment",
+        State.WARNING,
+        "The certificate came by FIDO Device Onboard, which renews nothing; nobody says how it is renewed.",
+        'Set [fdo] renewal to "est", "acme" or "cmp", and the address in the table of that name.',
+        identity,
+    )
+
+
+def onboarding(credential: DeviceCredential, candidate: Candidate | None) -> Finding:
+    """How far this scanner is with FIDO Device Onboard.
+
+    Args:
+        credential: The newest.
+        candidate: The owner that waits for approval, or has it.
+    """
+    if candidate is not None and not candidate.is_approved:
+        what = f"The owner with the fingerprint {candidate.owner} waits for approval."
+        remedy = f"If the owner gave you this on paper: scanseal fdo approve {candidate.owner}"
+        return Finding("enrollment", State.WARNING, what, remedy, FlowName.FDO)
+    if credential.owner is None:
+        what = "there is an FDO credential and no owner yet: scanseal enroll fdo"
+    else:
+        what = f"onboarded by the owner with the fingerprint {credential.owner.fingerprint}"
+    return Finding("enrollment", State.OK, what, "", FlowName.FDO)
 
 
 def anchors(way: Way, found: Sequence[x509.Certificate], now: datetime) -> Finding:

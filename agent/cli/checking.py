@@ -135,7 +135,7 @@ class _Inspection:
         self._read_identities()
         yield checks.clock(self.clock.now(), (found.committed_at for found in self.generations.values()))
         yield callers(self.configuration.agent)
-        yield from enrollment(self.configuration.enroll, self.files, self.clock.now(), self.generations, self.damaged)
+        yield from enrollment(self.configuration.enroll, self.files, self.clock, self.generations, self.damaged)
         yield self._agent()
         names = self._names()
         for place in sorted({*map(self._place, names), *map(self._next_place, names)}, key=str):

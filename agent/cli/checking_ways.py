@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
 
 from cryptography import x509
 
 from agent import checks, enrollment_checks
 from agent.checks import Finding
 from agent.enrollment_checks import Way
+from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.errors import ScansealError
 from enroll.est.first_password import first_password
 from enroll.est.first_trust import FirstTrust
+from enroll.fdo.credential import fdo_directory, read_unauthenticated
+from enroll.fdo.hand_over import renewal_flow, with_hand_over
+from enroll.fdo.owner_policy import OwnerPolicy
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.statefile import StateFiles
@@ -25,7 +28,7 @@ _PROVES_ITSELF = frozenset({IdentityName.IDEVID, IdentityName.DEVICE})
 def enrollment(
     settings: EnrollSettings,
     files: StateFiles,
-    now: datetime,
+    clock: Clock,
     generations: Mapping[IdentityName, Generation],
     damaged: Collection[IdentityName],
 ) -> Iterator[Finding]:
@@ -34,12 +37,16 @@ def enrollment(
     Args:
         settings: What is configured.
         files: Reads.
-        now: The time.
+        clock: The time.
         generations: The identities that there are.
         damaged: Those that are there and cannot be read.
     """
+    settings = with_hand_over(settings, files)
     ways = enrollment_checks.ways(settings)
-    if not ways:
+    onboarding = _onboarding(settings, files, clock)
+    if onboarding is not None:
+        yield onboarding
+    elif not ways:
         yield enrollment_checks.no_way()
     new = _PROVES_ITSELF.isdisjoint({*generations, *damaged})
     for way in ways.values():
@@ -48,10 +55,37 @@ def enrollment(
         except ScansealError as error:
             yield checks.failure("enrollment", error, way.flow)
         else:
-            yield enrollment_checks.anchors(way, anchors, now)
+            yield enrollment_checks.anchors(way, anchors, clock.now())
     for name, generation in generations.items():
-        if ways and generation.flow not in ways:
+        if generation.flow == FlowName.FDO:
+            yield from _renewal(name, settings, files)
+        elif ways and generation.flow not in ways:
             yield enrollment_checks.lost_way(name, generation.flow)
+
+
+def _onboarding(settings: EnrollSettings, files: StateFiles, clock: Clock) -> Finding | None:
+    """Where the way to the owner is; None where the scanner has no FDO credential."""
+    directory = fdo_directory(settings.state_directory)
+    try:
+        credentials = read_unauthenticated(directory, files)
+        if not credentials:
+            return None
+        waiting = OwnerPolicy(settings.fdo, directory, files, clock).candidate()
+        return enrollment_checks.onboarding(credentials[0], waiting)
+    except ScansealError as error:
+        return checks.failure("enrollment", error, FlowName.FDO)
+
+
+def _renewal(name: IdentityName, settings: EnrollSettings, files: StateFiles) -> Iterator[Finding]:
+    try:
+        flow = renewal_flow(settings, files)
+    except ScansealError as error:
+        yield checks.failure("enrollment", error, name)
+        return
+    if flow is None:
+        yield enrollment_checks.not_renewed(name)
+    elif flow not in enrollment_checks.ways(settings):
+        yield enrollment_checks.lost_way(name, flow)
 
 
 def _pinned(way: Way, files: StateFiles) -> tuple[x509.Certificate, ...]:

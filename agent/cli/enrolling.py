@@ -142,11 +142,11 @@ def command_by_hand(generation: Generation) -> str:
 
 
 def enroll_by(
-    flow: FlowName, identity: IdentityName, settings: EnrollSettings, clock: Clock
+    flow: FlowName, identity: IdentityName, settings: EnrollSettings, clock: Clock, *, at_once: bool = False
 ) -> Generation | Pending | NotAsked:
     """Get a new key and certificate, or go on with a request that is under way; see `enroll.issue.issue`."""
     files = StateFiles()
-    with Enroller.configured(settings, clock, files) as enroller:
+    with Enroller.configured(settings, clock, files, at_once=at_once) as enroller:
         answer = enroller.enroll(identity, flow)
     if isinstance(answer, Generation):
         attest_again(answer, settings, clock, files)
@@ -182,10 +182,13 @@ def record(identity: IdentityName, answer: Generation | Pending | NotAsked) -> d
     }
 
 
-def text(identity: IdentityName, answer: Generation | Pending | NotAsked) -> str:
-    """The result of an enrollment for people."""
+def text(identity: IdentityName, answer: Generation | Pending | NotAsked, flow: FlowName | None = None) -> str:
+    """The result of an enrollment for people; `flow` is the way that it went, where that makes a difference."""
     if isinstance(answer, NotAsked):
         return f"{identity}: the agent has not asked for a certificate. Start the agent; it asks by itself."
+    if isinstance(answer, Pending) and flow is FlowName.FDO:
+        # Two things take time here: somebody has to approve the owner, or the owner has to register the voucher.
+        return f"{identity}: no owner yet. Next attempt: after {answer.until:%Y-%m-%d %H:%M} UTC. {answer.reason}"
     if isinstance(answer, Pending):
         return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
     certificate = answer.certificate

@@ -14,6 +14,7 @@ from enroll.errors import StateError
 from enroll.failure import Failures
 from enroll.flows.base import FlowContext
 from enroll.flows.offline.requests import Requests, State
+from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import PendingRequest, Step
 from enroll.revocation.record import RevocationRecords, RevocationState
@@ -86,7 +87,8 @@ def _pending_text(request: dict[str, Any]) -> str:
         return f"{text}; its answer comes in by: scanseal enroll offline import ANSWER" if waits else text
     text = f"by {request['flow']} since {_minute(request['since'])}, "
     if request["until"]:
-        text += f"the CA is asked again after {_minute(request['until'])}"
+        who = "the owner is looked for" if request["flow"] == FlowName.FDO else "the CA is asked"
+        text += f"{who} again after {_minute(request['until'])}"
     elif request["step"] in (Step.PLANNED, Step.GENERATED):
         text += "not sent yet"
     else:

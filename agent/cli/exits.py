@@ -36,6 +36,7 @@ from enroll.errors import (
     ServerUnreachable,
     StateError,
     TimeStampError,
+    VoucherRefused,
 )
 
 OK = 0
@@ -75,6 +76,7 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
     (EnrollerBusy, TRY_LATER),
     (TimeStampError, TIME_STAMP_REFUSED),
     (EvidenceRefused, CONFIGURATION),
+    (VoucherRefused, CONFIGURATION),
     (RoleNotAllowed, NOT_PERMITTED),
     (EnrollmentRefused, NOT_PERMITTED),
     (CertificateRevoked, NOT_PERMITTED),

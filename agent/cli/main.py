@@ -19,8 +19,10 @@ COMMANDS = {
     "demo": "agent.cli.demo",
     "agent": "agent.cli.agent",
     "enroll": "agent.cli.enroll",
+    "fdo": "agent.cli.fdo",
     "renew": "agent.cli.renew",
     "revoke": "agent.cli.revoke",
+    "owner": "agent.cli.owner",
     "acme-account": "agent.cli.acme_account",
     "attest": "agent.cli.attest",
     "status": "agent.cli.status",
@@ -31,6 +33,7 @@ COMMANDS = {
     "audit": "agent.cli.audit",
     "evaluation-ca": "agent.cli.evaluation_ca",
     "evaluation-vendor": "agent.cli.evaluation_vendor",
+    "evaluation-fdo": "agent.cli.evaluation_fdo",
 }
 
 

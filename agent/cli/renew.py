@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agent.cli import enrolling, exits
+from agent.cli import enrolling, exits, releasing
 from agent.cli.enrolling import OWNER_IDENTITIES, USUAL_IDENTITIES, command_by_hand, enroll_by
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
@@ -22,6 +22,7 @@ from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, made_by_agent, waiting_offer
 from enroll.journal import Step
+from enroll.owner_release import OwnerRelease
 from enroll.revocation.record import RevocationRecords
 from enroll.revocation.watch import watch_revocations
 from enroll.rotation import renewal_due, renewal_time
@@ -61,6 +62,7 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
     clock = SystemClock()
     identities = IdentityStore(settings.state_directory, StateFiles())
     if not dry_run:
+        _finish_release(settings, clock)
         watch_revocations(settings, clock, identities)
     records, lines, codes = [], [], []
     for identity in _IN_ORDER:
@@ -82,6 +84,14 @@ def command(config: Path, *, force: bool, dry_run: bool, as_json: bool) -> int:
             lines.append(line)
     show({"identities": records}, "\n".join(lines), as_json=as_json)
     return next((code for code in codes if code not in {exits.OK, exits.TRY_LATER}), max(codes))
+
+
+def _finish_release(settings: EnrollSettings, clock: Clock) -> None:
+    """Go on with what `scanseal owner release` could not bring to its end."""
+    with Enroller.configured(settings, clock, StateFiles()) as enroller:
+        if OwnerRelease(enroller.context).is_under_way:
+            for task in releasing.release(enroller.context):
+                click.echo(f"By hand: {task}", err=True)
 
 
 def _renewed(  # noqa: PLR0913 - what is to be done
@@ -111,8 +121,9 @@ def _renewed(  # noqa: PLR0913 - what is to be done
             }, line
         if current.flow == FlowName.OFFLINE:
             return _by_hand(current, settings, clock, due_at, due=due)
-    answer = enroll_by(flow_of(identity, identities), identity, settings, clock)
-    return enrolling.record(identity, answer), enrolling.text(identity, answer)
+    flow = flow_of(identity, settings, identities)
+    answer = enroll_by(flow, identity, settings, clock)
+    return enrolling.record(identity, answer), enrolling.text(identity, answer, flow)
 
 
 def _absent(
@@ -196,7 +207,7 @@ def _served(
     identities = IdentityStore(settings.state_directory, StateFiles())
     if dry_run and waiting_offer(identity, identities, clock.now()) is not None:
         return {"identity": identity, "state": "due"}, f"{identity}: the agent has asked for a certificate"
-    flow = flow_of(identity, identities)
+    flow = flow_of(identity, settings, identities)
     if flow is FlowName.OFFLINE and waiting_offer(identity, identities, clock.now()) is not None:
         raise memory_key(identity)
     answer = NotAsked() if dry_run else enroll_by(flow, identity, settings, clock)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli import attested, enrollment_state, exits, running
+from agent.cli import attested, enrollment_state, exits, onboarding_state, running
 from agent.cli.enrolling import command_by_hand
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
@@ -45,7 +45,7 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     if with_attestation:
         _add_attestation(identities, settings.enroll)
     agent, agent_text = _agent(settings)
-    warnings = running.warnings(agent)
+    warnings = [*running.warnings(agent), *_release_under_way(settings.enroll)]
     _add_keys_in_use(identities, agent)
     # Most scanners have only these two identities, and nobody has to get another.
     signs_as = IdentityName(settings.agent.signing.identity)
@@ -56,10 +56,18 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
         if name in needed or record["state"] != "absent" or any(enrollment_state.lines(record))
     }
     lines = [line for name, record in shown.items() for line in _identity_lines(name, record)]
+    fdo = onboarding_state.record(settings.enroll, StateFiles(), SystemClock())
+    lines += [f"{'' if number else 'fdo':10} {line}" for number, line in enumerate(onboarding_state.lines(fdo))]
     lines.append(f"{'signs as':10} {signs_as}{_remark(identities[signs_as])}")
     lines.append(f"{'agent':10} {agent_text}")
     lines += [f"{'warning':10} {warning['what']} {warning['remedy']}" for warning in warnings]
-    shown_as_json = {"identities": identities, "signs_as": signs_as, "agent": agent, "warnings": warnings}
+    shown_as_json = {
+        "identities": identities,
+        "fdo": fdo,
+        "signs_as": signs_as,
+        "agent": agent,
+        "warnings": warnings,
+    }
     show(shown_as_json, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
         return exits.CONFIGURATION
@@ -93,6 +101,14 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
         "flow": current.flow,
         **more,
     }
+
+
+def _release_under_way(settings: EnrollSettings) -> list[dict[str, str]]:
+    try:
+        IdentityStore(settings.state_directory, StateFiles()).check_kept()
+    except StateError as error:
+        return [{"what": error.what, "remedy": error.remedy}]
+    return []
 
 
 def _add_keys_in_use(identities: dict[IdentityName, dict[str, Any]], agent: running.Status) -> None:

@@ -22,12 +22,7 @@ hardware_type = "1.3.6.1.4.1.32473.1.1"
 [keystore.software]
 passphrase_file = "{directory}/passphrase"
 
-[est]
-url = "{url}"{label}
-anchor_file = "{anchor}"
-username = "{username}"
-password_file = "{password}"
-
+{enrollment}
 [socket]
 path = "{directory}/sign.sock"
 group = "{group}"
@@ -38,9 +33,22 @@ derivation = ["user:{user}"]
 synthesis = ["user:{user}"]
 """
 
+EST = """\
+[est]
+url = "{url}"{label}
+anchor_file = "{anchor}"
+username = "{username}"
+password_file = "{password}"
+"""
+FDO = """\
+[fdo]
+factory_mode = true
+manufacturer_url = "{url}"
+"""
+
 
 def configuration_file(directory: Path) -> Path:
-    """Where the configuration is, in the directory of an evaluation CA."""
+    """Where the configuration is, in the directory of an evaluation server."""
     return directory / "scanseal.toml"
 
 
@@ -58,21 +66,41 @@ def write_configuration(ca: EvaluationCa, url: str, label: str = "") -> Path:
     Raises:
         StateError: It cannot be written.
     """
-    files = StateFiles()
-    path = configuration_file(ca.directory)
-    if path.exists():
-        return path
-    passphrase = ca.directory / "passphrase"
-    if not passphrase.exists():
-        files.write(passphrase, secrets.token_urlsafe(32).encode())
-    content = CONFIGURATION.format(
-        directory=ca.directory,
-        serial_number=SERIAL_NUMBER,
+    enrollment = EST.format(
         url=url,
         label=label and f'\nlabel = "{label}"',
         anchor=ca.anchor_file,
         username=USERNAME,
         password=ca.password_file,
+    )
+    return _write(ca.directory, enrollment)
+
+
+def write_fdo_configuration(directory: Path, manufacturer_url: str) -> Path:
+    """The same for a scanner that is made and taken over by FIDO Device Onboard; raises as `write_configuration`.
+
+    Args:
+        directory: Where it is written.
+        manufacturer_url: Where the scanner gets its first credential.
+
+    Returns:
+        The configuration file.
+    """
+    return _write(directory, FDO.format(url=manufacturer_url))
+
+
+def _write(directory: Path, enrollment: str) -> Path:
+    files = StateFiles()
+    path = configuration_file(directory)
+    if path.exists():
+        return path
+    passphrase = directory / "passphrase"
+    if not passphrase.exists():
+        files.write(passphrase, secrets.token_urlsafe(32).encode())
+    content = CONFIGURATION.format(
+        directory=directory,
+        serial_number=SERIAL_NUMBER,
+        enrollment=enrollment,
         user=os.getuid(),
         group=os.getgid(),
     )

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import agent
-from agent.audit import AuditTrail
+from agent.audit import AuditTrail, only_writer
 from agent.config import AgentSettings, Configuration, SigningIdentity
 from agent.daemon.channels import SigningChannels
 from agent.daemon.connection import TimeLimits
@@ -27,7 +27,6 @@ from agent.daemon.service import SigningService
 from agent.daemon.signer import Identities
 from agent.daemon.tally import SigningTally
 from agent.daemon.workers import Workers
-from agent.errors import AlreadyRunning
 from enroll.clock import Clock
 from enroll.config import SigningIdentitySettings, StoreName
 from enroll.errors import ConfigurationError
@@ -47,7 +46,7 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
     demands.check_stores(configuration.enroll.identity)
     memory_locked = _protect(configuration)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_only_agent(state, files))
+        stack.enter_context(only_writer(state, files))
         # Started before a key is loaded, so that both take their time together.
         workers = _start_workers(settings, cpus, clock)
         stack.callback(workers.kill)
@@ -94,14 +93,6 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
         ).serve()
         audit.record("agent-stopped", {}, durable=True)
     return 0
-
-
-def _only_agent(state: Path, files: StateFiles) -> contextlib.AbstractContextManager[None]:
-    files.make_directory(state, 0o750)
-    busy = AlreadyRunning(
-        f"Another agent works in {state}.", remedy="Stop it first, or give this one its own state_directory."
-    )
-    return files.locked(state / "agent.lock", busy)
 
 
 def _protect(configuration: Configuration) -> bool:

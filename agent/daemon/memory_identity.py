@@ -130,6 +130,7 @@ class MemoryIdentity:
         self._making: Future[HeldKey] | None = None
         self._make_at = self._offer_at = maker.clock.monotonic()
         self._delay = FIRST_DELAY
+        self._offered = ""
         self._expired_at: datetime | None = None
         self._unwritten: list[tuple[str, Mapping[str, str]]] = []
         self.offers = 0
@@ -173,13 +174,19 @@ class MemoryIdentity:
             ended, self._in_use = self._in_use, None
             self._expired_at = min(ended.usage.end, clock.now()) if ended.has_ended(clock) else None
             self._destroy(ended, "ended")
-        if self._next is not None and (self._next.has_ended(clock) or not self._next.usage.covers(clock.now())):
+        if self._next is not None and (
+            self._next.has_ended(clock) or not self._next.usage.covers(clock.now()) or self._is_taken_back(self._next)
+        ):
             unused, self._next = self._next, None
             self._destroy(unused, "unused")
         if self._next is None and _next_is_due(active, self._in_use, clock):
             self._make()
         self._write_down()
         self._offer()
+
+    def _is_taken_back(self, key: HeldKey) -> bool:
+        """Whether somebody has removed the offer: the owner has given the scanner up, whose CA may know the request."""
+        return key.uri == self._offered and not self._files.exists(self._pending / FILE_NAME)
 
     def _held(self, uri: str) -> HeldKey | None:
         return next((key for key in (self._in_use, self._next) if key and key.uri == uri), None)
@@ -210,6 +217,7 @@ class MemoryIdentity:
             return
         self._offer_at, self._delay = moment + self._delay, min(2 * self._delay, LONGEST_DELAY)
         write_offer(Offer(self._next.uri, self._next.request), self._pending, self._files)
+        self._offered = self._next.uri
         self.offers += 1
 
     def _destroy(self, key: HeldKey, reason: str) -> None:

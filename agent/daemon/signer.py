@@ -180,6 +180,9 @@ class Identities:
                 }
                 self._audit.record("identity-in-use", fields, durable=True)
                 logger.info("Generation %s of the identity %s is in use.", _number(view), name)
+            if view.generation is None and self._views[name].generation is not None:
+                self._audit.record("identity-gone", {"identity": name}, durable=True)
+                logger.warning("The identity %s is gone: the owner has given the scanner up.", name)
         except ScansealError as error:
             self._refuse(name, error)
             return

@@ -16,6 +16,7 @@ FLOWS = {
     "offline": "any CA, by USB stick or mail: AD CS (Microsoft), or a scanner without a network",
     "scep": "it has nothing but SCEP (RFC 8894), as NDES: the last choice, off unless configured",
     "vendor": "instead of the owner's CA the vendor of the scanner: a factory identity, or a certificate that signs",
+    "fdo": "instead of all that, where the owner has the voucher of the scanner: FIDO Device Onboard",
 }
 
 

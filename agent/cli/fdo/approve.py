@@ -1,0 +1,42 @@
+"""`scanseal fdo approve`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from agent.cli.options import config_option, configuration, json_option, show
+from enroll.clock import SystemClock
+from enroll.fdo.credential import fdo_directory
+from enroll.fdo.owner_policy import OwnerPolicy
+from enroll.statefile import StateFiles
+
+
+@click.command("approve")
+@config_option
+@click.argument("fingerprint")
+@json_option
+def command(config: Path, fingerprint: str, *, as_json: bool) -> None:
+    """Let the owner have this scanner who waits for that; `scanseal status` shows who does.
+
+    FINGERPRINT is that of the owner's key or of its voucher, as the owner gave it to you: on paper, not on the screen
+    of this scanner. Where the owner comes with another voucher later, it has to be approved again.
+
+    \b
+    Exit code: 0 approved, 78 nobody waits, or somebody with another fingerprint.
+
+    \b
+    Example: scanseal fdo approve 7D:A1:56:...
+    """
+    settings, files = configuration(config).enroll, StateFiles()
+    files.check_owner(settings.state_directory)
+    policy = OwnerPolicy(settings.fdo, fdo_directory(settings.state_directory), files, SystemClock())
+    approved = policy.approve(fingerprint)
+    name = f" ({approved.name})" if approved.name else ""
+    text = (
+        f"Approved: the owner with the fingerprint {approved.owner}{name}, by the voucher {approved.voucher}.\n"
+        "The next run of scanseal renew goes on; or run: scanseal enroll fdo"
+    )
+    show(asdict(approved), text, as_json=as_json)

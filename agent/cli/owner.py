@@ -1,0 +1,86 @@
+"""`scanseal owner`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from agent.cli import exits, releasing
+from agent.cli.options import config_option, configuration, json_option, show
+from agent.daemon.hardening import protect_memory
+from enroll.clock import SystemClock
+from enroll.enroller import Enroller
+from enroll.flows.base import FlowContext
+from enroll.identity import IdentityStore
+from enroll.keystore import KeyStores
+from enroll.owner_release import Inventory, OwnerRelease
+from enroll.statefile import StateFiles
+
+
+@click.group("owner")
+def command() -> None:
+    """For the owner of this scanner."""
+
+
+@command.command("release")
+@config_option
+@click.option("--dry-run", is_flag=True, help="Only say what goes, what stays, and what is left to do.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--without-token",
+    "without_tokens",
+    metavar="LABEL",
+    multiple=True,
+    help="A token that is lost for good: its keys are not destroyed, only named. May be given several times.",
+)
+@json_option
+def release(config: Path, *, dry_run: bool, yes: bool, without_tokens: Sequence[str], as_json: bool) -> int:
+    """Give this scanner up, before it is sold: destroy the keys and certificates of its owner.
+
+    The agent stops signing with them at once. What the vendor has given stays, the FDO credential with it, so that the
+    next owner can take the scanner over: scanseal enroll fdo. Run that when the scanner has left this network, or its
+    owner up to now takes it over again. The audit trail stays, too.
+
+    A release that was cut off, or for which a token was away, is finished by the next run, or by the timer.
+
+    \b
+    Exit code: 0 released, 69 a token or TPM is away: run it again, 75 an enrollment is running,
+               78 a key store has to be corrected, 130 you did not agree.
+
+    \b
+    Example: scanseal owner release --dry-run
+    """
+    protect_memory()
+    settings, files = configuration(config).enroll, StateFiles()
+    state = settings.state_directory
+    # As in scanseal.toml, without what the owner has said by FDO: that is nothing to be removed by hand.
+    stores = KeyStores(settings.keystore, state, files, without_tokens)
+    context = FlowContext(settings, stores, IdentityStore(state, files), SystemClock(), files)
+    with Enroller(context):
+        inventory = OwnerRelease(context).inventory()
+        if dry_run:
+            show(asdict(inventory), f"{_text(inventory)}\nNothing was changed.", as_json=as_json)
+            return exits.OK
+        if not yes:
+            click.echo(_text(inventory), err=True)
+            click.confirm("Destroy what goes?", abort=True, err=True)
+        files.check_owner(state)
+        by_hand = (*inventory.by_hand, *releasing.release(context))
+    show(
+        {"state": "released", "by_hand": by_hand},
+        "\n".join(["The scanner is released.", *_list("By hand", by_hand)]),
+        as_json=as_json,
+    )
+    return exits.OK
+
+
+def _text(inventory: Inventory) -> str:
+    goes = _list("Goes", inventory.goes or ("nothing: nobody has enrolled this scanner",))
+    return "\n".join([*goes, *_list("Stays", inventory.stays), *_list("By hand", inventory.by_hand)])
+
+
+def _list(title: str, entries: Sequence[str]) -> list[str]:
+    return [f"{title if number == 0 else '':8} {entry}" for number, entry in enumerate(entries)]
