@@ -94,8 +94,8 @@ def test_every_error_has_an_exit_code_of_its_own_kind() -> None:
     def below(kind: type[ScansealError]) -> set[type[ScansealError]]:
         return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
-    for kind in below(ScansealError) - {ScansealError, DemoError}:
-        assert exits.exit_code(kind("what")) != exits.INTERNAL, kind
+    for kind in below(ScansealError) - {ScansealError, DemoError, AgentRefused}:
+        assert exits.exit_code(kind.__new__(kind)) != exits.INTERNAL, kind  # not made: some need more than a text
 
 
 def test_a_refusal_by_the_agent_keeps_its_meaning() -> None:

@@ -9,10 +9,11 @@ import pytest
 from enroll.clock import SystemClock
 from enroll.enroller import Enroller, flow_of
 from enroll.errors import ConfigurationError
-from enroll.flows.settings import FlowName
+from enroll.flows.settings import FdoRenewal, FdoSettings, FlowName
 from enroll.identity import IdentityName
 from enroll.journal import PendingRequest, Step
 from enroll.statefile import StateFiles
+from enroll.wanted import Wish
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import HospitalCa
 
@@ -65,28 +66,82 @@ def test_a_renewal_goes_the_way_that_the_certificate_came(scanner: Scanner) -> N
     came_by(scanner, "cmp")
     came_by(scanner, "acme", DEVICE)
 
-    assert flow_of(SIGNING, scanner.identities) is FlowName.CMP
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.CMP
 
 
 def test_a_first_request_goes_on_as_it_began_and_otherwise_as_the_device_came(scanner: Scanner) -> None:
-    assert flow_of(SIGNING, scanner.identities) is FlowName.EST
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.EST
     came_by(scanner, "acme", DEVICE)
-    assert flow_of(SIGNING, scanner.identities) is FlowName.ACME
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.ACME
     under_way(scanner, '{"flow": "cmp"}')
-    assert flow_of(SIGNING, scanner.identities) is FlowName.CMP
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.CMP
 
 
 @pytest.mark.parametrize("asked", ["", "[]", "{", '{"flow": 1}', '{"flow": "pigeon"}'])
 def test_a_request_under_way_that_says_nothing_sensible_stops_nothing(scanner: Scanner, asked: str) -> None:
     came_by(scanner, "acme", DEVICE)
     path = under_way(scanner, asked)
-    assert flow_of(SIGNING, scanner.identities) is FlowName.ACME
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.ACME
     path.write_text("{")
-    assert flow_of(SIGNING, scanner.identities) is FlowName.ACME
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.ACME
 
 
 def test_a_way_that_this_version_does_not_know_is_named(scanner: Scanner) -> None:
     came_by(scanner, "pigeon")
 
     with pytest.raises(ConfigurationError, match="pigeon"):
-        flow_of(SIGNING, scanner.identities)
+        flow_of(SIGNING, scanner.settings, scanner.identities)
+
+
+# --- the way after FIDO Device Onboard, which renews nothing (ADR 33)
+
+
+def renewing_by(scanner: Scanner, renewal: FdoRenewal) -> Scanner:
+    return scanner.restarted(fdo=FdoSettings(renewal=renewal))
+
+
+def asks_for(scanner: Scanner, flow: str, *identities: IdentityName) -> None:
+    for name in identities:
+        scanner.identities.wanted(name).write(Wish(flow, scanner.clock.now()))
+
+
+@pytest.mark.parametrize("renewal", [FlowName.EST, FlowName.ACME, FlowName.CMP])
+def test_what_came_by_fdo_is_renewed_as_configured_and_the_others_follow(scanner: Scanner, renewal: FlowName) -> None:
+    came_by(scanner, "fdo", DEVICE)
+    scanner = renewing_by(scanner, FdoRenewal(renewal.value))
+
+    assert flow_of(DEVICE, scanner.settings, scanner.identities) is renewal
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is renewal
+    asks_for(scanner, "fdo", SIGNING)
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is renewal
+
+
+def test_a_way_of_its_own_stays(scanner: Scanner) -> None:
+    came_by(scanner, "fdo", DEVICE)
+    came_by(scanner, "cmp", SIGNING)
+    scanner = renewing_by(scanner, FdoRenewal.EST)
+
+    assert flow_of(SIGNING, scanner.settings, scanner.identities) is FlowName.CMP
+    asks_for(scanner, "acme", IdentityName.DERIVATION)
+    assert flow_of(IdentityName.DERIVATION, scanner.settings, scanner.identities) is FlowName.ACME
+
+
+def test_where_nobody_says_how_it_is_renewed_the_options_are_named(scanner: Scanner) -> None:
+    came_by(scanner, "fdo", DEVICE)
+
+    for identity in (DEVICE, SIGNING):
+        with pytest.raises(ConfigurationError, match="renewal") as raised:
+            flow_of(identity, scanner.settings, scanner.identities)
+        assert raised.value.code == "renewal-not-configured"
+
+
+def test_an_onboarding_under_way_goes_on_by_fdo(scanner: Scanner) -> None:
+    """Whatever its renewal will be. It brings the device identity and no other."""
+    scanner = renewing_by(scanner, FdoRenewal.EST)
+    asks_for(scanner, "fdo", DEVICE, SIGNING)
+    assert flow_of(DEVICE, scanner.settings, scanner.identities) is FlowName.FDO
+    scanner.identities.wanted(DEVICE).write(None)
+    request = PendingRequest(Step.SENT, "device-0", "", '{"flow": "fdo"}', scanner.clock.now())
+    scanner.identities.journal(DEVICE).write(request)
+
+    assert flow_of(DEVICE, scanner.settings, scanner.identities) is FlowName.FDO

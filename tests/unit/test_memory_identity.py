@@ -251,15 +251,16 @@ def test_no_key_of_another_store_signs_in_its_place(keyholder: Keyholder) -> Non
 def test_an_offer_that_is_not_answered_is_made_again_more_and_more_rarely(keyholder: Keyholder) -> None:
     """Whoever it has started may have failed; a path unit is triggered again by the file (systemd.path(5))."""
     path = keyholder.scanner.identities.directory(SIGNING) / "pending" / "offer.json"
-    times = []
+    times, written = [], path.stat().st_mtime_ns
     offers = keyholder.identities.offers
     for second in range(1, 3700):
         keyholder.pass_time(timedelta(seconds=1))
         if keyholder.identities.offers > offers:
             offers = keyholder.identities.offers
             times.append(second)
-            path.unlink()
-    pauses = [after - before for before, after in zip([0, *times], times, strict=False)]
+            before, written = written, path.stat().st_mtime_ns
+            assert written > before
+    pauses = [late - early for early, late in zip([0, *times], times, strict=False)]
 
     assert pauses[:7] == [FIRST_DELAY * 2**number for number in range(7)]
     assert set(pauses[7:]) == {LONGEST_DELAY}
@@ -302,6 +303,25 @@ def test_the_old_key_is_destroyed_as_soon_as_the_new_one_signs(keyholder: Keyhol
     assert keyholder.signs_with() == 2
     assert old not in keyholder.held()
     assert [line["reason"] for line in keyholder.scanner.audit("memory-key-destroyed")] == ["replaced"]
+
+
+@pytest.mark.parametrize("is_enrolled", [False, True])
+def test_when_the_owner_gives_the_scanner_up_no_key_stays(keyholder: Keyholder, *, is_enrolled: bool) -> None:
+    """The CA of that owner may have the request of the next key, and may certify it at any time."""
+    if is_enrolled:
+        keyholder.enroll()
+        keyholder.pass_time(LIFETIME * 0.7)
+    before = keyholder.held()
+    assert len(before) == 1 + is_enrolled
+
+    keyholder.scanner.identities.wipe(SIGNING)
+    keyholder.pass_time(HOUR)
+    keyholder.pass_time(HOUR)
+
+    assert not set(before) & set(keyholder.held())
+    offer = keyholder.offer()
+    assert offer is not None
+    assert offer.key_uri not in before
 
 
 def test_at_the_end_of_its_time_the_key_is_destroyed_whatever_happens(keyholder: Keyholder) -> None:

@@ -22,6 +22,7 @@ class FlowServer:
         refuse: From now on the server says no to this scanner.
         wait: From now on requests have to wait; None where this server cannot do that.
         go_on: What waits is decided now, in the scanner's favour.
+        searches: Whether a server that is gone is only one of those that are asked: the next run searches on.
     """
 
     scanner: Scanner
@@ -31,3 +32,4 @@ class FlowServer:
     refuse: Callable[[], None]
     wait: Callable[[], None] | None = None
     go_on: Callable[[], None] | None = None
+    searches: bool = False
