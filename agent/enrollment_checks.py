@@ -72,15 +72,20 @@ def no_way() -> Finding:
     )
 
 
-def way_for(identity: IdentityName, settings: EnrollSettings) -> str:
+def way_for(identity: IdentityName, settings: EnrollSettings, *, may_onboard: bool = False) -> str:
     """What follows `scanseal enroll`: the first way that is configured and brings a certificate for an identity.
 
     Empty where none does. The vendor has ways without configuration, which `scanseal enroll vendor` lists.
+
+    Args:
+        identity: Which.
+        settings: What is configured, with what the owner has said by FDO.
+        may_onboard: Whether FDO is a way as well: there is a credential, and no device identity yet.
     """
     found = ways(settings)
     if identity in VENDORS_IDENTITIES:
         return "vendor request" if FlowName.VENDOR in found else "vendor"
-    flow = next((flow for flow in found if flow is not FlowName.VENDOR), "")
+    flow = next((flow for flow in found if flow is not FlowName.VENDOR), FlowName.FDO if may_onboard else "")
     return f"{flow} export" if flow == FlowName.OFFLINE else flow
 
 

@@ -33,7 +33,14 @@ OWNERS_IDENTITIES = tuple(name for name in IdentityName if name not in VENDORS_I
 
 # What nobody can put right: what only goes with a key store that is away is not among it.
 _LOST = (StateError, KeyNotFound, KeyDamaged, UnsupportedKey)
-_TAKEN_BACK = 'set [fdo] approval = "reowning": else this owner can take the scanner back without anybody seeing it'
+_TAKEN_BACK = 'remove [fdo] approval = "never": with it this owner can take the scanner back without anybody seeing it'
+_TRAIL = (
+    "decide whether the audit trail goes with the scanner: it holds the SOP Instance UID of each image that was signed"
+)
+_VOUCHER = (
+    "make the voucher out to the next owner, on the owner server; where that has no way of its own: "
+    "scanseal fdo voucher extend"
+)
 _FDO_STAYS = frozenset({"credential.current", "credential.pending", "initializing.json"})
 _TABLES = ("est", "acme", "cmp", "scep", "offline", "fdo", "revocation")
 # Of the scanner, not of its owner.
@@ -84,13 +91,13 @@ class OwnerRelease:
             KeyStoreError: The secret of the FDO credential cannot be used.
         """
         stays = ["the audit trail", *(f"the identity {name}" for name in sorted(VENDORS_IDENTITIES) if self._has(name))]
-        by_hand = [*self._valid_certificates(), *_configured(self.context.settings)]
+        by_hand = [*self._valid_certificates(), *_configured(self.context.settings), _TRAIL]
         credentials = self._read_credentials()
         if isinstance(credentials, str):
             by_hand.append(credentials)
         elif credentials:
             stays.append("the FDO credential with its key: the next owner takes the scanner over by its voucher")
-            by_hand.append("extend the voucher to the next owner, on the server of this one")
+            by_hand.append(_VOUCHER)
             if self.context.settings.fdo.approval is FdoApproval.NEVER:
                 by_hand.append(_TAKEN_BACK)
         else:

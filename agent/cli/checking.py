@@ -17,7 +17,7 @@ from typing import Any
 
 from agent import checks, enrollment_checks
 from agent.checks import Finding, State
-from agent.cli.checking_ways import enrollment
+from agent.cli.checking_ways import enrollment, way_for
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
@@ -272,7 +272,7 @@ class _Inspection:
         generation = self.generations.get(name)
         if generation is None:
             in_memory = self._place(name).store is StoreName.MEMORY
-            way = enrollment_checks.way_for(name, self.configuration.enroll)
+            way = way_for(name, self.configuration.enroll, self.files, {*self.generations, *self.damaged})
             yield checks.not_enrolled(name, in_memory=in_memory, way=way)
             return
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)

@@ -11,14 +11,14 @@ from agent.checks import Finding
 from agent.enrollment_checks import Way
 from enroll.clock import Clock
 from enroll.config import EnrollSettings
-from enroll.errors import ScansealError
+from enroll.errors import ScansealError, StateError
 from enroll.est.first_password import first_password
 from enroll.est.first_trust import FirstTrust
-from enroll.fdo.credential import fdo_directory, read_unauthenticated
+from enroll.fdo.credential import fdo_directory, has_credential, read_unauthenticated
 from enroll.fdo.hand_over import renewal_flow, with_hand_over
 from enroll.fdo.owner_policy import OwnerPolicy
 from enroll.flows.settings import FlowName
-from enroll.identity import Generation, IdentityName
+from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
 
@@ -41,6 +41,10 @@ def enrollment(
         generations: The identities that there are.
         damaged: Those that are there and cannot be read.
     """
+    try:
+        IdentityStore(settings.state_directory, files).check_kept()
+    except StateError as error:
+        yield checks.failure("enrollment", error)
     settings = with_hand_over(settings, files)
     ways = enrollment_checks.ways(settings)
     onboarding = _onboarding(settings, files, clock)
@@ -61,6 +65,21 @@ def enrollment(
             yield from _renewal(name, settings, files)
         elif ways and generation.flow not in ways:
             yield enrollment_checks.lost_way(name, generation.flow)
+
+
+def way_for(
+    identity: IdentityName, settings: EnrollSettings, files: StateFiles, enrolled: Collection[IdentityName]
+) -> str:
+    """As `enrollment_checks.way_for`, with what FDO has brought and can bring.
+
+    Args:
+        identity: Which.
+        settings: What is configured.
+        files: Reads.
+        enrolled: The identities that there are.
+    """
+    may_onboard = IdentityName.DEVICE not in enrolled and has_credential(fdo_directory(settings.state_directory), files)
+    return enrollment_checks.way_for(identity, with_hand_over(settings, files), may_onboard=may_onboard)
 
 
 def _onboarding(settings: EnrollSettings, files: StateFiles, clock: Clock) -> Finding | None:

@@ -192,10 +192,9 @@ def text(identity: IdentityName, answer: Generation | Pending | NotAsked, flow: 
     if isinstance(answer, Pending):
         return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
     certificate = answer.certificate
-    replaces = (
-        f"new key and certificate (generation {answer.number}) in place of the last: " if answer.number > 1 else ""
-    )
+    # After a release there is none in whose place it comes.
+    again = f"new key and certificate (generation {answer.number}): " if answer.number > 1 else ""
     return (
-        f"{identity}: {replaces}{name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
+        f"{identity}: {again}{name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
         f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,8 @@ from enroll.clock import Clock
 from enroll.config import RevocationSettings
 from enroll.errors import StateError
 from enroll.failure import Failures
+from enroll.fdo.credential import fdo_directory
+from enroll.fdo.owner_policy import AWAITED, OwnerPolicy
 from enroll.flows.base import FlowContext
 from enroll.flows.offline.requests import Requests, State
 from enroll.flows.settings import FlowName
@@ -31,7 +33,7 @@ def record(name: IdentityName, current: Generation | None, context: FlowContext)
         wish = identities.wanted(name).read()
         if wish is not None and current is None:
             found["wanted"] = _plain(asdict(wish))
-        found["pending"] = [*_pending(name, identities), *_by_hand(name, context)]
+        found["pending"] = [*_pending(name, context), *_by_hand(name, context)]
         failure = Failures(identities).last(name)
         if failure is not None:
             found["last_failure"] = _plain(asdict(failure))
@@ -64,10 +66,19 @@ def _told(title: str, error: dict[str, Any]) -> Iterator[str]:
     yield from (f"{'':12}{line}" for line in exits.told(error))
 
 
-def _pending(name: IdentityName, identities: IdentityStore) -> Iterator[dict[str, Any]]:
-    request = identities.journal(name).read()
+def _pending(name: IdentityName, context: FlowContext) -> Iterator[dict[str, Any]]:
+    request = context.identities.journal(name).read()
     if request is not None:
+        if request.reason.startswith(AWAITED) and _is_approved(context):
+            request = replace(request, until=None, reason="the owner is approved")
         yield _plain({"flow": request.flow, "step": request.step, **_waiting(request)})
+
+
+def _is_approved(context: FlowContext) -> bool:
+    """Whether somebody has approved the owner since the request was written down."""
+    directory = fdo_directory(context.settings.state_directory)
+    candidate = OwnerPolicy(context.settings.fdo, directory, context.files, context.clock).candidate()
+    return candidate is not None and candidate.is_approved
 
 
 def _by_hand(name: IdentityName, context: FlowContext) -> Iterator[dict[str, Any]]:

@@ -134,6 +134,9 @@ def command(  # noqa: PLR0913 - one for each option
                --to DIRECTORY/owners/clinic/keys/P-256.pem --output DIRECTORY/incoming/sold.pem
       scanseal owner release --config DIRECTORY/scanseal.toml
       scanseal enroll fdo --config DIRECTORY/scanseal.toml
+      scanseal fdo approve FINGERPRINT --config DIRECTORY/scanseal.toml
+      scanseal enroll fdo --config DIRECTORY/scanseal.toml
+    FINGERPRINT is that of the clinic, which extend has printed.
 
     \b
     Exit code: 0 stopped with Ctrl-C, 69 the EST server does not answer properly, 78 an option has to be corrected, or

@@ -12,6 +12,7 @@ from agent.cli.enrolling import command_by_hand
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
 from agent.config import Configuration
+from agent.enrollment_checks import way_for
 from agent.errors import AgentError
 from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
@@ -19,6 +20,7 @@ from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
+from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, IdentityName, IdentityStore
 from enroll.proves import VENDOR_ONLY, Proves, proves
 from enroll.rotation import renewal_time
@@ -55,8 +57,10 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
         for name, record in identities.items()
         if name in needed or record["state"] != "absent" or any(enrollment_state.lines(record))
     }
-    lines = [line for name, record in shown.items() for line in _identity_lines(name, record)]
     fdo = onboarding_state.record(settings.enroll, StateFiles(), SystemClock())
+    may_onboard = fdo is not None and identities[IdentityName.DEVICE]["state"] == "absent"
+    ways = {name: _way(name, settings.enroll, may_onboard=may_onboard) for name in shown}
+    lines = [line for name, record in shown.items() for line in _identity_lines(name, record, ways[name])]
     lines += [f"{'' if number else 'fdo':10} {line}" for number, line in enumerate(onboarding_state.lines(fdo))]
     lines.append(f"{'signs as':10} {signs_as}{_remark(identities[signs_as])}")
     lines.append(f"{'agent':10} {agent_text}")
@@ -135,8 +139,15 @@ def _add_attestation(identities: dict[IdentityName, dict[str, Any]], settings: E
             record["attestation"] = attested.record(current, attestation)
 
 
-def _identity_lines(name: IdentityName, record: dict[str, Any]) -> list[str]:
-    first, *more = exits.told(record["error"]) if "error" in record else [_identity_text(name, record)]
+def _way(name: IdentityName, settings: EnrollSettings, *, may_onboard: bool) -> str:
+    """What follows `scanseal enroll`, which says the rest: nothing, where there are several ways."""
+    if name in VENDORS_IDENTITIES:
+        return " vendor"
+    return " fdo" if way_for(name, settings, may_onboard=may_onboard) == FlowName.FDO else ""
+
+
+def _identity_lines(name: IdentityName, record: dict[str, Any], way: str) -> list[str]:
+    first, *more = exits.told(record["error"]) if "error" in record else [_identity_text(record, way)]
     if "error" in record:
         first = f"[{record['error']['code']}] {first}"
     lines = [f"{name:10} {first}", *(f"{'':10} {line}" for line in more)]
@@ -146,11 +157,11 @@ def _identity_lines(name: IdentityName, record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _identity_text(name: IdentityName, record: dict[str, Any]) -> str:
+def _identity_text(record: dict[str, Any], way: str) -> str:
     if record["state"] == "absent":
         if record["wanted"] or record["pending"]:
             return "not enrolled yet"
-        return f"not enrolled. Run: scanseal enroll{' vendor' if name in VENDORS_IDENTITIES else ''}"
+        return f"not enrolled. Run: scanseal enroll{way}"
     return (
         f"generation {record['generation']}, {record['subject']}, issued by {record['issuer']} ({record['flow']}), "
         f"key in {_key_text(record)}, {record['state']} until {record['not_after'][:10]}, "

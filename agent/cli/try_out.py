@@ -79,6 +79,8 @@ def write_configuration(ca: EvaluationCa, url: str, label: str = "") -> Path:
 def write_fdo_configuration(directory: Path, manufacturer_url: str) -> Path:
     """The same for a scanner that is made and taken over by FIDO Device Onboard; raises as `write_configuration`.
 
+    As on every scanner, an owner that is not the first has to be approved.
+
     Args:
         directory: Where it is written.
         manufacturer_url: Where the scanner gets its first credential.

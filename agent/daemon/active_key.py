@@ -16,6 +16,7 @@ from agent.daemon.wire import HashName
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.certificates import PARSE_ERRORS, check_pair, private_key_usage_period
 from enroll.errors import CA_OPERATOR, KeyDamaged, KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
+from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection
@@ -191,7 +192,7 @@ def enrolling(name: IdentityName, way: str = "") -> str:
     if name is IdentityName.VENDOR:
         return "scanseal enroll vendor"  # which says that there are two ways
     # Without the option the device identity and the one for originals are enrolled: the first step in any case.
-    first = name in (IdentityName.DEVICE, IdentityName.SIGNING)
+    first = name in (IdentityName.DEVICE, IdentityName.SIGNING) or way == FlowName.FDO
     if first:
         return f"scanseal enroll {way}".rstrip()
     return f"scanseal enroll {way or 'WAY'} --identity {name}"

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from enroll.certificates import PARSE_ERRORS
-from enroll.errors import StateError
+from enroll.errors import VENDOR, StateError
 from enroll.fdo import cbor
 from enroll.fdo.fault import Fault
 from enroll.fdo.hashes import Hash, HashAlgorithm
@@ -158,7 +158,11 @@ class CredentialStore:
         credential = _decoded(content, path)
         if not hmac.compare_digest(self._tag(path, credential, content), tag):
             raise StateError(
-                f"{path} was not written by this device.", remedy="Restore it from a backup.", code="credential-forged"
+                f"{path} was not written by this device.",
+                remedy="Put back the file of this very scanner as it was written last: no owner knows an earlier one. "
+                "Where there is none, the factory has to make a new credential in an empty state directory.",
+                code="credential-forged",
+                who_must_act=VENDOR,
             )
         return credential
 
@@ -180,6 +184,11 @@ class CredentialStore:
 def fdo_directory(state_directory: Path) -> Path:
     """Where everything of FDO is kept."""
     return state_directory / "fdo"
+
+
+def has_credential(directory: Path, files: StateFiles) -> bool:
+    """Whether the factory has made a credential, which may be damaged."""
+    return any(files.exists(directory / name) for name in ("credential.current", "credential.pending"))
 
 
 def read_owner(directory: Path, files: StateFiles) -> Owner | None:

@@ -110,6 +110,7 @@ class Initialization:
                 remedy="A second one would make every voucher of it worthless. In the factory: begin with an empty "
                 "state directory.",
                 code="fdo-initialized",
+                what_next="Nothing was changed: the scanner keeps the credential that it has.",
             )
         name = f"fdo-{secrets.token_hex(8)}"
         self.files.make_directory(self.directory, GROUP_DIRECTORY)

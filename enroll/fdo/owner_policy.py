@@ -34,6 +34,7 @@ from enroll.record import read_record, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import read_ca_certificates, verify_chain
 
+AWAITED = "Somebody has to approve the owner."  # how the reason for waiting begins, in the journal
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _FILE_MODE = 0o640  # administrators may see who waits
 _LOG = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ from enroll.fdo.hand_over import RenewalModule, write_anchors
 from enroll.fdo.hashes import HashAlgorithm
 from enroll.fdo.key_exchange import KeyExchangeSuite
 from enroll.fdo.onboard import NoOwnerYet, OwnerSearch, urls
-from enroll.fdo.owner_policy import ApprovalAwaited, OwnerPolicy, OwnerRefused
+from enroll.fdo.owner_policy import AWAITED, ApprovalAwaited, OwnerPolicy, OwnerRefused
 from enroll.fdo.public_key import KeyType
 from enroll.fdo.rendezvous import read_directives
 from enroll.fdo.to1 import find_owner
@@ -117,6 +117,7 @@ class FdoFlow:
                 "This scanner has no FDO credential.",
                 remedy="Its factory makes one (scanseal fdo init); take another way: scanseal enroll",
                 code="fdo-not-initialized",
+                what_next="Nothing was changed, and nobody was asked.",
             )
         return cls(context, credentials, candidates)
 
@@ -182,7 +183,7 @@ class FdoFlow:
         try:
             return search.run(self.candidates, partial(self._onboard, enrollment))
         except ApprovalAwaited as error:
-            return Pending(self.context.clock.now(), f"Somebody has to approve the owner. {error.remedy}")
+            return Pending(self.context.clock.now(), f"{AWAITED} {error.remedy}")
         except (OwnerRefused, ErrorReceived):
             raise  # nobody has looked at the request: it is kept for the right owner
         except EnrollmentRefused as error:

@@ -260,8 +260,9 @@ class FdoSettings:
     )
     approval: FdoApproval = option(
         "When a person at the scanner has to approve its owner (scanseal fdo approve). reowning: when it is not the "
-        "first one. always: every time that the owner changes.",
-        default=FdoApproval.NEVER,
+        "first one, so that who had the scanner before cannot take it back unseen. always: every time that the owner "
+        "changes. never: the voucher and the lists above decide alone.",
+        default=FdoApproval.REOWNING,
     )
     credential_reuse: bool = option(
         "Whether an owner may onboard this scanner without giving it a new credential.", default=False

@@ -70,6 +70,7 @@ def test_what_another_secret_authenticates_is_refused(
     with pytest.raises(StateError, match="not written by this device") as refused:
         store.current()
     assert refused.value.code == "credential-forged"
+    assert "backup" not in refused.value.remedy
     store.commit(credential(foreign, 1, hmac_algorithm))
     lasting.store.destroy(foreign)
     with pytest.raises(KeyNotFound):

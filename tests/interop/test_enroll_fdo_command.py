@@ -24,6 +24,7 @@ from enroll.evaluation.fdo.owner_modules import OwnerModules
 from enroll.fdo.hand_over import Renewal
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
+from enroll.record import write_record
 from enroll.statefile import StateFiles
 from tests.support.fdo.parties import Parties, party_keys, sold
 from tests.support.fdo.scanner import FdoScanner
@@ -158,6 +159,36 @@ def test_a_person_does_not_wait_for_the_moment_that_a_voucher_names(
     capsys.readouterr()
 
 
+def test_what_can_be_done_next_is_said(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the owner is known that is FDO, and afterwards the way that the owner has named."""
+    site.renews_by_est()
+    site.configure('[roles]\nderivation = ["user:somebody"]\n')
+    site.run("status")
+    assert "device     not enrolled. Run: scanseal enroll fdo\n" in capsys.readouterr().out
+    site.run("check")
+    before = capsys.readouterr().out
+    assert "Run: scanseal enroll fdo" in before
+    assert "Configure the way to your CA" not in before
+
+    assert site.run("enroll", "fdo") == exits.OK
+    capsys.readouterr()
+    site.run("check")
+
+    after = capsys.readouterr().out
+    assert "scanseal enroll est --identity derivation" in after
+    assert "Configure the way to your CA" not in after
+
+
+def test_a_release_that_is_half_way_is_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    record = site.scanner.scanner.identities.release_record
+    write_record(record, {"begun_at": ""}, StateFiles())
+
+    site.run("status")
+    assert "scanseal owner release" in capsys.readouterr().out
+    site.run("check")
+    assert "scanseal owner release" in capsys.readouterr().out
+
+
 def test_an_owner_waits_for_approval(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.renews_by_est()
     site.configure('[fdo]\napproval = "always"')
@@ -174,6 +205,11 @@ def test_an_owner_waits_for_approval(site: Site, capsys: pytest.CaptureFixture[s
     assert site.run("fdo", "approve", "0" * 64) == exits.CONFIGURATION
     assert waiting["voucher"] in capsys.readouterr().err
     assert site.run("fdo", "approve", waiting["voucher"].upper()) == exits.OK
+    capsys.readouterr()
+    site.run("status")
+    shown = capsys.readouterr().out
+    assert "goes on with the next run: the owner is approved" in shown
+    assert "Somebody has to approve" not in shown
     assert site.run("renew") == exits.OK
     assert flows(site) == ["fdo", "est"]
 
@@ -224,6 +260,10 @@ def test_a_scanner_that_is_sold_goes_to_its_next_owner(
         assert "released by its last owner" in capsys.readouterr().out
 
         site.configure(f'[fdo]\nrenewal = "est"\n[est]\nurl = "{site.est.url}"')
+        assert site.run("enroll", "fdo") == exits.TRY_LATER
+        capsys.readouterr()
+        site.run("status", "--json")
+        assert site.run("fdo", "approve", said(capsys)["fdo"]["approval"]["owner"]) == exits.OK
         site.run("enroll", "fdo")
 
         generation = site.current(DEVICE)

@@ -265,6 +265,9 @@ def test_a_scanner_is_sold(servers: Servers, scanner: Scanner) -> None:
     wait_until(lambda: servers.vouchers("clinic", scanner) and not servers.vouchers("hospital", scanner))
     scanner.says("enroll", "fdo", expected=exits.NOT_PERMITTED)  # until its owner gives it up
     scanner.says("owner", "release", "--yes")
+    scanner.says("enroll", "fdo", expected=exits.TRY_LATER)
+    waiting = json.loads(scanner.says("status", "--json", expected=exits.UNAVAILABLE))["fdo"]["approval"]
+    scanner.says("fdo", "approve", waiting["owner"])
 
     after = scanner.onboarded()
 

@@ -38,7 +38,7 @@ GUIDE: Final = (ROOT / "docs/fdo.md").read_text("utf-8")
 SERVE, FACTORY, HOSPITAL, AGENT, SIGN, PILOT, SELL, BUY = (
     block.splitlines() for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
 )
-OF_FACTORY, OF_RENEWAL, OF_POLICY, OF_BUYER = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+OF_FACTORY, OF_RENEWAL, OF_POLICY = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 SCANNER: Final = '[device]\nmodel = "CT 9000"\nserial_number = "CT-0001"\n'
 TIMEOUT: Final = 60  # seconds
 
@@ -154,9 +154,6 @@ def sell_it(place: Place) -> str:
 
 
 def buy_it(place: Place, fingerprint: str) -> None:
-    configuration = place.folder / "fdo/scanseal.toml"
-    below = configuration.read_text("utf-8").replace("[fdo]\n", f"[fdo]\n{OF_BUYER}")
-    configuration.write_text(below, "utf-8")
     enroll, approve, again, status = BUY
     assert fingerprint in place.typed(enroll, code=exits.TRY_LATER)
     assert "waits for approval" in place.typed(status)

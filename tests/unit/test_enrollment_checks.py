@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import enrollment_checks
+from agent import checks, enrollment_checks
 from agent.checks import State
 from enroll.config import EnrollSettings
 from enroll.flows.settings import (
@@ -67,6 +67,17 @@ def test_scep_that_is_not_enabled_is_no_way() -> None:
 def test_only_a_way_that_is_configured_is_advised(settings: EnrollSettings, device: str, idevid: str) -> None:
     assert enrollment_checks.way_for(IdentityName.DEVICE, settings) == device
     assert enrollment_checks.way_for(IdentityName.IDEVID, settings) == idevid
+
+
+def test_the_owner_of_the_voucher_is_advised_where_there_is_no_other_way_to_the_first_certificate() -> None:
+    nothing = EnrollSettings(DEVICE)
+
+    assert enrollment_checks.way_for(IdentityName.DEVICE, nothing, may_onboard=True) == "fdo"
+    assert enrollment_checks.way_for(IdentityName.SIGNING, nothing, may_onboard=True) == "fdo"
+    assert enrollment_checks.way_for(IdentityName.DEVICE, EVERYTHING, may_onboard=True) == "est"
+    assert enrollment_checks.way_for(IdentityName.IDEVID, nothing, may_onboard=True) == "vendor"
+    # By FDO comes what one command brings, and that has no option for one identity.
+    assert checks.not_enrolled(IdentityName.DERIVATION, in_memory=False, way="fdo").remedy == "Run: scanseal enroll fdo"
 
 
 @pytest.mark.parametrize("flow", [*FlowName, "test"])

@@ -268,6 +268,7 @@ def test_a_device_is_initialized_once(scanner: NewScanner) -> None:
         scanner.initialize(manufacturer)
 
     assert refused.value.code == "fdo-initialized"
+    assert "signing" not in refused.value.what_next
     assert manufacturer.received == {}
     assert scanner.credentials.candidates() == (credential,)
     assert scanner.made() == {credential.key_uri, credential.secret_uri}

@@ -434,6 +434,7 @@ def test_without_a_credential_another_way_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError) as raised:
         FdoFlow.connect(DEVICE, FdoScanner(tmp_path / "scanner").scanner.context)
     assert raised.value.code == "fdo-not-initialized"
+    assert "signing" not in raised.value.what_next
 
 
 def test_a_key_in_memory_gets_no_certificate(scanner: FdoScanner) -> None:

@@ -30,7 +30,7 @@ MANUFACTURER, EARLIER, OWNER, STRANGER = (new_key() for _ in range(4))
 DEVICE = ScriptedDevice(new_key())
 ROOT = HospitalCa("Owners' root")
 MIDDLE = HospitalCa("Owners' CA", ROOT)
-ALWAYS, REOWNING = FdoApproval.ALWAYS, FdoApproval.REOWNING
+NEVER, ALWAYS, REOWNING = FdoApproval.NEVER, FdoApproval.ALWAYS, FdoApproval.REOWNING
 
 
 def shown(*owners: Any) -> OwnerChain:
@@ -188,8 +188,8 @@ def test_a_key_that_the_owner_named_for_the_next_time_needs_leave_like_any_other
     """Owner2Key: otherwise an owner on the list could pass the scanner on to one that is not."""
     owned = replace(NEW, owner=Owner(fingerprint(EARLIER), fingerprint(OWNER)))
 
-    Policy(tmp_path).allows(shown(OWNER), owned)
-    Policy(tmp_path, owner_fingerprints=(fingerprint(OWNER),)).allows(shown(OWNER), owned)
+    Policy(tmp_path, approval=NEVER).allows(shown(OWNER), owned)
+    Policy(tmp_path, approval=NEVER, owner_fingerprints=(fingerprint(OWNER),)).allows(shown(OWNER), owned)
     Policy(tmp_path, owner_fingerprints=(fingerprint(EARLIER),)).refuses(shown(OWNER), owned)
     Policy(tmp_path, approval=ALWAYS).awaits(shown(OWNER), owned)
     Policy(tmp_path, approval=REOWNING).awaits(shown(OWNER), owned)
@@ -198,7 +198,8 @@ def test_a_key_that_the_owner_named_for_the_next_time_needs_leave_like_any_other
 @pytest.mark.parametrize("owners", [(STRANGER,), (), (EARLIER,), (OWNER, STRANGER)], ids=len)
 def test_another_owner_has_to_wait_until_it_is_released(tmp_path: Path, owners: tuple[Any, ...]) -> None:
     """Not even the owner before, with a shorter voucher, nor whom the owner has sold it to."""
-    policy = Policy(tmp_path, owner_fingerprints=tuple(fingerprint(key) for key in (STRANGER, EARLIER, MANUFACTURER)))
+    listed = tuple(fingerprint(key) for key in (STRANGER, EARLIER, MANUFACTURER))
+    policy = Policy(tmp_path, approval=NEVER, owner_fingerprints=listed)
 
     assert "owner release" in policy.refuses(shown(*owners), OWNED).remedy
     policy.allows(shown(*owners), RELEASED)
@@ -210,8 +211,8 @@ def test_another_owner_has_to_wait_until_it_is_released(tmp_path: Path, owners: 
 @pytest.mark.parametrize(
     ("approval", "credential", "is_awaited"),
     [
-        (FdoApproval.NEVER, NEW, False),
-        (FdoApproval.NEVER, RELEASED, False),
+        (NEVER, NEW, False),
+        (NEVER, RELEASED, False),
         (REOWNING, NEW, False),
         (REOWNING, RELEASED, True),
         (ALWAYS, NEW, True),
@@ -228,6 +229,14 @@ def test_when_a_person_has_to_approve(
     else:
         policy.allows(shown(OWNER), credential)
         assert policy.policy.candidate() is None
+
+
+def test_without_an_option_only_the_first_owner_needs_nobodys_leave(tmp_path: Path) -> None:
+    """Who sold the scanner has its voucher still, and may be the first that answers."""
+    policy = Policy(tmp_path)
+
+    policy.allows(shown(OWNER), NEW)
+    policy.awaits(shown(OWNER), RELEASED)
 
 
 def test_a_name_that_is_too_long_is_shown_without_another_word(tmp_path: Path) -> None:

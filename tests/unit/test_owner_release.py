@@ -17,6 +17,7 @@ import pytest
 
 from agent.audit import AuditTrail, only_writer, verify
 from agent.cli import exits
+from agent.cli.enrolling import text
 from agent.cli.main import run
 from agent.daemon.signer import Identities
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
@@ -198,7 +199,9 @@ def test_the_next_owner_gets_numbers_that_nobody_has_had(tmp_path: Path) -> None
     assert scanner.issue(CaFlow(CA, scanner.clock), DEVICE).number == 2  # type: ignore[union-attr]
     assert scanner.issue(CaFlow(CA, scanner.clock), DERIVATION).number == 1  # type: ignore[union-attr]
     releasing(scanner).run()
-    assert scanner.issue(CaFlow(CA, scanner.clock), SIGNING).number == 5  # type: ignore[union-attr]
+    again = scanner.issue(CaFlow(CA, scanner.clock), SIGNING)
+    assert again.number == 5  # type: ignore[union-attr]
+    assert "in place of" not in text(SIGNING, again)  # there is none
 
 
 def test_what_it_does_is_said_beforehand(tmp_path: Path) -> None:
@@ -223,9 +226,11 @@ def test_what_it_does_is_said_beforehand(tmp_path: Path) -> None:
     assert "timeout" not in by_hand
     assert "manufacturer_url" not in by_hand
     assert "token" not in by_hand
-    assert 'set [fdo] approval = "reowning"' in by_hand
-    careful = scanner.restarted(fdo=FdoSettings(approval=FdoApproval.REOWNING))
-    assert not any("reowning" in line for line in releasing(careful).inventory().by_hand)
+    assert "SOP Instance UID" in by_hand
+    assert "scanseal fdo voucher extend" in by_hand
+    assert "approval" not in by_hand
+    careless = scanner.restarted(fdo=FdoSettings(approval=FdoApproval.NEVER))
+    assert any('[fdo] approval = "never"' in line for line in releasing(careless).inventory().by_hand)
     assert snapshot(scanner) == before
 
 

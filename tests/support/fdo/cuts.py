@@ -203,6 +203,7 @@ class Scanner:
                 "key_encoding": "X509",
                 "key_store": store,
                 "renewal": "est",
+                "approval": "never",
             },
         }
 
