@@ -55,7 +55,6 @@ _REMEDIES = {
     "key-expired": _RENEW,
     "certificate-expired": _RENEW,
     "certificate-revoked": "Ask the CA's operator why; then enroll the identity again.",
-    _NOT_ENROLLED: "Run: scanseal enroll",
 }
 _OTHER_REMEDY = "See the other findings, and the log: journalctl --unit scanseal.service"
 
@@ -350,8 +349,8 @@ def core_dumps(limits: Mapping[str, int | None]) -> Finding:
     return Finding("core-dumps", State.OK, f"none of {' and '.join(limits)}")
 
 
-def agent_state(status: Mapping[str, Any]) -> Finding:
-    """What a running agent says of itself."""
+def agent_state(status: Mapping[str, Any], way: str = "") -> Finding:
+    """What a running agent says of itself; `way` is one to a certificate, where that is missing."""
     refused = status.get("refused_generation")
     if isinstance(refused, dict):
         what = f"The agent refuses the newest generation of {refused.get('identity')}: {refused.get('detail')}"
@@ -365,7 +364,10 @@ def agent_state(status: Mapping[str, Any]) -> Finding:
     if not unable:
         return Finding("agent", State.OK, "it answers: ready")
     listed = ", as ".join(f"{role}: {state}" for role, state in unable.items())
-    remedy = _REMEDIES.get(next(iter(unable.values())), _OTHER_REMEDY)
+    state = next(iter(unable.values()))
+    remedy = (
+        f"Run: {f'scanseal enroll {way}'.rstrip()}" if state == _NOT_ENROLLED else _REMEDIES.get(state, _OTHER_REMEDY)
+    )
     return Finding("agent", State.UNAVAILABLE, printable(f"The agent cannot sign as {listed}."), remedy)
 
 

@@ -20,7 +20,7 @@ from agent.checks import Finding, State
 from enroll.config import EnrollSettings
 from enroll.failure import Failure
 from enroll.fdo.credential import DeviceCredential
-from enroll.fdo.owner_policy import Candidate
+from enroll.fdo.owner_policy import COMPARE, Candidate
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.revocation.record import RevocationRecord, RevocationState
@@ -112,22 +112,38 @@ def not_renewed(identity: IdentityName) -> Finding:
     )
 
 
-def onboarding(credential: DeviceCredential, candidate: Candidate | None) -> Finding:
+def onboarding(credential: DeviceCredential, candidates: Sequence[Candidate], *, is_needed: bool) -> Finding:
     """How far this scanner is with FIDO Device Onboard.
 
     Args:
         credential: The newest.
-        candidate: The owner that waits for approval, or has it.
+        candidates: The owners that wait for approval, or have it.
+        is_needed: Whether there is no device identity, on whatever way it comes.
     """
-    if candidate is not None and not candidate.is_approved:
-        what = f"The owner with the fingerprint {candidate.owner} waits for approval."
-        remedy = f"If the owner gave you this on paper: scanseal fdo approve {candidate.owner}"
-        return Finding("enrollment", State.WARNING, what, remedy, FlowName.FDO)
+    waiting = [f"{each.owner} ({each.name})" if each.name else each.owner for each in candidates]
+    if waiting and not any(each.is_approved for each in candidates):
+        what = f"Who wants to own this scanner waits for approval: the fingerprint is {', or '.join(waiting)}."
+        return Finding("enrollment", State.WARNING, what, COMPARE, FlowName.FDO)
     if credential.owner is None:
-        what = "there is an FDO credential and no owner yet: scanseal enroll fdo"
-    else:
-        what = f"onboarded by the owner with the fingerprint {credential.owner.fingerprint}"
+        state = "was released by its last owner" if credential.was_owned else "has an FDO credential and no owner yet"
+        what = f"this scanner {state}"
+        remedy = "Its next owner takes it over with: scanseal enroll fdo"
+        return Finding("enrollment", State.WARNING if is_needed else State.OK, what, remedy, FlowName.FDO)
+    what = f"onboarded by the owner with the fingerprint {credential.owner.fingerprint}"
     return Finding("enrollment", State.OK, what, "", FlowName.FDO)
+
+
+def left_in_factory() -> Finding:
+    """What to say where a scanner that has its credential could still be given another one."""
+    what = "[fdo] factory_mode is true, and the scanner has its FDO credential."
+    return Finding("enrollment", State.WARNING, what, "Set [fdo] factory_mode = false.", FlowName.FDO)
+
+
+def owner_not_reached(reason: str, until: datetime) -> Finding:
+    """What to say where the last attempt led to no owner, and the timer looks again at a moment."""
+    what = f"The last attempt led to no owner; the timer looks again after {until:%Y-%m-%d %H:%M} UTC: {reason}"
+    remedy = "To ask at once: scanseal enroll fdo"
+    return Finding("enrollment", State.WARNING, what, remedy, FlowName.FDO)
 
 
 def anchors(way: Way, found: Sequence[x509.Certificate], now: datetime) -> Finding:

@@ -1,6 +1,7 @@
 """The owner gives the scanner up: what is the owner's is destroyed, and the next one can take it over.
 
-    release.json      a release is under way; nothing is enrolled until it has come to its end
+    release.json      a release is under way, and what it leaves to people; nothing is enrolled until it has come to its
+                      end
 
     goes       the identities of the owner with their keys, requests and wishes; the ACME account; the CA certificates
                that were learned; what FDO knows of the owner, and who was approved
@@ -14,7 +15,8 @@ nothing where it has been done. So what a power cut ended is simply run again: b
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +28,7 @@ from enroll.fdo.credential import CredentialStore, DeviceCredential, fdo_directo
 from enroll.flows.base import FlowContext
 from enroll.flows.settings import FdoApproval
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
-from enroll.record import read_record, write_record
+from enroll.record import damaged, read_record, write_record
 from enroll.retire import destroy_all, destroy_key
 
 OWNERS_IDENTITIES = tuple(name for name in IdentityName if name not in VENDORS_IDENTITIES)
@@ -38,8 +40,13 @@ _TRAIL = (
     "decide whether the audit trail goes with the scanner: it holds the SOP Instance UID of each image that was signed"
 )
 _VOUCHER = (
-    "make the voucher out to the next owner, on the owner server; where that has no way of its own: "
+    "make the voucher out to the next owner, if not done yet, on the owner server; where that has no way of its own: "
     "scanseal fdo voucher extend"
+)
+_FORGET = "have the owner server forget this scanner"
+_NOT_HERE = (
+    "do not run scanseal enroll fdo on this network before the scanner has left it: its owner up to now would take it "
+    "over again"
 )
 _FDO_STAYS = frozenset({"credential.current", "credential.pending", "initializing.json"})
 _TABLES = ("est", "acme", "cmp", "scep", "offline", "fdo", "revocation")
@@ -62,6 +69,21 @@ class Inventory:
     goes: tuple[str, ...]
     stays: tuple[str, ...]
     by_hand: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the record of a release says.
+
+    Args:
+        begun_at: In ISO 8601.
+        by_hand: What people have to do, as it was before anything was destroyed: what says so goes with it.
+        lost: The keys, in words, that could not be found or destroyed up to now.
+    """
+
+    begun_at: str
+    by_hand: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,18 +113,21 @@ class OwnerRelease:
             KeyStoreError: The secret of the FDO credential cannot be used.
         """
         stays = ["the audit trail", *(f"the identity {name}" for name in sorted(VENDORS_IDENTITIES) if self._has(name))]
-        by_hand = [*self._valid_certificates(), *_configured(self.context.settings), _TRAIL]
         credentials = self._read_credentials()
-        if isinstance(credentials, str):
-            by_hand.append(credentials)
-        elif credentials:
-            stays.append("the FDO credential with its key: the next owner takes the scanner over by its voucher")
-            by_hand.append(_VOUCHER)
-            if self.context.settings.fdo.approval is FdoApproval.NEVER:
-                by_hand.append(_TAKEN_BACK)
-        else:
+        if not credentials:
             stays.append("no FDO credential, because there is none: the next owner enrolls it as a new scanner")
-        return Inventory(tuple(self._goes()), tuple(stays), tuple(by_hand))
+        elif not isinstance(credentials, str):
+            stays.append("the FDO credential with its key: the next owner takes the scanner over by its voucher")
+        return Inventory(tuple(self._goes(credentials)), tuple(stays), self.by_hand())
+
+    def by_hand(self) -> tuple[str, ...]:
+        """What people have to do; of a release that is under way, what was written down when it began.
+
+        Raises:
+            StateError: The state directory cannot be read.
+            KeyStoreError: The secret of the FDO credential cannot be used.
+        """
+        return self._left().by_hand
 
     def run(self) -> tuple[str, ...]:
         """Do it, or go on with it.
@@ -116,21 +141,63 @@ class OwnerRelease:
             StateError: The disk refused; likewise.
         """
         context = self.context
-        lost: list[str] = []
         identities, files, root = context.identities, context.files, context.settings.state_directory
         with identities.release_lock(), identities.watch_lock():
-            write_record(identities.release_record, {"begun_at": context.clock.now().isoformat()}, files)
+            left = self._keep(self._left())
             for name in OWNERS_IDENTITIES:
                 identities.retract(name)
             for name in OWNERS_IDENTITIES:
-                lost += destroy_all(name, identities, context.stores)
+                left = self._keep(left, destroy_all(name, identities, context.stores))
                 identities.wipe(name)
-            lost += self._close_account()
+            left = self._keep(left, self._close_account())
             for path in (root / "acme", root / "anchors", *self._of_fdo()):
                 files.remove(path)
-            lost += self._release_credentials()
+            lost = (*left.lost, *self._release_credentials())
             files.remove(identities.release_record)
-        return tuple(lost)
+        return lost
+
+    def _left(self) -> _Left:
+        """What the record says; where there is none, or it says nothing sensible, what there is to say now."""
+        if not self.is_under_way:
+            return self._found()
+        try:
+            return self._kept()
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            told = f"{error.what} Look up at the CA which certificates of this scanner have to be revoked"
+            found = self._found()
+            return dataclasses.replace(found, by_hand=(told, *found.by_hand))
+
+    def _found(self) -> _Left:
+        return _Left(self.context.clock.now().isoformat(), tuple(self._tasks()))
+
+    def _kept(self) -> _Left:
+        path = self.context.identities.release_record
+        values = read_record(path, [field.name for field in dataclasses.fields(_Left)], self.context.files)
+        return _Left(values["begun_at"], _read_lines(values["by_hand"], path), _read_lines(values["lost"], path))
+
+    def _keep(self, left: _Left, lost: Sequence[str] = ()) -> _Left:
+        """Write it down, with keys that were lost now; those of a run that was cut off may be among them again."""
+        left = dataclasses.replace(left, lost=tuple(dict.fromkeys((*left.lost, *lost))))
+        values = {"begun_at": left.begun_at, "by_hand": json.dumps(left.by_hand), "lost": json.dumps(left.lost)}
+        write_record(self.context.identities.release_record, values, self.context.files)
+        return left
+
+    def _tasks(self) -> Iterator[str]:
+        yield from self._valid_certificates()
+        yield from _configured(self.context.settings)
+        yield _TRAIL
+        credentials = self._read_credentials()
+        if isinstance(credentials, str):
+            yield credentials
+        elif credentials:
+            yield _VOUCHER
+            if any(credential.owner or credential.was_owned for credential in credentials):
+                yield _FORGET
+                yield _NOT_HERE
+            if self.context.settings.fdo.approval is FdoApproval.NEVER:
+                yield _TAKEN_BACK
 
     @property
     def _credentials(self) -> CredentialStore:
@@ -185,7 +252,7 @@ class OwnerRelease:
     def _has(self, name: IdentityName) -> bool:
         return self.context.identities.pointer(name) is not None
 
-    def _goes(self) -> Iterator[str]:
+    def _goes(self, credentials: tuple[DeviceCredential, ...] | str) -> Iterator[str]:
         identities, files, root = self.context.identities, self.context.files, self.context.settings.state_directory
         for name in OWNERS_IDENTITIES:
             count = len(identities.generations(name))
@@ -196,7 +263,8 @@ class OwnerRelease:
             yield "the account at the ACME server, with its key"
         if files.names(root / "anchors"):
             yield "the CA certificates that were learned"
-        if self._of_fdo():
+        is_owned = not isinstance(credentials, str) and any(credential.owner for credential in credentials)
+        if is_owned or self._of_fdo():
             yield "what FDO keeps of the owner"
 
     def _valid_certificates(self) -> Iterator[str]:
@@ -205,6 +273,21 @@ class OwnerRelease:
             if current is not None and self.context.clock.now() <= current.certificate.not_valid_after_utc:
                 serial, issuer = serial_text(current.certificate), name_text(current.certificate.issuer)
                 yield f"have the certificate {serial} of {name} revoked by {issuer}"
+
+
+def _read_lines(text: str, path: Path) -> tuple[str, ...]:
+    """A list of lines in a record.
+
+    Raises:
+        StateError: It is none.
+    """
+    try:
+        lines = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path) from error
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise damaged(path)
+    return tuple(lines)
 
 
 def _configured(settings: EnrollSettings) -> Iterator[str]:

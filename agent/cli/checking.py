@@ -17,7 +17,7 @@ from typing import Any
 
 from agent import checks, enrollment_checks
 from agent.checks import Finding, State
-from agent.cli.checking_ways import enrollment, way_for
+from agent.cli.checking_ways import enrollment, release_under_way, way_for
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
@@ -125,6 +125,7 @@ class _Inspection:
 
     def findings(self) -> Iterator[Finding]:
         """See the function of this name."""
+        yield from release_under_way(self.configuration.enroll, self.files)
         try:
             yield from self._state_directory()
         except StateUnreadable as error:
@@ -194,7 +195,10 @@ class _Inspection:
         except AgentError as error:
             what = f"{error.what} Before its first start this is as it should be."
             return Finding("agent", State.WARNING, what, error.remedy, code=error.code)
-        return checks.agent_state(self.status)
+        return checks.agent_state(self.status, self._way(self._originals))
+
+    def _way(self, name: IdentityName) -> str:
+        return way_for(name, self.configuration.enroll, self.files, {*self.generations, *self.damaged})
 
     def _names(self) -> list[IdentityName]:
         """The identities that somebody has got, or needs."""
@@ -272,8 +276,7 @@ class _Inspection:
         generation = self.generations.get(name)
         if generation is None:
             in_memory = self._place(name).store is StoreName.MEMORY
-            way = way_for(name, self.configuration.enroll, self.files, {*self.generations, *self.damaged})
-            yield checks.not_enrolled(name, in_memory=in_memory, way=way)
+            yield checks.not_enrolled(name, in_memory=in_memory, way=self._way(name))
             return
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
         suggested = suggested_renewal(generation, identities, self.files)

@@ -11,7 +11,7 @@ from agent.checks import Finding
 from agent.enrollment_checks import Way
 from enroll.clock import Clock
 from enroll.config import EnrollSettings
-from enroll.errors import ScansealError, StateError
+from enroll.errors import ScansealError, StateError, StateUnreadable
 from enroll.est.first_password import first_password
 from enroll.est.first_trust import FirstTrust
 from enroll.fdo.credential import fdo_directory, has_credential, read_unauthenticated
@@ -23,6 +23,16 @@ from enroll.statefile import StateFiles
 from enroll.trust import read_anchors
 
 _PROVES_ITSELF = frozenset({IdentityName.IDEVID, IdentityName.DEVICE})
+
+
+def release_under_way(settings: EnrollSettings, files: StateFiles) -> Iterator[Finding]:
+    """Where the owner has begun to give the scanner up, that this has not come to its end."""
+    try:
+        IdentityStore(settings.state_directory, files).check_kept()
+    except StateUnreadable:
+        return  # the check of the state directory says so
+    except StateError as error:
+        yield checks.failure("owner-release", error)
 
 
 def enrollment(
@@ -41,16 +51,13 @@ def enrollment(
         generations: The identities that there are.
         damaged: Those that are there and cannot be read.
     """
-    try:
-        IdentityStore(settings.state_directory, files).check_kept()
-    except StateError as error:
-        yield checks.failure("enrollment", error)
     settings = with_hand_over(settings, files)
     ways = enrollment_checks.ways(settings)
-    onboarding = _onboarding(settings, files, clock)
-    if onboarding is not None:
-        yield onboarding
-    elif not ways:
+    onboarding = list(
+        _onboarding(settings, files, clock, is_needed=IdentityName.DEVICE not in {*generations, *damaged})
+    )
+    yield from onboarding
+    if not onboarding and not ways:
         yield enrollment_checks.no_way()
     new = _PROVES_ITSELF.isdisjoint({*generations, *damaged})
     for way in ways.values():
@@ -82,17 +89,22 @@ def way_for(
     return enrollment_checks.way_for(identity, with_hand_over(settings, files), may_onboard=may_onboard)
 
 
-def _onboarding(settings: EnrollSettings, files: StateFiles, clock: Clock) -> Finding | None:
-    """Where the way to the owner is; None where the scanner has no FDO credential."""
+def _onboarding(settings: EnrollSettings, files: StateFiles, clock: Clock, *, is_needed: bool) -> Iterator[Finding]:
+    """Where the way to the owner is; nothing where the scanner has no FDO credential."""
     directory = fdo_directory(settings.state_directory)
     try:
         credentials = read_unauthenticated(directory, files)
         if not credentials:
-            return None
-        waiting = OwnerPolicy(settings.fdo, directory, files, clock).candidate()
-        return enrollment_checks.onboarding(credentials[0], waiting)
+            return
+        waiting = OwnerPolicy(settings.fdo, directory, files, clock).candidates()
+        yield enrollment_checks.onboarding(credentials[0], waiting, is_needed=is_needed)
+        if settings.fdo.factory_mode:
+            yield enrollment_checks.left_in_factory()
+        request = IdentityStore(settings.state_directory, files).journal(IdentityName.DEVICE).read()
+        if request and request.flow == FlowName.FDO and request.until and not waiting:
+            yield enrollment_checks.owner_not_reached(request.reason, request.until)
     except ScansealError as error:
-        return checks.failure("enrollment", error, FlowName.FDO)
+        yield checks.failure("enrollment", error, FlowName.FDO)
 
 
 def _renewal(name: IdentityName, settings: EnrollSettings, files: StateFiles) -> Iterator[Finding]:

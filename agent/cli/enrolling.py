@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from enroll.certificates import name_text
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller, asked_for
-from enroll.errors import ScansealError, StateError
+from enroll.errors import ConfigurationError, ScansealError, StateError
+from enroll.fdo.credential import fdo_directory, has_credential
+from enroll.fdo.owner_policy import AWAITED, COMPARE
 from enroll.flows.base import Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -73,11 +76,24 @@ def network_command(flow: FlowName, help_text: str) -> click.Command:
     return run
 
 
+@contextmanager
+def _with_another_way(settings: EnrollSettings) -> Iterator[None]:
+    """Name FDO as well, where something is not configured that the first certificate does not need by FDO."""
+    try:
+        yield
+    except ConfigurationError as error:
+        files = StateFiles()
+        is_first = IdentityStore(settings.state_directory, files).readable(IdentityName.DEVICE) is None
+        if is_first and has_credential(fdo_directory(settings.state_directory), files):
+            error.remedy = f"{error.remedy} Or let its owner take the scanner over: scanseal enroll fdo"
+        raise
+
+
 def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configuration, *, as_json: bool) -> int:
     clock = SystemClock()
     identities = IdentityStore(whole.enroll.state_directory, StateFiles())
     answers: dict[IdentityName, Generation | Pending | NotAsked] = {}
-    with asked_for(chosen, flow, identities, clock):
+    with _with_another_way(whole.enroll), asked_for(chosen, flow, identities, clock):
         for name in chosen:
             answers[name] = enroll_by(flow, name, whole.enroll, clock)
             if isinstance(answers[name], Pending):
@@ -94,7 +110,7 @@ def _enroll_all(flow: FlowName, chosen: Sequence[IdentityName], whole: Configura
 
 def _show_plan(flow: FlowName, chosen: Sequence[IdentityName], settings: EnrollSettings, *, as_json: bool) -> int:
     plans: dict[IdentityName, Sequence[PlannedExchange]] = {}
-    with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
+    with _with_another_way(settings), Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
         for name in chosen:
             try:
                 plans[name] = enroller.plan(name, flow)
@@ -187,8 +203,7 @@ def text(identity: IdentityName, answer: Generation | Pending | NotAsked, flow: 
     if isinstance(answer, NotAsked):
         return f"{identity}: the agent has not asked for a certificate. Start the agent; it asks by itself."
     if isinstance(answer, Pending) and flow is FlowName.FDO:
-        # Two things take time here: somebody has to approve the owner, or the owner has to register the voucher.
-        return f"{identity}: no owner yet. Next attempt: after {answer.until:%Y-%m-%d %H:%M} UTC. {answer.reason}"
+        return _not_onboarded(identity, answer)
     if isinstance(answer, Pending):
         return f"{identity}: the CA has not decided yet. Try again after {answer.until:%Y-%m-%d %H:%M} UTC."
     certificate = answer.certificate
@@ -197,4 +212,15 @@ def text(identity: IdentityName, answer: Generation | Pending | NotAsked, flow: 
     return (
         f"{identity}: {again}{name_text(certificate.subject)}, issued by {name_text(certificate.issuer)}, "
         f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}, key in {answer.protection}"
+    )
+
+
+def _not_onboarded(identity: IdentityName, answer: Pending) -> str:
+    """Two things take time: somebody has to approve the owner, or the owner has to be where the scanner looks."""
+    reason = answer.reason.rstrip(".")
+    if reason.startswith(AWAITED.rstrip(".")):
+        return f"{identity}: {reason}. {COMPARE}\nThe timer goes on by itself; at once: scanseal enroll fdo"
+    return (
+        f"{identity}: no certificate from an owner in this run. {reason}. To act: hospital IT.\n"
+        f"The timer asks again after {answer.until:%Y-%m-%d %H:%M} UTC; at once: scanseal enroll fdo"
     )

@@ -70,15 +70,15 @@ def _pending(name: IdentityName, context: FlowContext) -> Iterator[dict[str, Any
     request = context.identities.journal(name).read()
     if request is not None:
         if request.reason.startswith(AWAITED) and _is_approved(context):
-            request = replace(request, until=None, reason="the owner is approved")
+            request = replace(request, until=None, reason="an owner is approved")
         yield _plain({"flow": request.flow, "step": request.step, **_waiting(request)})
 
 
 def _is_approved(context: FlowContext) -> bool:
-    """Whether somebody has approved the owner since the request was written down."""
+    """Whether somebody has approved an owner since the request was written down."""
     directory = fdo_directory(context.settings.state_directory)
-    candidate = OwnerPolicy(context.settings.fdo, directory, context.files, context.clock).candidate()
-    return candidate is not None and candidate.is_approved
+    candidates = OwnerPolicy(context.settings.fdo, directory, context.files, context.clock).candidates()
+    return any(each.is_approved for each in candidates)
 
 
 def _by_hand(name: IdentityName, context: FlowContext) -> Iterator[dict[str, Any]]:

@@ -6,8 +6,8 @@ import contextlib
 import ipaddress
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import click
 from agent.cli.options import configuration, json_option, show
 from agent.cli.try_out import configuration_file, write_fdo_configuration
 from enroll.clock import Clock, SystemClock
-from enroll.errors import ConfigurationError
+from enroll.errors import ConfigurationError, StateError
 from enroll.est.client import address
 from enroll.est.first_password import first_password
 from enroll.evaluation.ca import EvaluationCa
 from enroll.evaluation.est_server import EstServer
 from enroll.evaluation.fdo.certificate_sources import CaBehind, CertificateSource, EstBridge
 from enroll.evaluation.fdo.pilot import FIRST_OWNER, Pilot, PilotTerms
+from enroll.fdo.credential import fdo_directory, read_owner
 from enroll.fdo.hand_over import Renewal
 from enroll.flows.settings import EstSettings, FlowName
 from enroll.foreign import printable
@@ -38,10 +39,13 @@ OWNER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 BANNER = """\
 FIDO Device Onboard for trying out. NOT FOR PRODUCTION: all keys lie unencrypted in {directory}.
 
-  servers          {url}  (manufacturer, rendezvous server, owners)
+  servers          {url}  ({parties})
   renewal          {renewal}  (EST)
   owners           {owners}; their keys and vouchers are in {directory}/owners
   other vouchers   put them into {incoming}
+{scanner}
+Stop with Ctrl-C."""
+PRETEND_SCANNER = """\
   configuration    {configuration}{kept}
                    of a pretend scanner
 
@@ -51,8 +55,7 @@ Now, in another terminal:
   scanseal enroll fdo --config {configuration}
   scanseal agent --config {configuration} &
   scanseal sign image.dcm --config {configuration} --output signed.dcm
-
-Stop with Ctrl-C."""
+"""
 
 
 @click.command("evaluation-fdo")
@@ -75,15 +78,16 @@ Stop with Ctrl-C."""
     default="127.0.0.1",
     show_default=True,
     help="IP address to listen on, and the one that scanners are told. Another one than this machine's own "
-    "(loopback) needs --est-url, and then there is no manufacturer: whoever reached it could be any scanner. Vouchers "
-    "come from other makers.",
+    "(loopback) needs --est-url, and then there is neither a manufacturer, as whoever reached it could be any scanner, "
+    "nor a pretend scanner. Vouchers come from other makers.",
 )
 @click.option(
     "--est-port",
     type=click.IntRange(0, 65535),
     default=8446,
     show_default=True,
-    help="Of the evaluation CA's EST server, where scanners renew; 0 takes a free one.",
+    help="Of the evaluation CA's EST server, where scanners renew; 0 takes a free one. Scanners remember it, too, so "
+    "it has to be the same after a restart.",
 )
 @click.option("--est-url", default="", help="Have certificates from this EST server instead of an evaluation CA.")
 @click.option("--est-label", default="", help="Its EST label (RFC 7030 3.2.2), where it has one.")
@@ -120,8 +124,8 @@ def command(  # noqa: PLR0913 - one for each option
     NOT FOR PRODUCTION. A scanner that is taken over gets a certificate from an evaluation CA, which runs along, or from
     an EST server of yours, which has to trust this one to send it the requests of scanners. It is told to renew there.
 
-    It also writes scanseal.toml for a pretend scanner; one that is there is kept as it is. With --json it prints one
-    line that says where everything is, as soon as it listens.
+    It also writes scanseal.toml for a pretend scanner, unless --host is on a network; one that is there is kept as it
+    is. With --json it prints one line that says where everything is, as soon as it listens.
 
     A scanner of another maker: have its voucher made out to the certificate in DIRECTORY/owners/hospital/keys of the
     same kind of key, and put it into DIRECTORY/incoming at any time. A certificate for RSA is there after a pretend
@@ -155,14 +159,23 @@ def command(  # noqa: PLR0913 - one for each option
             "The evaluation CA answers on this machine only, so scanners elsewhere could not renew.",
             remedy="Name an EST server with --est-url, or leave out --host.",
         )
+    if port and port == est["est_port"] and not est["est_url"]:
+        what = f"--port and --est-port are the same: {port}."
+        raise ConfigurationError(what, remedy="Choose another one for one of them.")
     with contextlib.ExitStack() as servers:
         source, renewal = _certificates(directory, clock, servers, **est)
         terms = PilotTerms(source, renewal, _owner_names(owners), bypass, factory=is_local)
         with _refusals_of_ports(f"Port {port} of {host}", "--port"):
             pilot = servers.enter_context(Pilot(directory, (host, port), terms, clock, _log))
-        kept = _kept(configuration_file(directory), pilot.url)
-        path = write_fdo_configuration(directory, pilot.url)
-        _show(pilot, renewal, path, kept, as_json=as_json)
+        facts = {
+            "directory": str(directory),
+            "url": pilot.url,
+            "renewal": " ".join(filter(None, (renewal.url, renewal.label))),
+            "incoming": str(pilot.incoming),
+            "owners": list(pilot.owners),
+        }
+        scanner = _pretend_scanner(directory, pilot.url, renewal) if is_local else None
+        _show(facts, scanner, as_json=as_json)
         try:
             while True:
                 pilot.attend()
@@ -171,18 +184,29 @@ def command(  # noqa: PLR0913 - one for each option
             click.echo("Stopped.", err=True)
 
 
-def _show(pilot: Pilot, renewal: Renewal, path: Path, kept: str, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _PretendScanner:
+    """Its configuration, and what to say of it."""
+
+    configuration: Path
+    text: str
+
+
+def _pretend_scanner(directory: Path, url: str, renewal: Renewal) -> _PretendScanner:
+    kept = _kept(configuration_file(directory), url, renewal)
+    path = write_fdo_configuration(directory, url)
+    return _PretendScanner(path, PRETEND_SCANNER.format(configuration=path, kept=kept))
+
+
+def _show(facts: Mapping[str, Any], scanner: _PretendScanner | None, *, as_json: bool) -> None:
     """Say where everything is."""
-    facts = {
-        "directory": str(path.parent),
-        "url": pilot.url,
-        "renewal": " ".join(filter(None, (renewal.url, renewal.label))),
-        "incoming": str(pilot.incoming),
-        "configuration": str(path),
-    }
-    owners = list(pilot.owners)
-    text = BANNER.format(**facts, owners=", ".join(owners), kept=kept)
-    show({"not_for_production": True, **facts, "owners": owners}, text, as_json=as_json)
+    text = BANNER.format(
+        **{**facts, "owners": ", ".join(facts["owners"])},
+        parties="manufacturer, rendezvous server, owners" if scanner else "rendezvous server, owners",
+        scanner=scanner.text if scanner else "",
+    )
+    configuration_name = str(scanner.configuration) if scanner else None
+    show({"not_for_production": True, **facts, "configuration": configuration_name}, text, as_json=as_json)
     sys.stdout.flush()
 
 
@@ -248,17 +272,22 @@ def _bridge(  # noqa: PLR0913 - one for each option
     return bridge, Renewal(FlowName.EST, settings.url, settings.label)
 
 
-def _kept(path: Path, url: str) -> str:
+def _kept(path: Path, url: str, renewal: Renewal) -> str:
     """What to say of a configuration that is there already; nothing where there is none."""
     if not path.exists():
         return ""
+    said = ["kept as it was"]
     try:
-        manufacturer = configuration(path).enroll.fdo.manufacturer_url
-    except ConfigurationError as error:
-        return f"\n                   kept as it was. It cannot be used: {error.what}"
-    if manufacturer == url:
-        return "\n                   kept as it was"
-    return f"\n                   kept as it was. Its server is {manufacturer}: start with the --port of that"
+        settings = configuration(path).enroll
+        if settings.fdo.manufacturer_url != url:
+            said[0] += f". Its server is {settings.fdo.manufacturer_url}: start with the --port of that"
+        owner = read_owner(fdo_directory(settings.state_directory), StateFiles())
+        told = Renewal.from_text(owner.renewal) if owner else None
+        if told and told != renewal:
+            said.append(f"It renews at {told.url}: start with the --est-port or --est-url of that")
+    except (ConfigurationError, StateError) as error:
+        said = [f"kept as it was. It cannot be used: {error.what}"]
+    return "".join(f"\n                   {line}" for line in said)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from enroll.config import EnrollSettings
 from enroll.errors import StateError
 from enroll.fdo.credential import fdo_directory, read_unauthenticated
 from enroll.fdo.hand_over import renewal_flow
-from enroll.fdo.owner_policy import OwnerPolicy
+from enroll.fdo.owner_policy import COMPARE, OwnerPolicy
 from enroll.foreign import printable
 from enroll.statefile import StateFiles
 
@@ -24,7 +24,7 @@ def record(settings: EnrollSettings, files: StateFiles, clock: Clock) -> dict[st
         credentials = read_unauthenticated(directory, files)
         if not credentials:
             return None
-        newest, candidate = credentials[0], OwnerPolicy(settings.fdo, directory, files, clock).candidate()
+        newest, policy = credentials[0], OwnerPolicy(settings.fdo, directory, files, clock)
         return {
             "guid": newest.guid.hex(),
             "device_info": newest.device_info,
@@ -32,7 +32,7 @@ def record(settings: EnrollSettings, files: StateFiles, clock: Clock) -> dict[st
             "released": newest.was_owned and newest.owner is None,
             "renewal": renewal_flow(settings, files),
             "unfinished": len(credentials) > 1,
-            "approval": asdict(candidate) if candidate else None,
+            "approval": [asdict(candidate) for candidate in policy.candidates()],
         }
     except StateError as error:
         return {"problem": exits.described(error)}
@@ -50,10 +50,12 @@ def lines(record: dict[str, Any] | None) -> Iterator[str]:
     yield f"{_owner_text(record)}; GUID {record['guid']}, {printable(record['device_info'])}"
     if record["unfinished"]:
         yield "the last session with the owner did not come to its end; the next run tries both credentials"
-    if candidate := record["approval"]:
-        name = f" ({candidate['name']})" if candidate["name"] else ""
-        said = "is approved" if candidate["is_approved"] else "waits for approval (scanseal fdo approve)"
-        yield f"an owner {said}: fingerprint {candidate['owner']}{name}, voucher {candidate['voucher']}"
+    for candidate in record["approval"]:
+        name = f", calls itself {printable(candidate['name'])}" if candidate["name"] else ""
+        said = "is approved" if candidate["is_approved"] else "waits for approval"
+        yield f"an owner {said}: fingerprint {candidate['owner']}{name}; voucher {candidate['voucher']}"
+    if record["approval"] and not any(candidate["is_approved"] for candidate in record["approval"]):
+        yield COMPARE
 
 
 def _owner_text(record: dict[str, Any]) -> str:

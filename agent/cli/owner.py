@@ -19,6 +19,8 @@ from enroll.keystore import KeyStores
 from enroll.owner_release import Inventory, OwnerRelease
 from enroll.statefile import StateFiles
 
+_UNFINISHED = "Not finished. Run again: scanseal owner release"
+
 
 @click.group("owner")
 def command() -> None:
@@ -48,7 +50,7 @@ def release(config: Path, *, dry_run: bool, yes: bool, without_tokens: Sequence[
 
     \b
     Exit code: 0 released, 69 a token or TPM is away: run it again, 75 an enrollment is running,
-               78 a key store has to be corrected, 130 you did not agree.
+               78 a key store has to be corrected, 130 you did not agree, or stopped it.
 
     \b
     Example: scanseal owner release --dry-run
@@ -60,25 +62,39 @@ def release(config: Path, *, dry_run: bool, yes: bool, without_tokens: Sequence[
     stores = KeyStores(settings.keystore, state, files, without_tokens)
     context = FlowContext(settings, stores, IdentityStore(state, files), SystemClock(), files)
     with Enroller(context):
-        inventory = OwnerRelease(context).inventory()
+        owner_release = OwnerRelease(context)
+        inventory = owner_release.inventory()
         if dry_run:
             show(asdict(inventory), f"{_text(inventory)}\nNothing was changed.", as_json=as_json)
             return exits.OK
-        if not yes:
-            click.echo(_text(inventory), err=True)
-            click.confirm("Destroy what goes?", abort=True, err=True)
+        has_something = owner_release.is_under_way or bool(inventory.goes)
+        if not (yes or _agreed(inventory)):
+            click.echo(_UNFINISHED if owner_release.is_under_way else "Nothing was released.", err=True)
+            return exits.INTERRUPTED
         files.check_owner(state)
-        by_hand = (*inventory.by_hand, *releasing.release(context))
-    show(
-        {"state": "released", "by_hand": by_hand},
-        "\n".join(["The scanner is released.", *_list("By hand", by_hand)]),
-        as_json=as_json,
-    )
+        try:
+            by_hand = releasing.release(context)
+        except KeyboardInterrupt:
+            if not owner_release.is_under_way:
+                raise
+            click.echo(_UNFINISHED, err=True)
+            return exits.INTERRUPTED
+    done = "The scanner is released." if has_something else "Nothing of an owner was there."
+    show({"state": "released", "by_hand": by_hand}, "\n".join([done, *_list("By hand", by_hand)]), as_json=as_json)
     return exits.OK
 
 
+def _agreed(inventory: Inventory) -> bool:
+    click.echo(_text(inventory), err=True)
+    try:
+        return click.confirm("Destroy what goes?" if inventory.goes else "Go on?", err=True)
+    except click.Abort:  # nobody is there, or it was interrupted
+        click.echo(err=True)
+        return False
+
+
 def _text(inventory: Inventory) -> str:
-    goes = _list("Goes", inventory.goes or ("nothing: nobody has enrolled this scanner",))
+    goes = _list("Goes", inventory.goes or ("nothing: no key or certificate of an owner is here",))
     return "\n".join([*goes, *_list("Stays", inventory.stays), *_list("By hand", inventory.by_hand)])
 
 

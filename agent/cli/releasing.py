@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from agent.audit import AuditTrail, only_writer
 from agent.errors import AlreadyRunning
 from enroll.errors import KeyStoreError
@@ -13,16 +16,20 @@ def release(context: FlowContext) -> tuple[str, ...]:
     """Do it, or go on with it.
 
     Returns:
-        What people have to do now: find the keys that could not be destroyed.
+        What people have to do now, also what was found when it began, and the keys that could not be destroyed.
 
     Raises:
         EnrollerBusy: An enrollment is running.
         KeyStoreError: A key store is away, or refuses.
         StateError: The disk refused.
     """
-    _note(context, "owner-release-begun")
+    owner_release = OwnerRelease(context)
     try:
-        left = OwnerRelease(context).run()
+        is_new, by_hand = not owner_release.is_under_way, owner_release.by_hand()
+        _note(context, "owner-release-begun")
+        for task in by_hand if is_new else ():
+            _note(context, "owner-release-task", {"task": task})
+        left = owner_release.run()
     except KeyStoreError as error:
         error.what_next = (
             "Nothing is enrolled until the release is over: run it again, or the timer does. Where a token is lost "
@@ -30,12 +37,12 @@ def release(context: FlowContext) -> tuple[str, ...]:
         )
         raise
     for key in left:
-        _note(context, "key-not-destroyed", key)
+        _note(context, "key-not-destroyed", {"key": key})
     _note(context, "owner-released")
-    return tuple(f"find and destroy {key}" for key in left)
+    return (*by_hand, *(f"find and destroy {key}" for key in left if key not in by_hand))
 
 
-def _note(context: FlowContext, event: str, key: str = "") -> None:
+def _note(context: FlowContext, event: str, fields: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write into the audit trail; an agent that runs is its only writer, and notes each identity that goes.
 
     Raises:
@@ -47,7 +54,7 @@ def _note(context: FlowContext, event: str, key: str = "") -> None:
         with only_writer(state, files):
             trail = AuditTrail(state / "audit" / "audit.jsonl", context.clock)
             try:
-                trail.record(event, {"key": key} if key else {}, durable=True)
+                trail.record(event, fields, durable=True)
             finally:
                 trail.close()
     except AlreadyRunning:

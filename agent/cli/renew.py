@@ -90,7 +90,9 @@ def _finish_release(settings: EnrollSettings, clock: Clock) -> None:
     """Go on with what `scanseal owner release` could not bring to its end."""
     with Enroller.configured(settings, clock, StateFiles()) as enroller:
         if OwnerRelease(enroller.context).is_under_way:
-            for task in releasing.release(enroller.context):
+            tasks = releasing.release(enroller.context)
+            click.echo("The scanner is released: what was begun is finished.", err=True)
+            for task in tasks:
                 click.echo(f"By hand: {task}", err=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     if with_attestation:
         _add_attestation(identities, settings.enroll)
     agent, agent_text = _agent(settings)
-    warnings = [*running.warnings(agent), *_release_under_way(settings.enroll)]
+    release, warnings = _release_under_way(settings.enroll), running.warnings(agent)
     _add_keys_in_use(identities, agent)
     # Most scanners have only these two identities, and nobody has to get another.
     signs_as = IdentityName(settings.agent.signing.identity)
@@ -60,17 +61,18 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     fdo = onboarding_state.record(settings.enroll, StateFiles(), SystemClock())
     may_onboard = fdo is not None and identities[IdentityName.DEVICE]["state"] == "absent"
     ways = {name: _way(name, settings.enroll, may_onboard=may_onboard) for name in shown}
-    lines = [line for name, record in shown.items() for line in _identity_lines(name, record, ways[name])]
+    lines = _warning_lines(release)
+    lines += [line for name, record in shown.items() for line in _identity_lines(name, record, ways[name])]
     lines += [f"{'' if number else 'fdo':10} {line}" for number, line in enumerate(onboarding_state.lines(fdo))]
     lines.append(f"{'signs as':10} {signs_as}{_remark(identities[signs_as])}")
     lines.append(f"{'agent':10} {agent_text}")
-    lines += [f"{'warning':10} {warning['what']} {warning['remedy']}" for warning in warnings]
+    lines += _warning_lines(warnings)
     shown_as_json = {
         "identities": identities,
         "fdo": fdo,
         "signs_as": signs_as,
         "agent": agent,
-        "warnings": warnings,
+        "warnings": [*release, *warnings],
     }
     show(shown_as_json, "\n".join(lines), as_json=as_json)
     if any(record["state"] == "damaged" for record in identities.values()):
@@ -113,6 +115,10 @@ def _release_under_way(settings: EnrollSettings) -> list[dict[str, str]]:
     except StateError as error:
         return [{"what": error.what, "remedy": error.remedy}]
     return []
+
+
+def _warning_lines(warnings: Sequence[Mapping[str, str]]) -> list[str]:
+    return [f"{'warning':10} {warning['what']} {warning['remedy']}" for warning in warnings]
 
 
 def _add_keys_in_use(identities: dict[IdentityName, dict[str, Any]], agent: running.Status) -> None:

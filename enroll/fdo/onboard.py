@@ -30,7 +30,7 @@ from enroll.fdo import cbor
 from enroll.fdo.cose import Sign1
 from enroll.fdo.credential import DeviceCredential
 from enroll.fdo.fault import ErrorCode
-from enroll.fdo.owner_policy import OwnerRefused
+from enroll.fdo.owner_policy import ApprovalAwaited, OwnerRefused
 from enroll.fdo.rendezvous import (
     LONGEST_DELAY,
     Directive,
@@ -55,7 +55,7 @@ _SCHEMES = {
     RendezvousProtocol.HTTPS: ("https",),
 }
 # Another one may do better; who had the scanner before must not keep it from its owner by being the first to answer.
-_AT_THIS_ADDRESS = (ServerUnreachable, ErrorReceived, ProtocolViolation, OwnerRefused)
+_AT_THIS_ADDRESS = (ServerUnreachable, ErrorReceived, ProtocolViolation, OwnerRefused, ApprovalAwaited)
 _FIELDS = ("devices", "place", "not_before", "reason", "unknown")
 _PLACE = re.compile(r"[0-9]{1,4}")
 _LOG = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ class OwnerSearch:
 
         Raises:
             NoOwnerYet: None could be reached.
+            ApprovalAwaited: Somebody has to approve one, and no other one could be used.
             EnrollmentError: The last owner that answered did not keep to the protocol.
             ScansealError: What `try_owner` raises beside that.
         """
@@ -165,7 +166,8 @@ class OwnerSearch:
                     if self.clock.monotonic() > end:
                         break
             is_last = place + 1 == len(places) or places[place + 1][0] is not credential
-            if directive.delay and not is_last:
+            # An owner that waits for approval is there: its directive has not failed, and delays nobody else.
+            if directive.delay and not is_last and not _awaited(failures):
                 raise self._later(candidates, place + 1, directive.delay, failures, unknown=unknown)
         last = places[-1][1].delay if places else None
         raise self._later(candidates, 0, LAST_DELAY if last is None else last, failures, unknown=unknown)
@@ -239,7 +241,11 @@ class OwnerSearch:
         *,
         unknown: bool,
     ) -> EnrollmentError:
-        """What to raise; the next run goes on at `place`."""
+        """What to raise; the next run goes on at `place`: at once, where that is up to a person."""
+        awaited = _awaited(failures)
+        if awaited is not None:
+            self._keep(candidates, Attempt(place, self.clock.now(), awaited.what, unknown=False))
+            return awaited
         seconds = delay * (1 + JITTER * self.jitter())
         until = self.clock.now() + timedelta(seconds=seconds)
         worst = next((error for error in reversed(failures) if not _is_absence(error)), None)
@@ -298,6 +304,10 @@ def _no_address(where: str) -> ProtocolViolation:
 
 def _is_unknown(error: EnrollmentError) -> bool:
     return isinstance(error, ErrorReceived) and error.said.code == ErrorCode.NOT_FOUND
+
+
+def _awaited(failures: Sequence[EnrollmentError]) -> ApprovalAwaited | None:
+    return next((error for error in reversed(failures) if isinstance(error, ApprovalAwaited)), None)
 
 
 def _is_absence(error: EnrollmentError) -> bool:

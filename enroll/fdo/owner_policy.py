@@ -3,13 +3,14 @@
 The voucher says who owns it. Whoever runs it may want more: a root that owners must lead to, fingerprints that came on
 another way, or a person who looks at it and approves.
 
-    fdo/approval.json       the owner that waits for approval, or has it
+    fdo/approval.json       the owners that wait for approval, and the one that has it
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,13 +31,20 @@ from enroll.fdo.credential import DeviceCredential
 from enroll.fdo.public_key import FdoPublicKey
 from enroll.fdo.voucher import OwnerChain
 from enroll.flows.settings import FdoApproval, FdoSettings
-from enroll.record import read_record, write_record
+from enroll.foreign import printable
+from enroll.record import damaged, read_record, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import read_ca_certificates, verify_chain
 
+COMPARE = (
+    "Compare the fingerprint with what the owner gave you on paper. If it is the same, type it from there: "
+    "scanseal fdo approve FINGERPRINT"
+)
 AWAITED = "Somebody has to approve the owner."  # how the reason for waiting begins, in the journal
+MOST_WAITING = 4
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _FILE_MODE = 0o640  # administrators may see who waits
+_FIELDS = ("owners", "vouchers", "names", "approved")
 _LOG = logging.getLogger(__name__)
 
 
@@ -132,40 +140,55 @@ class OwnerPolicy:
             )
         self._check_approved(chain, credential)
 
-    def candidate(self) -> Candidate | None:
-        """Who waits for approval, or has it.
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Who waits for approval, or has it; who came first comes first.
 
         Raises:
             StateError: The record is damaged.
         """
         if not self.files.exists(self._record):
-            return None
-        values = read_record(self._record, ("owner", "voucher", "name", "approved"), self.files)
-        return Candidate(values["owner"], values["voucher"], values["name"], values["approved"] == "yes")
+            return ()
+        values = read_record(self._record, _FIELDS, self.files)
+        columns = values["owners"].split(), values["vouchers"].split(), values["names"].split("\n")
+        try:
+            rows = tuple(zip(*columns, strict=True))
+        except ValueError as error:
+            raise damaged(self._record) from error
+        return tuple(Candidate(*row, is_approved=row[1] == values["approved"]) for row in rows)
 
     def approve(self, fingerprint: str) -> Candidate:
-        """Approve the owner that waits.
+        """Approve an owner that waits; no other one has approval then.
 
         Args:
             fingerprint: Of its key, or of its voucher; with colons, spaces and capitals as people write it.
 
         Raises:
-            ConfigurationError: None waits, or it has another fingerprint.
+            ConfigurationError: None waits, or none has this fingerprint.
             StateError: The record is damaged, or the disk refused.
         """
-        waiting = self.candidate()
-        if waiting is None:
+        waiting = self.candidates()
+        if not waiting:
             raise ConfigurationError(
                 "No owner waits for approval.", remedy="Run: scanseal enroll fdo; it says who the owner is."
             )
-        if read_fingerprint(fingerprint, "The fingerprint") not in (waiting.owner, waiting.voucher):
+        wanted = read_fingerprint(fingerprint, "The fingerprint")
+        chosen = next((each for each in reversed(waiting) if wanted in (each.owner, each.voucher)), None)
+        if chosen is None:
             raise ConfigurationError(
-                f"The owner that waits has the fingerprint {waiting.owner}, its voucher {waiting.voucher}.",
+                f"No owner that waits has this fingerprint, nor has its voucher. {_who_waits(waiting)}",
                 remedy="Compare them with what the owner gave you on paper. If they differ, approve nothing.",
             )
-        approved = replace(waiting, is_approved=True)
-        self._write(approved)
-        return approved
+        self._write(replace(each, is_approved=each == chosen) for each in waiting)
+        return replace(chosen, is_approved=True)
+
+    def take_back(self) -> None:
+        """Nobody is approved any more; who waits goes on waiting.
+
+        Raises:
+            StateError: The record is damaged, or the disk refused.
+        """
+        if waiting := self.candidates():
+            self._write(replace(each, is_approved=False) for each in waiting)
 
     def forget(self) -> None:
         """Nobody waits, and nobody is approved.
@@ -197,35 +220,49 @@ class OwnerPolicy:
         approval, is_first = self.settings.approval, credential.owner is None and not credential.was_owned
         if approval is FdoApproval.NEVER or (approval is FdoApproval.REOWNING and is_first):
             return
-        asked = Candidate(chain.owner.fingerprint, chain.fingerprint, _name(chain.owner))
+        # Only what it is called is foreign; the other two are digits.
+        asked = Candidate(chain.owner.fingerprint, chain.fingerprint, printable(_name(chain.owner)))
+        known = self._known()
         # What was approved is this owner by this voucher: by a shorter one an earlier owner would come back.
-        if self._known() == replace(asked, is_approved=True):
+        if replace(asked, is_approved=True) in known:
             return
-        self._write(asked)
-        raise ApprovalAwaited(
-            f"{_described(chain.owner)} wants to own this scanner, and somebody here has to approve it.",
-            remedy=f"If the owner gave you this on paper: scanseal fdo approve {asked.owner}",
-        )
+        self._note(asked, known)
+        name = f"; it calls itself {asked.name}" if asked.name else ""
+        raise ApprovalAwaited(f"{AWAITED} Its fingerprint is {asked.owner}{name}.", remedy=COMPARE)
 
-    def _known(self) -> Candidate | None:
-        """Who has approval or waits for it; None where that is damaged: then the question is asked again."""
+    def _note(self, asked: Candidate, known: tuple[Candidate, ...]) -> None:
+        """Keep who waits: the newest, and the approved one in any case."""
+        if asked in known:
+            return
+        kept = [*known, asked]
+        while len(kept) > MOST_WAITING:
+            kept.remove(next(each for each in kept if not each.is_approved))
+        self._write(kept)
+
+    def _known(self) -> tuple[Candidate, ...]:
+        """Who has approval or waits for it; nobody where that is damaged: then the question is asked again."""
         try:
-            return self.candidate()
+            return self.candidates()
         except StateUnreadable:
             raise
         except StateError as error:
             _LOG.warning("The owner has to be approved again: %s", error.what)
-            return None
+            return ()
 
-    def _write(self, candidate: Candidate) -> None:
+    def _write(self, candidates: Iterable[Candidate]) -> None:
         self.files.make_directory(self.directory, GROUP_DIRECTORY)
+        kept = tuple(candidates)
         values = {
-            "owner": candidate.owner,
-            "voucher": candidate.voucher,
-            "name": candidate.name,
-            "approved": "yes" if candidate.is_approved else "no",
+            "owners": " ".join(each.owner for each in kept),
+            "vouchers": " ".join(each.voucher for each in kept),
+            "names": "\n".join(each.name for each in kept),
+            "approved": next((each.voucher for each in kept if each.is_approved), ""),
         }
         write_record(self._record, values, self.files, _FILE_MODE)
+
+
+def _who_waits(candidates: Iterable[Candidate]) -> str:
+    return " ".join(f"There is {each.owner}, with the voucher {each.voucher}." for each in candidates)
 
 
 def _leads_to(

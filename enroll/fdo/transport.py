@@ -81,7 +81,7 @@ class ErrorReceived(EnrollmentRefused):
 
     def __init__(self, said: ErrorMessage, where: str) -> None:
         error = f"the error {said.code}" if said.code else "an error"
-        text = f": {printable(said.text)}" if said.text else ""
+        text = f": {printable(said.text).rstrip('.')}" if said.text else ""
         super().__init__(
             f"{where} answers with {error}{text}.",
             remedy="The log of that server says more.",

@@ -31,7 +31,7 @@ from cryptography import x509
 from enroll import csr
 from enroll.certificates import public_key_info
 from enroll.csr import CertificateRequest
-from enroll.errors import ConfigurationError, EnrollmentRefused, StateError
+from enroll.errors import ConfigurationError, EnrollmentRefused
 from enroll.est.attributes import WantedAttributes
 from enroll.fdo import cbor
 from enroll.fdo.certificate_module import CertificateModule
@@ -42,7 +42,7 @@ from enroll.fdo.hand_over import RenewalModule, write_anchors
 from enroll.fdo.hashes import HashAlgorithm
 from enroll.fdo.key_exchange import KeyExchangeSuite
 from enroll.fdo.onboard import NoOwnerYet, OwnerSearch, urls
-from enroll.fdo.owner_policy import AWAITED, ApprovalAwaited, OwnerPolicy, OwnerRefused
+from enroll.fdo.owner_policy import ApprovalAwaited, OwnerPolicy, OwnerRefused
 from enroll.fdo.public_key import KeyType
 from enroll.fdo.rendezvous import read_directives
 from enroll.fdo.to1 import find_owner
@@ -101,8 +101,8 @@ class FdoFlow:
         """The credential of this scanner; nothing is sent yet.
 
         Raises:
-            ConfigurationError: Only the device identity comes this way.
-            StateError: The factory has made no credential, or it is damaged.
+            ConfigurationError: Only the device identity comes this way; or the factory has made no credential.
+            StateError: The credential is damaged.
             KeyStoreError: The HMAC secret cannot be used.
         """
         if identity is not IdentityName.DEVICE:
@@ -113,7 +113,7 @@ class FdoFlow:
         credentials = CredentialStore(_directory(context), context.stores, context.files)
         candidates = credentials.candidates()
         if not candidates:
-            raise StateError(
+            raise ConfigurationError(
                 "This scanner has no FDO credential.",
                 remedy="Its factory makes one (scanseal fdo init); take another way: scanseal enroll",
                 code="fdo-not-initialized",
@@ -183,7 +183,7 @@ class FdoFlow:
         try:
             return search.run(self.candidates, partial(self._onboard, enrollment))
         except ApprovalAwaited as error:
-            return Pending(self.context.clock.now(), f"{AWAITED} {error.remedy}")
+            return Pending(self.context.clock.now(), error.what)
         except (OwnerRefused, ErrorReceived):
             raise  # nobody has looked at the request: it is kept for the right owner
         except EnrollmentRefused as error:

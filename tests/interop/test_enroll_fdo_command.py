@@ -106,7 +106,7 @@ def test_one_command_ends_with_both_identities_and_renewals_go_by_est(
     assert site.run("status", "--json") == exits.UNAVAILABLE  # there is no agent
     status = said(capsys)["fdo"]
     assert (status["guid"], status["renewal"]) == (site.scanner.credential.guid.hex(), "est")
-    assert (status["unfinished"], status["approval"], status["released"]) == (False, None, False)
+    assert (status["unfinished"], status["approval"], status["released"]) == (False, [], False)
     assert site.run("status") == exits.UNAVAILABLE
     assert f"owned by the holder of the key {status['owner']}, renewed by est" in capsys.readouterr().out
     site.run("check")
@@ -133,7 +133,11 @@ def test_where_nobody_is_there_yet_the_timer_goes_on(site: Site, capsys: pytest.
     assert (record["identity"], record["state"]) == ("device", "pending")
 
     assert site.run("renew") == exits.TRY_LATER
-    assert "device: no owner yet." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no owner yet" not in out
+    assert ".." not in out
+    assert "To act: hospital IT." in out
+    assert "at once: scanseal enroll fdo" in out
     site.run("status")
     assert "the owner is looked for again after" in capsys.readouterr().out
     site.scanner.wait()
@@ -179,6 +183,51 @@ def test_what_can_be_done_next_is_said(site: Site, capsys: pytest.CaptureFixture
     assert "Configure the way to your CA" not in after
 
 
+def test_check_says_what_came_of_the_last_attempt(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.configure("[fdo]\nfactory_mode = true")
+    site.parties.rendezvous._registered.clear()
+    site.run("check")
+    before = capsys.readouterr().out
+    assert "scanseal enroll fdo" in before
+    assert "factory_mode = false" in before
+    assert site.run("enroll", "fdo") == exits.TRY_LATER
+    capsys.readouterr()
+
+    site.run("check", "--json")
+    found = [each for each in said(capsys)["findings"] if each["subject"] == "fdo"]
+    assert {each["state"] for each in found} == {"warning"}  # it is not well as long as there is no owner
+    (finding,) = (each for each in found if "again after" in each["what"])
+    assert "scanseal enroll fdo" in finding["remedy"]
+
+
+@pytest.mark.parametrize("way", ["est", "acme", "cmp"])
+def test_a_way_that_is_not_configured_names_the_one_that_there_is(
+    site: Site, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    site.configure()
+    assert site.run("enroll", way) == exits.CONFIGURATION
+    assert "scanseal enroll fdo" in capsys.readouterr().err
+    assert site.run("enroll", way, "--dry-run") == exits.CONFIGURATION
+    assert "scanseal enroll fdo" in capsys.readouterr().err
+
+
+def test_without_a_credential_nothing_is_kept_for_the_timer(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.scanner.directory / "credential.current").unlink()
+    assert site.run("enroll", "fdo") == exits.CONFIGURATION
+    assert "fdo-not-initialized" in capsys.readouterr().err
+    assert not list(site.scanner.directory.parent.rglob("wanted.json"))
+
+
+def test_the_dry_run_names_the_server_that_the_owner_has_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.renews_by_est()
+    assert site.run("enroll", "fdo") == exits.OK
+    capsys.readouterr()
+    assert site.run("enroll", "fdo", "--dry-run") == exits.OK
+    out = capsys.readouterr().out
+    assert "[est]" not in out
+    assert f"signing: to {site.est.url}" in out
+
+
 def test_a_release_that_is_half_way_is_told_of(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     record = site.scanner.scanner.identities.release_record
     write_record(record, {"begun_at": ""}, StateFiles())
@@ -195,12 +244,14 @@ def test_an_owner_waits_for_approval(site: Site, capsys: pytest.CaptureFixture[s
     assert site.run("enroll", "fdo") == exits.TRY_LATER
     assert "scanseal fdo approve" in capsys.readouterr().out
     site.run("status", "--json")
-    waiting = said(capsys)["fdo"]["approval"]
+    (waiting,) = said(capsys)["fdo"]["approval"]
     assert waiting["is_approved"] is False
     site.run("status")
-    assert f"waits for approval (scanseal fdo approve): fingerprint {waiting['owner']}" in capsys.readouterr().out
+    assert f"an owner waits for approval: fingerprint {waiting['owner']}" in capsys.readouterr().out
     site.run("check")
-    assert "waits for approval" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "waits for approval" in shown
+    assert f"approve {waiting['owner']}" not in shown  # to be typed from paper
 
     assert site.run("fdo", "approve", "0" * 64) == exits.CONFIGURATION
     assert waiting["voucher"] in capsys.readouterr().err
@@ -208,8 +259,11 @@ def test_an_owner_waits_for_approval(site: Site, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     site.run("status")
     shown = capsys.readouterr().out
-    assert "goes on with the next run: the owner is approved" in shown
+    assert "goes on with the next run: an owner is approved" in shown
     assert "Somebody has to approve" not in shown
+    assert site.run("fdo", "approve", "--none") == exits.OK
+    assert site.run("renew") == exits.TRY_LATER
+    assert site.run("fdo", "approve", waiting["owner"]) == exits.OK
     assert site.run("renew") == exits.OK
     assert flows(site) == ["fdo", "est"]
 
@@ -263,7 +317,7 @@ def test_a_scanner_that_is_sold_goes_to_its_next_owner(
         assert site.run("enroll", "fdo") == exits.TRY_LATER
         capsys.readouterr()
         site.run("status", "--json")
-        assert site.run("fdo", "approve", said(capsys)["fdo"]["approval"]["owner"]) == exits.OK
+        assert site.run("fdo", "approve", said(capsys)["fdo"]["approval"][0]["owner"]) == exits.OK
         site.run("enroll", "fdo")
 
         generation = site.current(DEVICE)

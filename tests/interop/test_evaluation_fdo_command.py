@@ -34,6 +34,8 @@ from enroll.statefile import StateFiles
 from tests.support import dcmsign
 from tests.support.agent_process import wait_until
 from tests.support.dicom_samples import ct_slice
+from tests.support.fdo import pilot_on_a_network
+from tests.support.peer_in_namespace import need_peer
 from tests.support.pki import new_key
 
 ROOT = Path(__file__).parents[2]
@@ -168,6 +170,19 @@ def running(directory: Path, *options: str) -> Iterator[Servers]:
         yield Servers(json.loads(line), log)
 
 
+@contextmanager
+def banner_of(directory: Path, *options: str) -> Iterator[str]:
+    """What the command says to a person."""
+    log = directory.with_name(f"{directory.name}.log")
+    with background(["evaluation-fdo", "--directory", str(directory), *options], log) as process:
+        assert process.stdout
+        lines: list[str] = []
+        while not lines or not lines[-1].startswith("Stop with"):
+            lines.append(process.stdout.readline())
+            assert lines[-1], log.read_text()
+        yield "".join(lines)
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """For all tests that need nothing special."""
@@ -210,19 +225,41 @@ def test_a_restart_changes_nothing(directory: Path) -> None:
     with running(directory, *FREE, "--owner", "clinic") as servers:
         servers.scanner.says("fdo", "init")
         servers.scanner.onboarded()
-    with background(["evaluation-fdo", "--directory", str(directory), *servers.ports], servers.log) as process:
-        assert process.stdout
-        lines: list[str] = []
-        while not lines or not lines[-1].startswith("Stop with"):
-            lines.append(process.stdout.readline())
-            assert lines[-1], servers.log.read_text()
+    with banner_of(directory, *servers.ports) as banner:
         servers.scanner.says("renew", "--force")
         assert servers.scanner.identity(IdentityName.DEVICE).flow == "est"
         again = servers.scanner.onboarded()
 
     assert (again.number, again.flow) == (3, "fdo")
-    assert "kept as it was" in "".join(lines)
-    assert "hospital, clinic; their keys" in "".join(lines)
+    assert "kept as it was\n" in banner
+    assert "hospital, clinic; their keys" in banner
+
+
+def test_a_restart_elsewhere_than_the_scanner_knows_is_told(directory: Path) -> None:
+    """It keeps where its manufacturer is, and where its owner told it to renew."""
+    with running(directory) as servers:
+        servers.scanner.says("fdo", "init")
+        servers.scanner.onboarded()
+    with banner_of(directory, *FREE) as banner:
+        assert f"Its server is {servers.facts['url']}: start with the --port of that" in banner
+        assert f"It renews at {servers.facts['renewal']}: start with the --est-port or --est-url of that" in banner
+
+
+def test_on_a_network_there_is_no_pretend_scanner(tmp_path: Path) -> None:
+    """DI proves nothing: whoever reached a manufacturer could be any scanner."""
+    need_peer("ip", "iproute2")
+    banner, line = (on_a_network(tmp_path, *options) for options in ((), ("--json",)))
+
+    assert "(rendezvous server, owners)" in banner
+    assert json.loads(line)["configuration"] is None
+    for absent in ("manufacturer", "fdo init", "scanseal.toml", "pretend"):
+        assert absent not in banner.replace(str(tmp_path), "")
+    assert {path.name for path in (tmp_path / "pilot").iterdir()} == {"owners", "incoming"}
+
+
+def on_a_network(folder: Path, *options: str) -> str:
+    command = [*pilot_on_a_network.ENTER, str(folder), *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
 
 
 def test_a_scanner_is_taken_over_again_and_again(servers: Servers, scanner: Scanner) -> None:
@@ -266,7 +303,7 @@ def test_a_scanner_is_sold(servers: Servers, scanner: Scanner) -> None:
     scanner.says("enroll", "fdo", expected=exits.NOT_PERMITTED)  # until its owner gives it up
     scanner.says("owner", "release", "--yes")
     scanner.says("enroll", "fdo", expected=exits.TRY_LATER)
-    waiting = json.loads(scanner.says("status", "--json", expected=exits.UNAVAILABLE))["fdo"]["approval"]
+    waiting = json.loads(scanner.says("status", "--json", expected=exits.UNAVAILABLE))["fdo"]["approval"][0]
     scanner.says("fdo", "approve", waiting["owner"])
 
     after = scanner.onboarded()
@@ -372,7 +409,9 @@ def key_bytes(key: PrivateKey) -> bytes:
         (lambda _: ("--owner", "../x"), "no name of an owner"),
         (lambda est: ("--port", "0", "--est-port", est.url.rpartition(":")[2]), "--est-port"),
         (lambda est: ("--est-port", "0", "--port", est.url.rpartition(":")[2]), "--port"),
-        (lambda est: bridge(est, "--host", "192.0.2.1"), "Port 0 of 192.0.2.1 cannot be used"),
+        (lambda _: ("--port", "8445", "--est-port", "8445"), "--port and --est-port are the same: 8445."),
+        (lambda _: ("--port", "8446"), "--port and --est-port are the same: 8446."),
+        (lambda est: bridge(est, "--host", "198.51.100.1"), "Port 0 of 198.51.100.1 cannot be used"),
     ],
 )
 def test_a_wrong_option_is_told(

@@ -109,8 +109,10 @@ def test_from_the_factory_to_the_next_owner(place: Place) -> None:
 
 
 def make_it(place: Place) -> None:
-    init, show = FACTORY
+    init, leave, show = FACTORY
     assert "has its FDO credential, with the GUID" in place.typed(init)
+    place.typed(leave)
+    assert "factory_mode = false" in (place.folder / "fdo/scanseal.toml").read_text()
     shown = place.typed(show)
     assert re.search(r"owner now +CN=hospital", shown)
     assert "rendezvous " in shown

@@ -170,6 +170,13 @@ def test_an_agent_that_signs_in_one_role_of_two_is_not_well(state: object) -> No
     assert "as derivation: key-expired" in second.what
 
 
+def test_an_agent_without_a_certificate_names_the_way_that_there_is() -> None:
+    found = checks.agent_state({"state": "not-enrolled", "roles": {"acquisition": "not-enrolled"}}, "fdo")
+
+    assert found.remedy == "Run: scanseal enroll fdo"
+    assert checks.agent_state({"state": "not-enrolled"}).remedy == "Run: scanseal enroll"
+
+
 def test_a_finding_that_comes_from_an_error_has_its_code() -> None:
     refused = {"refused_generation": {"identity": "signing", "code": "key-damaged", "detail": "no"}}
 

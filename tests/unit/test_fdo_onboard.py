@@ -258,8 +258,15 @@ def test_a_rendezvous_server_that_names_no_address_is_passed_over(search: Search
 
 @pytest.mark.parametrize(
     "error",
-    [unreachable(), said(500), NOT_FOUND, ProtocolViolation("x"), OwnerRefused("An earlier owner.")],
-    ids=["unreachable", "error", "not-found", "violation", "refused"],
+    [
+        unreachable(),
+        said(500),
+        NOT_FOUND,
+        ProtocolViolation("x"),
+        OwnerRefused("An earlier owner."),
+        ApprovalAwaited("x"),
+    ],
+    ids=["unreachable", "error", "not-found", "violation", "refused", "approval"],
 )
 def test_an_owner_that_cannot_be_used_keeps_nobody_from_the_next_one(
     search: Search, network: Network, error: EnrollmentError
@@ -270,16 +277,50 @@ def test_an_owner_that_cannot_be_used_keeps_nobody_from_the_next_one(
     assert search.run(credential(*directives)).startswith("taken")
 
 
-@pytest.mark.parametrize("error", [ApprovalAwaited("x"), CertificateRefused("x")], ids=["approval", "certificate"])
-def test_the_right_owner_ends_the_search_whatever_it_comes_to(
-    search: Search, network: Network, error: EnrollmentError
-) -> None:
-    network.owners = {"http://one.example": error, "http://two.example": "taken"}
+def test_the_right_owner_ends_the_search_whatever_it_comes_to(search: Search, network: Network) -> None:
+    network.owners = {"http://one.example": CertificateRefused("x"), "http://two.example": "taken"}
     directives = [Directive((host,), protocol=HTTP, bypass=True) for host in ("one.example", "two.example")]
 
-    with pytest.raises(type(error)):
+    with pytest.raises(CertificateRefused):
         search.run(credential(*directives))
     assert network.asked == network.closed == ["http://one.example"]
+
+
+WAITS, BUYER = "http://waits.example", "http://buyer.example"
+
+
+@pytest.mark.parametrize("error", [unreachable(), said(500), OwnerRefused("x")], ids=["away", "error", "refused"])
+def test_where_an_owner_waits_for_approval_and_no_other_one_can_be_used_that_is_said(
+    search: Search, network: Network, error: EnrollmentError
+) -> None:
+    network.owners = {WAITS: ApprovalAwaited("x"), BUYER: error}
+    one = credential(*(Directive((host,), protocol=HTTP, bypass=True) for host in ("waits.example", "buyer.example")))
+
+    for _ in range(2):  # once it is approved nobody is to wait
+        with pytest.raises(ApprovalAwaited):
+            search.run(one)
+        assert network.asked == [WAITS, BUYER]
+
+
+def test_a_directive_of_an_owner_that_waits_for_approval_delays_nobody_else(search: Search, network: Network) -> None:
+    """Who had the scanner before would hold up the next one otherwise, by its answer."""
+    network.owners = {WAITS: ApprovalAwaited("x"), BUYER: "taken"}
+    seller = Directive(("waits.example",), protocol=HTTP, bypass=True, delay=86400)
+
+    assert search.run(credential(seller, Directive(("buyer.example",), protocol=HTTP, bypass=True))).startswith("taken")
+
+
+def test_a_run_that_is_too_long_goes_on_at_its_place_also_where_an_owner_waits(
+    search: Search, network: Network
+) -> None:
+    network.owners, network.found = {OWNERS_URL: ApprovalAwaited("x")}, {"http://rv0.example": to1d()}
+    network.meanwhile = lambda: search.pass_time(PATIENCE / 2 + 1)
+    one = credential(*(Directive((f"rv{number}.example",), protocol=HTTP) for number in range(4)))
+
+    with pytest.raises(ApprovalAwaited):
+        search.run(one)
+    search.waits(one)
+    assert network.asked == ["http://rv2.example", "http://rv3.example"]
 
 
 def test_a_token_that_is_away_is_not_the_fault_of_a_server(search: Search, network: Network) -> None:

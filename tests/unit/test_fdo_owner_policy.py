@@ -225,10 +225,14 @@ def test_when_a_person_has_to_approve(
     policy = Policy(tmp_path, approval=approval)
 
     if is_awaited:
-        assert fingerprint(OWNER) in policy.awaits(shown(OWNER), credential).remedy
+        awaited = policy.awaits(shown(OWNER), credential)
+        assert fingerprint(OWNER) in awaited.what
+        # Whoever types it has to read it somewhere else than here.
+        assert fingerprint(OWNER) not in awaited.remedy
+        assert "scanseal fdo approve FINGERPRINT" in awaited.remedy
     else:
         policy.allows(shown(OWNER), credential)
-        assert policy.policy.candidate() is None
+        assert policy.policy.candidates() == ()
 
 
 def test_without_an_option_only_the_first_owner_needs_nobodys_leave(tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_who_is_on_no_list_is_not_put_before_a_person(tmp_path: Path) -> None:
     policy = Policy(tmp_path, approval=ALWAYS, owner_fingerprints=(fingerprint(STRANGER),))
 
     policy.refuses(shown(OWNER))
-    assert policy.policy.candidate() is None
+    assert policy.policy.candidates() == ()
 
 
 @pytest.mark.parametrize("by", ["owner", "voucher"])
@@ -291,7 +295,7 @@ def test_an_approval_is_for_one_owner_by_one_voucher(
     policy.allows(chain)
 
     policy.awaits(shown(*comes))
-    policy.awaits(chain)  # and that the other one asked has undone it
+    policy.allows(chain)  # and that the other one asked has undone nothing
 
 
 def test_an_approval_is_for_one_device(tmp_path: Path) -> None:
@@ -308,7 +312,7 @@ def test_nobody_is_approved_who_does_not_wait(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No owner waits"):
         policy.policy.approve(fingerprint(OWNER))
     policy.awaits(shown(OWNER))
-    with pytest.raises(ConfigurationError, match="has the fingerprint"):
+    with pytest.raises(ConfigurationError, match="No owner that waits has"):
         policy.policy.approve(fingerprint(STRANGER))
     with pytest.raises(ConfigurationError, match="no SHA-256"):
         policy.policy.approve("yes")
@@ -323,7 +327,67 @@ def test_a_damaged_approval_approves_nobody_and_is_asked_for_again(tmp_path: Pat
     policy.policy.approve(chain.owner.fingerprint)
     (tmp_path / "fdo" / "approval.json").write_text(content)
     with pytest.raises(StateError):
-        policy.policy.candidate()
+        policy.policy.candidates()
 
     policy.awaits(chain)
-    assert policy.policy.candidate() is not None
+    (waiting,) = policy.policy.candidates()
+    assert not waiting.is_approved
+
+
+# --- several owners wait
+
+
+def test_an_owner_that_waits_does_not_displace_another_one(tmp_path: Path) -> None:
+    """Who sold the scanner answers too, each time, and before the one that bought it."""
+    policy, seller, buyer = Policy(tmp_path), shown(EARLIER), shown(EARLIER, OWNER)
+    for chain in (seller, buyer, seller):
+        policy.awaits(chain, RELEASED)
+    assert {each.voucher for each in policy.policy.candidates()} == {seller.fingerprint, buyer.fingerprint}
+
+    policy.policy.approve(buyer.owner.fingerprint)
+    policy.awaits(seller, RELEASED)
+    policy.allows(buyer, RELEASED)
+
+
+def test_no_more_than_four_owners_wait_and_an_approved_one_is_never_the_one_that_goes(tmp_path: Path) -> None:
+    policy, chains = Policy(tmp_path, approval=ALWAYS), [shown(new_key()) for _ in range(6)]
+    policy.awaits(chains[0])
+    policy.policy.approve(chains[0].fingerprint)
+    for chain in chains[1:]:
+        policy.awaits(chain)
+
+    kept = [each.voucher for each in policy.policy.candidates()]
+    assert kept == [chains[number].fingerprint for number in (0, 3, 4, 5)]
+    policy.allows(chains[0])
+
+
+def test_one_approval_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    policy, one, other = Policy(tmp_path, approval=ALWAYS), shown(OWNER), shown(STRANGER)
+    policy.awaits(one)
+    policy.awaits(other)
+    policy.policy.approve(one.fingerprint)
+    policy.policy.approve(other.fingerprint)
+
+    assert [each.voucher for each in policy.policy.candidates() if each.is_approved] == [other.fingerprint]
+    policy.awaits(one)
+
+
+def test_an_approval_is_taken_back(tmp_path: Path) -> None:
+    policy, chain = Policy(tmp_path, approval=ALWAYS), shown(OWNER)
+    policy.policy.take_back()
+    assert policy.policy.candidates() == ()
+    policy.awaits(chain)
+    policy.policy.approve(chain.fingerprint)
+    policy.policy.take_back()
+
+    policy.awaits(chain)
+    assert [each.is_approved for each in policy.policy.candidates()] == [False]
+
+
+def test_an_owner_of_a_very_long_name_does_not_hide_who_else_waits(tmp_path: Path) -> None:
+    policy = Policy(tmp_path, approval=ALWAYS)
+    for _ in range(4):
+        parts = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "A clinic" * 8) for _ in range(200)]
+        policy.awaits(certified(ROOT.issue(new_key().public_key(), subject=x509.Name(parts))))
+
+    assert len(policy.policy.candidates()) == 4

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
 
 from agent.cli import exits
 from agent.cli.main import run
 from enroll.certificates import pem
 from enroll.clock import SystemClock
+from enroll.csr import DIGITAL_SIGNATURE
+from enroll.evaluation.authority import certificate_builder
 from enroll.fdo import cbor
 from enroll.fdo.public_key import KeyEncoding, KeyType
 from enroll.fdo.rendezvous import Variable
@@ -37,6 +41,18 @@ from tests.support.fdo.vouchers import (
 MAKER, HOSPITAL, BUYER = party("Maker", "P-256", 0), party("Hospital", "P-256", 1), party("Buyer", "P-256", 2)
 BY_KEY = factory_voucher(MAKER).extend(MAKER.key, HOSPITAL.public())
 BY_CHAIN = factory_voucher(MAKER, KeyEncoding.X5CHAIN).extend(MAKER.key, HOSPITAL.public(KeyEncoding.X5CHAIN))
+
+OF_A_CA = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +189,34 @@ def test_names_of_others_do_not_write_on_the_terminal(desk: Desk, command: str) 
     assert all(line.isprintable() for line in said.splitlines())
     assert not [line for line in said.splitlines() if line.startswith("owner now: You")]
     assert "\x1b" not in desk.run(command, desk.file(voucher.pem), "--json").text
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "owners", "extend"])
+def test_a_voucher_that_was_cut_off_is_told_as_such(desk: Desk, command: str) -> None:
+    more = ("--key", desk.key(HOSPITAL.key), "--to", desk.public(BUYER), "--output", desk.new)
+    said = desk.run(command, desk.file(BY_KEY.pem[:-100]), *(more if command == "extend" else ()))
+    assert "damaged or cut off?" in said.error
+
+
+@pytest.mark.parametrize("command", ["verify", "owners", "extend"])
+def test_of_several_vouchers_one_is_taken(desk: Desk, command: str) -> None:
+    """A shell makes several of vouchers/*.pem."""
+    files = desk.file(BY_KEY.pem), desk.file(BY_CHAIN.pem, "other.pem")
+    more = ("--key", desk.key(HOSPITAL.key), "--to", desk.public(BUYER), "--output", desk.new)
+    answer = desk.run(command, *files, *(more if command == "extend" else ()))
+    assert answer.exit_code == exits.USAGE
+    assert "2 files. Name one of them; scanseal fdo voucher show tells which scanner each is about." in answer.error
+    assert " FILE\n" in desk.run(command, "--help").text.partition("\n\n")[0] + "\n"
+
+
+def test_show_takes_several(desk: Desk) -> None:
+    files = desk.file(BY_KEY.pem), desk.file(BY_CHAIN.pem, "other.pem")
+    assert [json.loads(line)["file"] for line in desk.run("show", *files, "--json").text.splitlines()] == [
+        str(file) for file in files
+    ]
+    assert [line for line in desk.run("show", *files).text.splitlines() if line.endswith(".pem")] == [
+        f"{'file':<21}{file}" for file in files
+    ]
 
 
 def test_every_command_shows_its_exit_codes_and_an_example(desk: Desk) -> None:
@@ -396,7 +440,14 @@ def test_the_present_owner_passes_a_scanner_on(desk: Desk) -> None:
     assert answer.record["owner_fingerprint"] == BUYER.public().fingerprint
     assert answer.record["voucher_fingerprint"] == extended.verify().fingerprint
     assert answer.record["entries"] == 2
+    assert (answer.record["guid"], answer.record["warning"]) == (GUID.hex(), "")
     assert sorted(path.name for path in desk.folder.iterdir()) == ["key.pem", "new.pem", "next.pem", "voucher.pem"]
+
+
+def test_extend_names_the_scanner_to_compare_with(desk: Desk) -> None:
+    arguments = ("--key", desk.key(HOSPITAL.key), "--to", desk.public(BUYER), "--output", desk.new)
+    said = desk.run("extend", desk.file(BY_KEY.pem), *arguments).text
+    assert f"GUID {GUID.hex()}: compare with scanseal status on the scanner" in said
 
 
 def test_the_manufacturer_passes_on_what_nobody_owns_yet(desk: Desk) -> None:
@@ -437,6 +488,47 @@ def test_a_next_owner_has_a_key_of_the_same_kind(desk: Desk, kind: str) -> None:
     assert "same kind" in answer.record["error"]["what"]
 
 
+@pytest.mark.parametrize("voucher", [BY_KEY, BY_CHAIN], ids=["key", "chain"])
+def test_the_present_owner_is_no_next_owner(desk: Desk, voucher: Voucher) -> None:
+    answer = desk.extend(voucher, desk.key(HOSPITAL.key), desk.chain(HOSPITAL))
+    assert answer.refusal == (exits.CONFIGURATION, "voucher-next-owner-unsuitable")
+    assert "present owner's own" in answer.record["error"]["what"]
+    assert not desk.new.exists()
+
+
+@pytest.mark.parametrize("voucher", [BY_KEY, BY_CHAIN], ids=["key", "chain"])
+@pytest.mark.parametrize("signs", [None, False], ids=["issued by another CA", "key usage without signatures"])
+def test_a_ca_is_no_next_owner(desk: Desk, voucher: Voucher, *, signs: bool | None) -> None:
+    """RFC 5280 4.2.1.9 and 4.2.1.3."""
+    chain = (ca_certificate(issuer=BUYER),) if signs is None else (ca_certificate(signs=signs),)
+    answer = desk.extend(voucher, desk.key(HOSPITAL.key), desk.file(pem(chain), "next.pem"))
+    assert answer.exit_code == exits.CONFIGURATION
+    assert "certificate of a CA" in answer.record["error"]["what"]
+    assert not desk.new.exists()
+
+
+@pytest.mark.parametrize("signs", [None, True])
+def test_a_self_signed_owner_may_say_that_it_is_a_ca_and_that_is_told(desk: Desk, *, signs: bool | None) -> None:
+    """RFC 5280 4.2.1.9: as `openssl req -x509` makes one."""
+    to = desk.file(pem([ca_certificate(signs=signs)]), "next.pem")
+    answer = desk.extend(BY_CHAIN, desk.key(HOSPITAL.key), to)
+    assert answer.exit_code == exits.OK
+    assert "is that of a CA" in answer.record["warning"]
+    arguments = ("--key", desk.key(HOSPITAL.key), "--to", to, "--output", desk.new, "--force")
+    assert answer.record["warning"] in desk.run("extend", desk.file(BY_CHAIN.pem), *arguments).text
+
+
+def ca_certificate(*, issuer: Party | None = None, signs: bool | None = None) -> x509.Certificate:
+    """Self-signed, or issued by somebody; its key may sign where its key usage, if it has one, says so."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA of Buyer")])
+    issued_by, key = (issuer.chain[0].subject, issuer.key) if issuer else (name, BUYER.key)
+    builder = certificate_builder(name, BUYER.public().key, NOW, timedelta(days=1)).issuer_name(issued_by)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if signs is not None:
+        builder = builder.add_extension(DIGITAL_SIGNATURE if signs else OF_A_CA, critical=True)
+    return builder.sign(key, hashes.SHA256())
+
+
 def test_a_full_voucher_is_not_passed_on(desk: Desk) -> None:
     full, owner = voucher_with(ENTRIES_LIMIT)
     answer = desk.extend(full, desk.key(owner.key), desk.public(BUYER))
@@ -449,6 +541,7 @@ def test_nothing_that_is_there_is_replaced_without_force_and_the_voucher_never(d
     desk.new.write_bytes(b"something")
     assert desk.extend(BY_KEY, key, to).exit_code == exits.OUTPUT
     assert desk.new.read_bytes() == b"something"
+    assert desk.extend(BY_KEY, key, to).record["error"]["next"] == "Nothing was written."
     assert desk.extend(BY_KEY, key, to, "--force").exit_code == exits.OK
     desk.new.unlink()
     desk.new.symlink_to(desk.folder / "voucher.pem")
@@ -469,6 +562,7 @@ def test_a_folder_that_cannot_be_written_is_told(desk: Desk) -> None:
     arguments = ("--key", desk.key(HOSPITAL.key), "--to", desk.public(BUYER))
     answer = desk.run("extend", desk.file(BY_KEY.pem), *arguments, "--output", desk.folder / "key.pem" / "new.pem")
     assert answer.exit_code == exits.OUTPUT
+    assert answer.error.endswith("Next: Nothing was written.\n")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.cli.onboarding_state import lines
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "guid": "00" * 16,
     "device_info": "Example CT\x1b[2J\nowned by nobody",
     "owner": None,
     "released": False,
     "renewal": None,
     "unfinished": False,
-    "approval": None,
+    "approval": [],
 }
 
 

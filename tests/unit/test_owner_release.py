@@ -228,6 +228,9 @@ def test_what_it_does_is_said_beforehand(tmp_path: Path) -> None:
     assert "token" not in by_hand
     assert "SOP Instance UID" in by_hand
     assert "scanseal fdo voucher extend" in by_hand
+    assert "if not done yet" in by_hand
+    assert "owner server forget this scanner" in by_hand
+    assert "do not run scanseal enroll fdo on this network" in by_hand
     assert "approval" not in by_hand
     careless = scanner.restarted(fdo=FdoSettings(approval=FdoApproval.NEVER))
     assert any('[fdo] approval = "never"' in line for line in releasing(careless).inventory().by_hand)
@@ -442,8 +445,27 @@ def test_the_command_says_first_what_it_does(
     assert capsys.readouterr().out.endswith("Nothing was changed.\n")
 
     assert command(scanner) == exits.INTERRUPTED  # nobody is there to agree
-    assert "By hand" in capsys.readouterr().err
+    asked = capsys.readouterr().err
+    assert "By hand" in asked
+    assert asked.endswith("Nothing was released.\n")
+    assert "Interrupted" not in asked
     assert snapshot(scanner) == before
+
+
+def test_where_nothing_goes_it_claims_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    scanner = owned(tmp_path)
+    releasing(scanner).run()
+
+    assert command(scanner) == exits.INTERRUPTED
+    asked = capsys.readouterr().err
+    assert "Destroy what goes" not in asked
+    assert "nobody has enrolled" not in asked
+
+    assert command(scanner, "--yes") == exits.OK
+    assert capsys.readouterr().out.startswith("Nothing of an owner was there.\n")
 
 
 def test_the_command_releases_and_writes_into_the_audit_trail(
@@ -454,8 +476,9 @@ def test_the_command_releases_and_writes_into_the_audit_trail(
 
     assert "The scanner is released." in capsys.readouterr().out
     (scanner.settings.state_directory / "agent.lock").unlink()
-    assert verify(scanner.settings.state_directory / "audit" / "audit.jsonl").records == 2
-    assert events(scanner) == ["owner-release-begun", "owner-released"]
+    assert verify(scanner.settings.state_directory / "audit" / "audit.jsonl").records == 2 + len(tasks(scanner))
+    assert any("of device revoked" in task for task in tasks(scanner))
+    assert set(events(scanner)) == {"owner-release-begun", "owner-release-task", "owner-released"}
     assert_released(scanner)
 
 
@@ -479,17 +502,27 @@ def test_the_timer_goes_on_with_what_was_cut_off(tmp_path: Path, capsys: pytest.
     configuration = str(tmp_path / "scanseal.toml")
     capsys.readouterr()
     run(["status", "--config", configuration])
-    assert "has begun to give it up" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("warning    The owner of this scanner has begun to give it up")
+    assert shown.count("has begun to give it up") == 1
+    run(["check", "--config", configuration])
+    assert "has begun to give it up" in capsys.readouterr().out.splitlines()[1]
 
     assert run(["renew", "--config", configuration, "--dry-run"]) == exits.OK
     assert scanner.identities.current(DEVICE) is not None
     (scanner.identities.directory(DERIVATION) / "pending" / "request.json").write_text("{")
     scanner.stores.destroy("software:derivation-0123456789abcdef")
     assert run(["renew", "--config", configuration]) == exits.OK
-    assert "find and destroy the key of a request of derivation" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "find and destroy the key of a request of derivation" in told
+    assert "The scanner is released" in told
     (scanner.settings.state_directory / "agent.lock").unlink()
     assert_released(scanner)
-    assert events(scanner) == ["owner-release-begun", "key-not-destroyed", "owner-released"]
+    assert [event for event in events(scanner) if event != "owner-release-task"] == [
+        "owner-release-begun",
+        "key-not-destroyed",
+        "owner-released",
+    ]
 
 
 def test_what_a_lost_token_holds_is_said_and_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -502,7 +535,98 @@ def test_what_a_lost_token_holds_is_said_and_written_down(tmp_path: Path, capsys
 
     by_hand = json.loads(capsys.readouterr().out)["by_hand"]
     assert sum(IN_TOKEN in line for line in by_hand) == 2
-    assert events(scanner) == ["owner-release-begun"] * 2 + ["key-not-destroyed"] * 2 + ["owner-released"]
+    assert [event for event in events(scanner) if event != "owner-release-task"] == [
+        *["owner-release-begun"] * 2,
+        *["key-not-destroyed"] * 2,
+        "owner-released",
+    ]
+
+
+def cut_off(scanner: Scanner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Ctrl-C when all identities have gone; what is said then."""
+
+    def interrupted(_: OwnerRelease) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnerRelease, "_close_account", interrupted)
+        assert command(scanner, "--yes") == exits.INTERRUPTED
+    assert scanner.identities.generations(DEVICE) == ()
+    return capsys.readouterr().err
+
+
+def test_what_is_left_by_hand_survives_an_interruption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The certificates that have to be revoked are named nowhere else any more."""
+    scanner = owned(tmp_path)
+    device = scanner.identities.current(DEVICE)
+    assert device is not None
+    (scanner.identities.directory(DERIVATION) / "pending" / "request.json").write_text("{")
+    assert command(scanner, "--dry-run", "--json") == exits.OK
+    before = json.loads(capsys.readouterr().out)["by_hand"]
+
+    said = cut_off(scanner, monkeypatch, capsys)
+    assert said.endswith("Not finished. Run again: scanseal owner release\n")
+    assert command(scanner, "--dry-run", "--json") == exits.OK
+    assert json.loads(capsys.readouterr().out)["by_hand"][: len(before)] == before
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert command(scanner) == exits.INTERRUPTED
+    assert capsys.readouterr().err.endswith("Not finished. Run again: scanseal owner release\n")
+
+    assert command(scanner, "--yes", "--json") == exits.OK
+    by_hand = json.loads(capsys.readouterr().out)["by_hand"]
+    assert by_hand[: len(before)] == before
+    assert any(f"{device.certificate.serial_number:x} of device" in line for line in by_hand)
+    assert by_hand[-1].startswith("find and destroy the key of a request of derivation")
+    assert events(scanner).count("key-not-destroyed") == 1
+    assert tasks(scanner) == before
+
+
+def test_the_timer_that_finishes_it_says_what_is_left_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanner = owned(tmp_path)
+    cut_off(scanner, monkeypatch, capsys)
+
+    assert run(["renew", "--config", str(tmp_path / "scanseal.toml")]) == exits.OK
+
+    told = capsys.readouterr().err
+    assert told.startswith("The scanner is released: what was begun is finished.\n")
+    assert "of device revoked by CN=Hospital CA" in told
+    assert "of signing revoked by CN=Hospital CA" in told
+
+
+def test_the_list_is_written_before_anything_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner = owned(tmp_path)
+    by_hand = releasing(scanner).inventory().by_hand
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IdentityStore, "retract", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            releasing(scanner).run()
+
+    assert json.loads(json.loads(scanner.identities.release_record.read_text())["by_hand"]) == list(by_hand)
+
+
+def test_a_damaged_list_keeps_nothing_from_going_and_that_is_said(tmp_path: Path) -> None:
+    scanner = owned(tmp_path)
+    for damaged in ("", '{"begun_at": ""}', '{"begun_at": "", "by_hand": "[1]", "lost": "[]"}'):
+        scanner.identities.release_record.write_text(damaged)
+        assert any("release.json is damaged" in line for line in releasing(scanner).inventory().by_hand)
+
+    releasing(scanner).run()
+
+    assert_released(scanner)
+
+
+def tasks(scanner: Scanner) -> list[str]:
+    trail = scanner.settings.state_directory / "audit" / "audit.jsonl"
+    records = [json.loads(line) for line in trail.read_text().splitlines()]
+    return [record["fields"]["task"] for record in records if record["event"] == "owner-release-task"]
 
 
 def events(scanner: Scanner) -> list[str]:

@@ -14,10 +14,11 @@ from agent.cli import enrolling, exits
 from agent.cli.enrolling import USUAL_IDENTITIES, enroll_by, show_plans, warn_of_software
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
+from agent.enrollment_checks import ways
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller, asked_for, flow_of
-from enroll.fdo.hand_over import renewal_flow
+from enroll.fdo.hand_over import renewal_flow, with_hand_over
 from enroll.flows.base import Pending, PlannedExchange
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -78,7 +79,8 @@ def _show_plan(settings: EnrollSettings, *, as_json: bool) -> int:
     with Enroller.configured(settings, SystemClock(), files) as enroller:
         device = enroller.plan(IdentityName.DEVICE, FlowName.FDO)
     renewal = renewal_flow(settings, files)
-    to = f"the server in [{renewal}]" if renewal else "the server that the owner names"
+    way = ways(with_hand_over(settings, files)).get(renewal) if renewal else None
+    to = way.to if way else "the server that the owner names"
     what = "the certificate request for signing, once device has its certificate"
     signing = PlannedExchange(to, what, "the device identity")
     return show_plans({IdentityName.DEVICE: device, IdentityName.SIGNING: (signing,)}, as_json=as_json)

@@ -14,7 +14,7 @@ from enroll.clock import SystemClock
 from enroll.config import DeviceSettings, EnrollSettings, StoreName
 from enroll.enroller import Enroller
 from enroll.errors import VENDOR, ConfigurationError, EnrollmentError, KeyStoreError
-from enroll.fdo.credential import CredentialStore, DeviceCredential, fdo_directory
+from enroll.fdo.credential import CredentialStore, DeviceCredential, fdo_directory, has_credential
 from enroll.fdo.di import Initialization, Product
 from enroll.fdo.public_key import KeyEncoding
 from enroll.fdo.transport import HttpChannel, Pins, context_for
@@ -51,7 +51,8 @@ def command(config: Path, serial_number: str | None, device_info: str | None, *,
     protect_memory()
     settings = configuration(config).enroll
     product = _product(settings, serial_number, device_info)
-    click.echo(f"Making the keys in {product.key_store}, then asking {settings.fdo.manufacturer_url} ...", err=True)
+    if not has_credential(fdo_directory(settings.state_directory), StateFiles()):
+        click.echo(f"Making the keys in {product.key_store}, then asking {settings.fdo.manufacturer_url} ...", err=True)
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
         credential = _initialize(product, enroller.context)
         protection = enroller.context.stores.protection(credential.key_uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from cryptography import x509
@@ -28,6 +29,11 @@ from enroll.vendor.pkcs12 import read_passphrase
 
 _FILE_LIMIT = 128 * 1024  # bytes of a key or of certificates
 _PRESENT_OWNER = "the present owner"
+_NOTHING_WRITTEN = "Nothing was written."
+_A_CA = """\
+Warning: the certificate of the next owner is that of a CA, signed by itself. Ask the next owner whether its owner
+server really has the key of that."""
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 _NextOwner = PublicKey | tuple[x509.Certificate, ...]
 
 
@@ -46,7 +52,8 @@ _NextOwner = PublicKey | tuple[x509.Certificate, ...]
     "next_owner",
     type=click.Path(path_type=Path),
     required=True,
-    help="File of the next owner, in PEM: its certificate and those above it, or its public key.",
+    help="File of the next owner, in PEM: its certificate and those above it, in this order; or its public key. "
+    "A CA is no owner.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="File for the voucher of the next owner, in PEM."
@@ -70,12 +77,12 @@ def command(  # noqa: PLR0913 - one for each option
     The present owner is the last one in the voucher, the manufacturer where there is no other. The next owner is
     written down as the manufacturer is, with its certificates or as a key alone, and has a key of the same kind. Who
     has the new voucher, and the key that it names, can take the scanner over once it is released: scanseal owner
-    release.
+    release. The present owner itself is no next owner.
 
     \b
     Exit code: 0 written, 66 a file cannot be read, 73 the output cannot be written, 78 the voucher does not hold or is
-               full, the key is not that of its owner, the next owner has another kind of key, or a file of keys or
-               certificates cannot be used.
+               full, the key is not that of its owner, the next owner is the present one, is a CA, or has another kind
+               of key, or a file of keys or certificates cannot be used.
 
     \b
     Example: scanseal fdo voucher extend voucher.pem --key our-key.pem --passphrase-file passphrase \\
@@ -87,21 +94,33 @@ def command(  # noqa: PLR0913 - one for each option
     following = _read_next_owner(next_owner)
     key = _read_key(key_file, passphrase_file)
     extended = _extended(verified, key, following)
-    with written_whole(output) as written:
-        written.write(extended.pem)
-    _show(VerifiedVoucher(extended, extended.verify()), output, as_json=as_json)
+    _write(output, extended.pem)
+    is_ca = isinstance(following, tuple) and _is_ca(following[0])
+    _show(VerifiedVoucher(extended, extended.verify()), output, _A_CA if is_ca else "", as_json=as_json)
     return exits.OK
 
 
-def _show(extended: VerifiedVoucher, output: Path, *, as_json: bool) -> None:
+def _write(output: Path, content: bytes) -> None:
+    try:
+        with written_whole(output) as written:
+            written.write(content)
+    except OutputFileError as error:
+        raise OutputFileError(error.what, remedy=error.remedy, what_next=_NOTHING_WRITTEN) from error
+
+
+def _show(extended: VerifiedVoucher, output: Path, warning: str, *, as_json: bool) -> None:
     owner = owner_record(extended.owners.owner, (), SystemClock().now())
+    guid = extended.voucher.header.guid.hex()
     lines = [
         f"{shown_name(output)} names the next owner: {name_of(owner)}, {owner['key']}",
+        f"for GUID {guid}: compare with scanseal status on the scanner",
         f"owner fingerprint    {extended.owners.owner.fingerprint}",
         f"voucher fingerprint  {extended.owners.fingerprint}",
         "Give it to the next owner, and these fingerprints on another way.",
+        *filter(None, [warning]),
     ]
-    result = {"file": str(output), "entries": len(extended.voucher.entries), "owner": owner, **extended.fingerprints}
+    facts = {"file": str(output), "guid": guid, "entries": len(extended.voucher.entries), "owner": owner}
+    result = {**facts, **extended.fingerprints, "warning": warning}
     show(result, "\n".join(lines), as_json=as_json)
 
 
@@ -115,11 +134,15 @@ def _check_output(output: Path, inputs: Sequence[Path], *, force: bool) -> None:
         return
     if any(path.exists() and output.samefile(path) for path in inputs):
         raise OutputFileError(
-            f"{shown_name(output)} is one of the files that are read.", remedy="Choose another place."
+            f"{shown_name(output)} is one of the files that are read.",
+            remedy="Choose another place.",
+            what_next=_NOTHING_WRITTEN,
         )
     if not force:
         raise OutputFileError(
-            f"{shown_name(output)} exists.", remedy="Choose another place, or replace it with --force."
+            f"{shown_name(output)} exists.",
+            remedy="Choose another place, or replace it with --force.",
+            what_next=_NOTHING_WRITTEN,
         )
 
 
@@ -145,7 +168,9 @@ def _extended(verified: VerifiedVoucher, key: PrivateKey, following: _NextOwner)
             who_must_act=_PRESENT_OWNER,
         )
     try:
-        return voucher.extend(key, voucher.name_owner(following))
+        named = voucher.name_owner(following)
+        if public_key_info(named.key) != public_key_info(owner.key):
+            return voucher.extend(key, named)
     except Fault as error:
         raise VoucherRefused(
             f"The voucher cannot be passed on to this owner. {error.what}",
@@ -153,6 +178,12 @@ def _extended(verified: VerifiedVoucher, key: PrivateKey, following: _NextOwner)
             code="voucher-next-owner-unsuitable",
             who_must_act="the next owner",
         ) from error
+    raise VoucherRefused(
+        "The next owner's key is the present owner's own.",
+        remedy="Name the certificate or public key that the next owner gave you: --to",
+        code="voucher-next-owner-unsuitable",
+        who_must_act=_PRESENT_OWNER,
+    )
 
 
 def _read_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
@@ -209,7 +240,29 @@ def _in_order(path: Path, chain: tuple[x509.Certificate, ...]) -> tuple[x509.Cer
         if certificate.issuer != issuer.subject:
             remedy = "Put the certificate of the next owner first, then the one that issued it, and so on."
             raise _unusable(path, "holds certificates that are not in their order", remedy)
+    if _is_ca(chain[0]) and not _may_be_self_signed_owner(chain[0]):
+        remedy = "Put the certificate of the next owner first, and that of its CA after it."
+        raise _unusable(path, "begins with the certificate of a CA, and a CA is no owner", remedy)
     return chain
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    """RFC 5280 4.2.1.9."""
+    constraints = _extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _may_be_self_signed_owner(certificate: x509.Certificate) -> bool:
+    """Tools that sign a certificate by itself often say that it is a CA; its key has to sign (RFC 5280 4.2.1.3)."""
+    usage = _extension(certificate, x509.KeyUsage)
+    return certificate.issuer == certificate.subject and (usage is None or usage.digital_signature)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _unusable(path: Path, what: str, remedy: str) -> ConfigurationError:

@@ -24,7 +24,20 @@ from enroll.trust import read_ca_certificates, verify_chain
 
 Certificates = tuple[x509.Certificate, ...]
 
-voucher_argument = click.argument("file", type=click.Path(path_type=Path))
+
+def _the_only(_: click.Context, __: click.Parameter, files: Sequence[Path]) -> Path:
+    if len(files) > 1:
+        raise click.UsageError(
+            f"There are {len(files)} files. Name one of them; scanseal fdo voucher show tells which scanner each is "
+            "about."
+        )
+    return files[0]
+
+
+# More than one are taken to say what to do then: a shell makes several of vouchers/*.pem.
+voucher_argument = click.argument(
+    "file", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE", callback=_the_only
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class VerifiedVoucher:
         except Fault as error:
             raise VoucherRefused(
                 f"{shown_name(path)} holds no ownership voucher. {error.what}",
-                remedy="Ask for the voucher again, as PEM (OWNERSHIP VOUCHER) or CBOR of FDO 1.1.",
+                remedy="Was it damaged or cut off? Ask for it again, as PEM (OWNERSHIP VOUCHER) or CBOR of FDO 1.1.",
                 code="voucher-malformed",
             ) from error
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import click
 
 from agent.cli import exits, options
 from agent.cli.fdo.voucher import rendezvous_text
-from agent.cli.fdo.voucher.reading import VerifiedVoucher, name_of, owner_record, voucher_argument
-from agent.cli.options import json_option
+from agent.cli.fdo.voucher.reading import VerifiedVoucher, name_of, owner_record
+from agent.cli.options import json_option, shown_name
 from enroll.certificates import subject_text
 from enroll.clock import SystemClock
 from enroll.fdo.fault import Fault
@@ -20,13 +21,15 @@ _WIDTH = 21  # characters of a label
 
 
 @click.command("show", short_help="Which device, whose, and the fingerprints for [fdo].")
-@voucher_argument
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FILE...")
 @json_option
-def command(*, file: Path, as_json: bool) -> int:
+def command(*, files: Sequence[Path], as_json: bool) -> int:
     """Show which device a voucher is about, who made it, who owns it, and where the two look for each other.
 
     The fingerprints are those that [fdo] of scanseal.toml takes. That of the owner is of its key, and the same for all
     of its scanners; that of the voucher is for this scanner and this owner alone.
+
+    Several vouchers are shown one after the other, with --json in a line each, up to the first that is refused.
 
     \b
     Exit code: 0 shown, 66 the file cannot be read, 78 it holds no voucher, or one that does not hold.
@@ -34,9 +37,10 @@ def command(*, file: Path, as_json: bool) -> int:
     \b
     Example: scanseal fdo voucher show voucher.pem
     """
-    verified = VerifiedVoucher.read(file)
-    shown = _record(verified)
-    options.show(shown, "\n".join(_lines(shown)), as_json=as_json)
+    for number, file in enumerate(files):
+        shown = {"file": str(file), **_record(VerifiedVoucher.read(file))}
+        lines = [f"{'file':<{_WIDTH}}{shown_name(file)}", *_lines(shown)]
+        options.show(shown, "\n".join([*([""] if number else []), *lines]), as_json=as_json)
     return exits.OK
 
 
