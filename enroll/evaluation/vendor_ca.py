@@ -28,7 +28,6 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -36,9 +35,10 @@ from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID, Ob
 
 from enroll.certificates import PARSE_ERRORS, alternative_names, pem, public_key_info, read_certificates
 from enroll.clock import Clock
-from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, HARDWARE_MODULE_NAME, RESERVED_UNITS
+from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, RESERVED_UNITS
 from enroll.errors import EnrollmentRefused
 from enroll.evaluation.authority import Authority, certificate_builder, create_authority
+from enroll.evaluation.hardware_module import hardware_serial_number
 from enroll.identity import IdentityName
 from enroll.keystore.base import PublicKey
 from enroll.offline_request import OfflineRequest
@@ -58,14 +58,6 @@ _PURPOSES = {
     DOCUMENT_SIGNING: IdentityName.VENDOR,
 }
 _RSA_BITS = 3072
-
-
-@asn1.sequence
-class _HardwareModuleName:
-    """RFC 4108 5."""
-
-    hardware_type: ObjectIdentifier
-    serial_number: bytes
 
 
 class VendorCa:
@@ -365,13 +357,12 @@ def _names(
     """The alternative names: hardwareModuleName of the device, no other; a factory identity has it (IEEE 802.1AR 8)."""
     try:
         names = alternative_names(request)
-        others = [name for name in names if isinstance(name, x509.OtherName) and name.type_id == HARDWARE_MODULE_NAME]
-        modules = [asn1.decode_der(_HardwareModuleName, name.value) for name in others]
+        modules = [hardware_serial_number(name) for name in names]
     except PARSE_ERRORS as error:
         raise _refused("The request cannot be read.") from error
-    if len(others) != len(names):
+    if None in modules:
         raise _refused("hardwareModuleName is the only subject alternative name that is issued.")
-    if any(module.serial_number != serial_number.encode("utf-8") for module in modules):
+    if any(module != serial_number.encode("utf-8") for module in modules):
         raise _refused("hardwareModuleName must have the serial number of the device.")
     if identity is IdentityName.IDEVID and len(names) != 1:
         raise _refused("A factory identity names its hardware module: set [device] hardware_type.")

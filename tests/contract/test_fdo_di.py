@@ -44,19 +44,23 @@ class FactoryLine:
         self._folder = folder
         self._settings = settings
         self._product = replace(PRODUCT, key_store=store)
-        self._opened: list[NewScanner] = []
+        self._running: NewScanner | None = None
 
     def scanner(self, name: str, files: CutFiles | None = None) -> NewScanner:
         """The scanner with that folder, after a restart."""
-        self._opened.append(NewScanner(self._folder / name, self._settings, self._product, files))
-        return self._opened[-1]
+        self._stop()
+        self._running = NewScanner(self._folder / name, self._settings, self._product, files)
+        return self._running
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._running.stores.close()  # as the end of a process does: a resource manager has few connections
 
     def close(self) -> None:
         last = self.scanner("last")
         for uri in last.made():
             last.stores.destroy(uri)
-        for scanner in self._opened:
-            scanner.stores.close()
+        self._stop()
 
     def assert_the_next_run_ends_well(self, name: str) -> None:
         """With one credential, and no key that it does not name."""

@@ -307,7 +307,7 @@ def test_the_declarations_of_asn1_are_in_one_file_for_each_protocol() -> None:
     }
     assert users == {
         "enroll/est/attributes.py",
-        "enroll/evaluation/vendor_ca.py",
+        "enroll/evaluation/hardware_module.py",
         "enroll/flows/cmp/syntax.py",
         "enroll/flows/scep/messages.py",
         "enroll/flows/scep/syntax.py",

@@ -20,17 +20,16 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
 from enroll.certificates import PARSE_ERRORS, alternative_names, name_text
-from enroll.csr import HARDWARE_MODULE_NAME
 from enroll.errors import EnrollmentRefused
 from enroll.evaluation.fdo.certificate_sources import CertificateSource
 from enroll.evaluation.fdo.issued_certificates import IssuedCertificates
 from enroll.evaluation.fdo.owner_module import OnboardedDevice
+from enroll.evaluation.hardware_module import hardware_serial_number
 from enroll.fdo import cbor
 from enroll.fdo.certificate_module import NAME, read_binary
 from enroll.fdo.fault import Fault
@@ -93,22 +92,11 @@ class _Names(NamedTuple):
         return stated == [serial_number] and all(_is_of(name, serial_number) for name in self.alternative)
 
 
-@asn1.sequence
-class _HardwareModuleName:
-    """RFC 4108 5."""
-
-    hw_type: x509.ObjectIdentifier
-    hw_serial_num: bytes
-
-
 def _is_of(name: x509.GeneralName, serial_number: str) -> bool:
-    if not isinstance(name, x509.OtherName) or name.type_id != HARDWARE_MODULE_NAME:
-        return False
     try:
-        stated = asn1.decode_der(_HardwareModuleName, name.value)
+        return hardware_serial_number(name) == serial_number.encode("utf-8")
     except PARSE_ERRORS:
         return False
-    return stated.hw_serial_num == serial_number.encode("utf-8")
 
 
 class CertificateOwnerModule:
