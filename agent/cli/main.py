@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import traceback
@@ -12,9 +11,9 @@ import click
 
 import agent
 from agent.cli import exits
+from agent.cli.command_group import CommandGroup
 from enroll.errors import ScansealError
 
-# Name -> module. A command is imported when it is asked for: `scanseal sign` must start quickly.
 COMMANDS = {
     "demo": "agent.cli.demo",
     "agent": "agent.cli.agent",
@@ -37,24 +36,7 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        exits.check_command_name(args[0], COMMANDS)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(agent.__version__, message="%(version)s")
 def scanseal() -> None:
     """Gives a scanner an identity of its own, and lets it sign every image it makes.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
+from agent.cli.command_group import CommandGroup
 from agent.cli.exits import check_command_name
 
-# In the order of preference of the help text; a flow is loaded when it is asked for.
+# In the order of preference of the help text.
 FLOWS = {
     "est": "the CA speaks EST (RFC 7030)",
     "acme": "it speaks ACME (RFC 8555), as step-ca does, and the keys are in a TPM or token",
@@ -20,16 +19,7 @@ FLOWS = {
 }
 
 
-class _Flows(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(FLOWS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in FLOWS:
-            return None
-        command: click.Command = importlib.import_module(f"agent.cli.enroll.{cmd_name}").command
-        return command
-
+class _Flows(CommandGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -38,12 +28,15 @@ class _Flows(click.Group):
             raise click.UsageError(f"There is no way {args[0]!r} to a certificate. The ways are: {', '.join(FLOWS)}.")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Ways"):
-            formatter.write_dl(list(FLOWS.items()))
 
-
-@click.group("enroll", cls=_Flows, subcommand_metavar="WAY [OPTIONS]...")
+@click.group(
+    "enroll",
+    cls=_Flows,
+    modules={name: f"agent.cli.enroll.{name}" for name in FLOWS},
+    described=FLOWS,
+    title="Ways",
+    subcommand_metavar="WAY [OPTIONS]...",
+)
 def command() -> None:
     """Get certificates for this scanner: one that says which scanner it is, one that signs images.
 

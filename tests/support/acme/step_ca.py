@@ -10,11 +10,8 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +20,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enroll.certificates import pem
+from tests.support import go_programs
 from tests.support.pki import CA_KEY_USAGE, name
 from tests.support.swtpm import listening_ports
 
@@ -36,8 +33,7 @@ VERSION: Final = "v0.30.2"
 PROVISIONER: Final = "scanners"
 
 _MODULE = f"github.com/smallstep/certificates/cmd/step-ca@{VERSION}"
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanseal-peers" / f"step-ca-{VERSION}"
-_BUILD_SECONDS = 900.0
+_CACHE = go_programs.cache_of(f"step-ca-{VERSION}")
 _START_SECONDS = 30.0
 _GUIDE = Path(__file__).parents[3] / "docs" / "attestation.md"
 
@@ -72,23 +68,12 @@ class StepCa:
 
 def build() -> None:
     """Build step-ca into the cache; nothing happens where it is there already."""
-    program = _CACHE / "step-ca"
-    if program.exists():
-        return
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_CACHE) as place:
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": place}
-        subprocess.run(["go", "install", _MODULE], env=environment, check=True, timeout=_BUILD_SECONDS)
-        (Path(place) / "step-ca").replace(program)
+    go_programs.build(_CACHE, ["step-ca"], lambda _: ["go", "install", _MODULE], Path.cwd())
 
 
 def step_ca_program() -> Path:
     """The program; a test that needs it is skipped where it has not been built."""
-    program = _CACHE / "step-ca"
-    if not program.exists():
-        need = "" if shutil.which("go") else "install Go 1.25 or later, then "
-        pytest.skip(f"step-ca {VERSION} has not been built: {need}python -m tests.support.acme.step_ca")
-    return program
+    return go_programs.program_in(_CACHE, "step-ca", f"step-ca {VERSION}", "tests.support.acme.step_ca")
 
 
 def guide() -> tuple[dict[str, Any], str]:
@@ -184,7 +169,4 @@ def _ca_certificate(
 
 
 if __name__ == "__main__":
-    try:
-        build()
-    except (OSError, subprocess.SubprocessError) as error:
-        sys.exit(f"step-ca was not built: {error}")
+    go_programs.build_or_exit(build, "step-ca")

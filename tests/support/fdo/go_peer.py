@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
+from tests.support import go_programs
 from tests.support.swtpm import listening_ports
 
 SOURCES: Final = Path(__file__).parents[2] / "interop" / "fdo"
 
 _PROGRAMS = ("server", "device", "voucher")
-_BUILD_SECONDS = 900.0
 _START_SECONDS = 30.0
 _DEVICE_SECONDS = 60.0
 
@@ -85,17 +79,13 @@ class GoDevice:
 
 def build() -> None:
     """Build all programs into the cache; nothing happens where they are there already."""
-    cache = _cache()
-    if all((cache / program).exists() for program in _PROGRAMS):
-        return
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as place:
-        command = ["go", "build", "-trimpath", "-buildvcs=false", "-o", place]
-        command += [f"./{program}" for program in _PROGRAMS]
-        environment = {**os.environ, "CGO_ENABLED": "0"}
-        subprocess.run(command, cwd=SOURCES, env=environment, check=True, timeout=_BUILD_SECONDS)
-        for program in _PROGRAMS:
-            (Path(place) / program).replace(cache / program)
+    folders = [f"./{program}" for program in _PROGRAMS]
+    go_programs.build(
+        _cache(),
+        _PROGRAMS,
+        lambda place: ["go", "build", "-trimpath", "-buildvcs=false", "-o", place, *folders],
+        SOURCES,
+    )
 
 
 @contextmanager
@@ -149,11 +139,7 @@ def go_device_command(manufacturer: str, *options: str) -> list[str]:
 
 
 def _program(name: str) -> Path:
-    program = _cache() / name
-    if not program.exists():
-        need = "" if shutil.which("go") else "install Go 1.25 or later, then "
-        pytest.skip(f"The peers on go-fdo have not been built: {need}python -m tests.support.fdo.go_peer")
-    return program
+    return go_programs.program_in(_cache(), name, f"The {name} on go-fdo", "tests.support.fdo.go_peer")
 
 
 def _cache() -> Path:
@@ -163,8 +149,7 @@ def _cache() -> Path:
         if path.suffix in (".go", ".mod", ".sum"):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(SOURCES)} {len(content)}\n".encode() + content)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "scanseal-peers" / f"go-fdo-{digest.hexdigest()[:16]}"
+    return go_programs.cache_of(f"go-fdo-{digest.hexdigest()[:16]}")
 
 
 def _port(process: subprocess.Popen[bytes], directory: Path) -> int:
@@ -184,7 +169,4 @@ def _lines(directory: Path) -> Sequence[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    try:
-        build()
-    except (OSError, subprocess.SubprocessError) as error:
-        sys.exit(f"The peers on go-fdo were not built: {error}")
+    go_programs.build_or_exit(build, "A peer on go-fdo")
