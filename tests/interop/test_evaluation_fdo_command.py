@@ -141,7 +141,11 @@ class Servers:
 
 
 def _device_of(voucher: Path) -> str:
-    return Voucher.read(voucher.read_bytes()).device_chain[0].subject.rfc4514_string()
+    try:
+        content = voucher.read_bytes()
+    except FileNotFoundError:  # the servers have just taken it away
+        return ""
+    return Voucher.read(content).device_chain[0].subject.rfc4514_string()
 
 
 @contextmanager

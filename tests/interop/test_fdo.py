@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from enroll.algorithms import KeyAlgorithm
 from enroll.certificates import pem, read_certificates
+from enroll.clock import SystemClock
 from enroll.csr import CertificateRequest, Usage, build
 from enroll.errors import EnrollmentRefused, ProtocolViolation
 from enroll.evaluation.ca import EvaluationCa
+from enroll.evaluation.est_server import EstOptions, EstServer
 from enroll.evaluation.fdo.http_server import FdoServer
 from enroll.evaluation.fdo.owner import OwnerRun
 from enroll.fdo import cbor
@@ -36,9 +38,11 @@ from enroll.flows.base import Pending
 from enroll.flows.settings import FdoCipher
 from enroll.identity import Generation, IdentityName
 from enroll.statefile import StateFiles
+from tests.support.dcmsign import needs_dcmsign
 from tests.support.fdo.go_matrix import MATRIX, Row
 from tests.support.fdo.parties import Parties, directive_of, lengthened, party_keys, sold
 from tests.support.fdo.scanner import FdoScanner
+from tests.support.fdo.signed_images import assert_signs_images
 from tests.support.pki import new_key
 
 
@@ -86,8 +90,17 @@ def check_onboarded(scanner: FdoScanner, ca: EvaluationCa) -> x509.Certificate:
     return generation.certificate
 
 
+@pytest.fixture(scope="module")
+def est_server(parties: Parties, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EstServer]:
+    """The hospital's CA, which knows scanners by the certificates of the owner's."""
+    ca = EvaluationCa.create_or_open(tmp_path_factory.mktemp("est"), SystemClock())
+    with EstServer(ca, options=EstOptions(vendors=(parties.ca.certificate,))) as server:
+        yield server
+
+
+@needs_dcmsign
 @pytest.mark.parametrize("row", MATRIX, ids=str)
-def test_matrix(row: Row, parties: Parties, scanners: Scanners) -> None:
+def test_matrix(row: Row, parties: Parties, scanners: Scanners, est_server: EstServer, tmp_path: Path) -> None:
     """The same as with go-fdo."""
     kind = row.kind
     scanner = scanners(kind.algorithm, kind.encoding)
@@ -100,6 +113,7 @@ def test_matrix(row: Row, parties: Parties, scanners: Scanners) -> None:
     assert run.chain.owner.encoding is kind.encoding
     assert run.cipher.name == row.cipher.name
     assert isinstance(run.key, ec.EllipticCurvePrivateKey) is kind.algorithm.startswith("p-")
+    assert_signs_images(scanner, est_server, tmp_path)
 
 
 @pytest.mark.parametrize("cipher", [FdoCipher.AES_CCM_64_128_128, FdoCipher.AES_CCM_64_128_256])

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from enroll.algorithms import KeyAlgorithm
 from enroll.clock import SystemClock
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName, TpmStoreSettings
-from enroll.enroller import Enroller, flow_of
 from enroll.errors import ConfigurationError, EnrollmentError, EnrollmentRefused, ServerUnreachable
 from enroll.evaluation.ca import EvaluationCa
 from enroll.evaluation.est_server import EstOptions, EstServer
@@ -24,12 +20,10 @@ from enroll.fdo.owner_policy import OwnerRefused
 from enroll.fdo.public_key import KeyEncoding
 from enroll.fdo.transport import ErrorReceived
 from enroll.fdo.voucher import Voucher
-from enroll.flows.settings import EstSettings, FdoCipher, FdoRenewal, FlowName
-from enroll.identity import Generation, IdentityName
+from enroll.flows.settings import FdoCipher
+from enroll.identity import Generation
 from enroll.owner_release import OwnerRelease
-from tests.support import dcmsign, product_signing
-from tests.support.dicom_samples import ct_slice
-from tests.support.enrolling import Scanner
+from tests.support.dcmsign import needs_dcmsign
 from tests.support.fdo.go_matrix import (
     ENCRYPT_THEN_MAC,
     KINDS,
@@ -44,6 +38,7 @@ from tests.support.fdo.go_matrix import (
 from tests.support.fdo.go_peer import GoServer, run_go_device, running_go_server
 from tests.support.fdo.parties import http_channel
 from tests.support.fdo.scanner import FdoScanner
+from tests.support.fdo.signed_images import assert_signs_images
 from tests.support.key_stores import secret_file
 from tests.support.softhsm import new_softhsm
 from tests.support.swtpm import resource_manager, running_swtpm
@@ -80,8 +75,11 @@ def est_server(go_server: GoServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 class TestOurDevice:
+    @needs_dcmsign
     @pytest.mark.parametrize("row", MATRIX, ids=str)
-    def test_gets_its_certificate_by_each_suite(self, row: Row, go_server: GoServer, devices: Devices) -> None:
+    def test_gets_its_certificate_by_each_suite_and_signs_images(
+        self, row: Row, go_server: GoServer, devices: Devices, est_server: EstServer, tmp_path: Path
+    ) -> None:
         scanner = devices(row.kind)
         before = scanner.credentials.current()
 
@@ -92,6 +90,7 @@ class TestOurDevice:
         assert before is not None
         assert after is not None
         assert after.guid != before.guid
+        assert_signs_images(scanner, est_server, tmp_path)
 
     @pytest.mark.parametrize("cipher", ENCRYPT_THEN_MAC)
     def test_speaks_cbc_and_ctr_as_go_fdo_does(self, cipher: FdoCipher, go_server: GoServer, devices: Devices) -> None:
@@ -100,21 +99,6 @@ class TestOurDevice:
         generation = onboarded(scanner, Row(P_256, "ECDH256", cipher, 1300))
 
         assert_certified_by(go_server, scanner, generation)
-
-    @dcmsign.needs_dcmsign
-    @pytest.mark.parametrize("kind", KINDS, ids=str)
-    def test_signs_images_that_dcmsign_accepts(
-        self, kind: Kind, devices: Devices, est_server: EstServer, tmp_path: Path
-    ) -> None:
-        scanner = devices(kind)
-        assert isinstance(scanner.onboard(), Generation)
-
-        image = tmp_path / "signed.dcm"
-        image.write_bytes(image_signed_by(with_signing_identity(scanner, est_server)))
-
-        anchor = tmp_path / "anchor.pem"
-        anchor.write_bytes(est_server.ca.certificate.public_bytes(Encoding.PEM))
-        assert dcmsign.verify(image, anchor).accepted
 
     @pytest.mark.parametrize("kind", KINDS, ids=str)
     def test_leaves_a_voucher_that_our_tools_verify(self, kind: Kind, go_server: GoServer, devices: Devices) -> None:
@@ -300,7 +284,11 @@ def in_hardware(
         if kind not in made:
             scanner = made[kind] = FdoScanner(tmp_path_factory.mktemp(str(kind)))
             identity = scanner.scanner.settings.identity
-            identity = replace(identity, device=replace(identity.device, key_store=store))
+            identity = replace(
+                identity,
+                device=replace(identity.device, key_store=store),
+                signing=replace(identity.signing, key_store=store),
+            )
             scanner.change(keystore=settings, identity=identity)
             scanner.initialize(http_channel(go_server.url), kind.algorithm, kind.encoding, store)
         return made[kind]
@@ -311,47 +299,16 @@ def in_hardware(
 
 
 class TestOurDeviceWithItsKeysInHardware:
+    @needs_dcmsign
     @pytest.mark.parametrize("row", [row for row in MATRIX if row.kind.algorithm is KeyAlgorithm.P_256], ids=str)
-    def test_gets_its_certificate_by_each_suite(self, row: Row, go_server: GoServer, in_hardware: Devices) -> None:
+    def test_gets_its_certificate_by_each_suite_and_signs_images(
+        self, row: Row, go_server: GoServer, in_hardware: Devices, est_server: EstServer, tmp_path: Path
+    ) -> None:
         scanner = in_hardware(row.kind)
 
         generation = onboarded(scanner, row)
 
         assert_certified_by(go_server, scanner, generation)
-        assert not list((scanner.directory.parent / "keys").glob("*"))
         scanner.scanner.stores.close()
-
-
-def with_signing_identity(scanner: FdoScanner, server: EstServer) -> Scanner:
-    """The same scanner; its signing identity came on the way that the device identity is renewed."""
-    settings = scanner.scanner.settings
-    signing = replace(settings.identity.signing, key_algorithm=KeyAlgorithm.RSA_2048)
-    settings = replace(
-        settings,
-        est=EstSettings(url=server.url),
-        fdo=replace(settings.fdo, renewal=FdoRenewal.EST),
-        identity=replace(settings.identity, signing=signing),
-    )
-    credential = scanner.credentials.current()
-    assert credential is not None
-    assert credential.owner is not None
-    # The hospital trusts both CAs: the one that the owner brought, and that of its EST server.
-    hospital = Scanner(settings, (server.ca.certificate, *credential.owner.anchors), SystemClock())
-    flow = flow_of(IdentityName.SIGNING, hospital.settings, hospital.identities)
-    assert flow is FlowName.EST
-    with Enroller(hospital.context) as enroller:
-        assert isinstance(enroller.enroll(IdentityName.SIGNING, flow), Generation)
-    return hospital
-
-
-def image_signed_by(scanner: Scanner) -> bytes:
-    generation = scanner.matching_pair(IdentityName.SIGNING)
-    assert generation is not None
-    key = scanner.stores.load(generation.key_uri)
-    assert isinstance(key, rsa.RSAPrivateKey)
-
-    def sign(digest: bytes) -> bytes:
-        return key.sign(digest, padding.PKCS1v15(), utils.Prehashed(hashes.SHA256()))
-
-    certificate = generation.certificate.public_bytes(Encoding.DER)
-    return product_signing.sign_bytes(ct_slice(32, 32), product_signing.plan(), sign, certificate)
+        assert_signs_images(scanner, est_server, tmp_path)
+        assert not list((scanner.directory.parent / "keys").glob("*"))
