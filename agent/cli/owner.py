@@ -19,8 +19,6 @@ from enroll.keystore import KeyStores
 from enroll.owner_release import Inventory, OwnerRelease
 from enroll.statefile import StateFiles
 
-_UNFINISHED = "Not finished. Run again: scanseal owner release"
-
 
 @click.group("owner")
 def command() -> None:
@@ -69,16 +67,10 @@ def release(config: Path, *, dry_run: bool, yes: bool, without_tokens: Sequence[
             return exits.OK
         has_something = owner_release.is_under_way or bool(inventory.goes)
         if not (yes or _agreed(inventory)):
-            click.echo(_UNFINISHED if owner_release.is_under_way else "Nothing was released.", err=True)
+            click.echo(releasing.UNFINISHED if owner_release.is_under_way else "Nothing was released.", err=True)
             return exits.INTERRUPTED
         files.check_owner(state)
-        try:
-            by_hand = releasing.release(context)
-        except KeyboardInterrupt:
-            if not owner_release.is_under_way:
-                raise
-            click.echo(_UNFINISHED, err=True)
-            return exits.INTERRUPTED
+        by_hand = releasing.release(context)
     done = "The scanner is released." if has_something else "Nothing of an owner was there."
     show({"state": "released", "by_hand": by_hand}, "\n".join([done, *_list("By hand", by_hand)]), as_json=as_json)
     return exits.OK

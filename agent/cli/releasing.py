@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import click
+
 from agent.audit import AuditTrail, only_writer
+from agent.cli import exits
 from agent.errors import AlreadyRunning
 from enroll.errors import KeyStoreError
 from enroll.flows.base import FlowContext
 from enroll.owner_release import OwnerRelease
+
+UNFINISHED = (
+    "The release of this scanner is not finished, and nothing is enrolled until it is. "
+    "Run: scanseal owner release. The timer finishes it, too."
+)
 
 
 def release(context: FlowContext) -> tuple[str, ...]:
@@ -22,6 +30,7 @@ def release(context: FlowContext) -> tuple[str, ...]:
         EnrollerBusy: An enrollment is running.
         KeyStoreError: A key store is away, or refuses.
         StateError: The disk refused.
+        click.exceptions.Exit: A person has interrupted it half way, and has been told so.
     """
     owner_release = OwnerRelease(context)
     try:
@@ -36,6 +45,11 @@ def release(context: FlowContext) -> tuple[str, ...]:
             "for good: scanseal owner release --without-token LABEL"
         )
         raise
+    except KeyboardInterrupt:
+        if not owner_release.is_under_way:
+            raise
+        click.echo(UNFINISHED, err=True)
+        raise click.exceptions.Exit(exits.INTERRUPTED) from None
     for key in left:
         _note(context, "key-not-destroyed", {"key": key})
     _note(context, "owner-released")

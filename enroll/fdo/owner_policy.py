@@ -141,7 +141,7 @@ class OwnerPolicy:
         self._check_approved(chain, credential)
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """Who waits for approval, or has it; who came first comes first.
+        """Who waits for approval, or has it; who asked last comes last.
 
         Raises:
             StateError: The record is damaged.
@@ -231,13 +231,13 @@ class OwnerPolicy:
         raise ApprovalAwaited(f"{AWAITED} Its fingerprint is {asked.owner}{name}.", remedy=COMPARE)
 
     def _note(self, asked: Candidate, known: tuple[Candidate, ...]) -> None:
-        """Keep who waits: the newest, and the approved one in any case."""
-        if asked in known:
-            return
-        kept = [*known, asked]
+        """Keep who waits: each owner once, who asked last at the end, and the approved one in any case."""
+        # Each can make its voucher out to itself as often as it likes, and must not displace another owner by that.
+        kept = [*(each for each in known if each.is_approved or each.owner != asked.owner), asked]
         while len(kept) > MOST_WAITING:
             kept.remove(next(each for each in kept if not each.is_approved))
-        self._write(kept)
+        if tuple(kept) != known:
+            self._write(kept)
 
     def _known(self) -> tuple[Candidate, ...]:
         """Who has approval or waits for it; nobody where that is damaged: then the question is asked again."""

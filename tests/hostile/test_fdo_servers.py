@@ -154,6 +154,8 @@ def check_onboarded(scanner: HostileScanner, server: HostileServer) -> None:
     current = scanner.scanner.matching_pair(DEVICE)
     assert current is not None
     current.certificate.verify_directly_issued_by(stage.csr.ca.certificate)
+    assert scanner.credential.owner is not None
+    assert scanner.credential.owner.anchors == (stage.csr.ca.certificate,)
     assert scanner.credentials.pending() is None
     assert scanner.credential.guid == stage.owner.next_guid
     named = {scanner.credential.key_uri, scanner.credential.secret_uri}
@@ -251,7 +253,11 @@ def test_a_hostile_server_keeps_no_scanner_from_the_next_one(number: int, site: 
     check_onboarded(scanner, site.server)
 
 
-@pytest.mark.parametrize("pins", [{}, {"server": [-16, bytes(32)]}, {"issuer": [-16, bytes(32)]}])
+@pytest.mark.parametrize(
+    "pins",
+    [{}, {"server": [-16, bytes(32)]}, {"issuer": [-16, bytes(32)]}, {"server": [5, bytes(32)]}],
+    ids=["no pin", "of the server", "of its CA", "by an HMAC"],
+)
 def test_nobody_gets_round_a_pin_by_blocking_tls(pins: dict[str, Any], site: Site, tmp_path: Path) -> None:
     """FDO 1.1, 3.3.2: the protocol REST is https and then http, but there is nothing to compare with a pin in http."""
     customer = site.new.copied(tmp_path / "scanner")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from agent.cli import exits
 from agent.cli.main import run
+from agent.daemon.signer import not_enrolled
 from enroll.evaluation.est_server import EstServer
 from enroll.evaluation.fdo.certificate_sources import CaBehind
 from enroll.evaluation.fdo.fdo_csr import Enrollments
@@ -181,6 +183,29 @@ def test_what_can_be_done_next_is_said(site: Site, capsys: pytest.CaptureFixture
     after = capsys.readouterr().out
     assert "scanseal enroll est --identity derivation" in after
     assert "Configure the way to your CA" not in after
+
+
+def test_what_the_agent_says_of_a_certificate_that_is_missing_leads_to_the_right_command(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent knows no way. Before FDO that is FDO, and afterwards the one by which certificates are renewed."""
+    named = re.search("`scanseal ([^`]+)`", not_enrolled(SIGNING).remedy)
+    assert named is not None
+    site.run(*named[1].split())
+    assert "Run: scanseal enroll fdo" in capsys.readouterr().out
+
+    assert site.run("enroll", "fdo") == exits.CONFIGURATION  # nobody says how it is renewed
+    capsys.readouterr()
+    site.run(*named[1].split())
+    assert 'Set [fdo] renewal to "est"' in capsys.readouterr().out
+
+    site.configure(f'[fdo]\nrenewal = "est"\n[est]\nurl = "{site.est.url}"')
+    site.run(*named[1].split())
+    after = capsys.readouterr().out
+    assert "Run: scanseal enroll est" in after
+    assert "Run: scanseal enroll fdo" not in after
+    assert site.run("enroll", "est") == exits.OK
+    assert site.current(SIGNING) is not None
 
 
 def test_check_says_what_came_of_the_last_attempt(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -361,6 +361,27 @@ def test_no_more_than_four_owners_wait_and_an_approved_one_is_never_the_one_that
     policy.allows(chains[0])
 
 
+def test_an_owner_with_many_vouchers_waits_once_and_displaces_nobody(tmp_path: Path) -> None:
+    """Who sold the scanner can make its copy of the voucher out to itself as often as it likes."""
+    policy, buyer = Policy(tmp_path), shown(EARLIER, OWNER)
+    policy.awaits(buyer, RELEASED)
+    copies = [shown(EARLIER, *[EARLIER] * more) for more in range(6)]
+    for chain in copies:
+        policy.awaits(chain, RELEASED)
+
+    assert [each.voucher for each in policy.policy.candidates()] == [buyer.fingerprint, copies[-1].fingerprint]
+
+
+def test_who_asks_again_is_among_the_last(tmp_path: Path) -> None:
+    """Others that come with another key each time do not displace an owner that goes on to ask."""
+    policy, buyer = Policy(tmp_path), shown(OWNER)
+    for _ in range(6):
+        policy.awaits(buyer, RELEASED)
+        policy.awaits(shown(new_key()), RELEASED)
+
+        assert buyer.fingerprint in {each.voucher for each in policy.policy.candidates()}
+
+
 def test_one_approval_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     policy, one, other = Policy(tmp_path, approval=ALWAYS), shown(OWNER), shown(STRANGER)
     policy.awaits(one)

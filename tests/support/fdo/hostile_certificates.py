@@ -13,7 +13,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.support.fdo import reference_codec as codec
-from tests.support.fdo.hostile_case import INTERNAL, INVALID, MALFORMED, Arrange, Case, Chapter, Ending, refused
+from tests.support.fdo.hostile_case import (
+    INTERNAL,
+    INVALID,
+    MALFORMED,
+    ONBOARDS,
+    Arrange,
+    Case,
+    Chapter,
+    Ending,
+    refused,
+)
 from tests.support.fdo.hostile_changes import nested, noise, nth, payload
 from tests.support.fdo.hostile_stage import OwnersCa, Stage
 from tests.support.fdo.scripted_csr import in_base64
@@ -23,6 +33,8 @@ _CSR, _RENEWAL, _PATH = "fdo.csr 1.0", "scanseal.renewal", "RFC 5280 6.1"
 _CA, _ATTRIBUTES, _CERTIFICATE = "cacerts-res", "csrattrs-res", "simpleenroll-res"
 _STRANGERS: Final = OwnersCa("Owner CA")  # another one of the same name
 _LARGE: Final = 15_500  # bytes of an extension
+_P_256: Final = bytes.fromhex("2a8648ce3d030107")
+_NAME, _CURVE = (b"Owner", b"\xff" * 5), (_P_256, _P_256[:-1] + b"\x77")
 
 
 def _case(title: str, clause: str, what: str, arrange: Arrange, ending: Ending, **options: Any) -> Case:
@@ -97,9 +109,35 @@ def _more_than_can_be_kept(stage: Stage) -> None:
     stage.csr.changes[f"fdo.csr:{_CERTIFICATE}"] = lambda value: _with(stage, value, extension)
 
 
+def _ten_and_one(stage: Stage) -> None:
+    roots = [stage.csr.ca.certificate, *(OwnersCa(f"Root {number}").certificate for number in range(9))]
+    stage.csr.changes[f"fdo.csr:{_CA}"] = lambda _: _in_base64(*roots)
+
+
+def _altered(old: bytes, new: bytes) -> x509.Certificate:
+    """A CA certificate that can be loaded; what is wrong in it shows only when it is asked for."""
+    return x509.load_der_x509_certificate(_STRANGERS.certificate.public_bytes(Encoding.DER).replace(old, new))
+
+
+def _unreadable_beside(stage: Stage) -> None:
+    certificates = [_altered(*_NAME), stage.csr.ca.certificate, _altered(*_CURVE)]
+    stage.csr.changes[f"fdo.csr:{_CA}"] = lambda _: _in_base64(*certificates)
+
+
+def _garbage_beside(stage: Stage) -> None:
+    stranger = _STRANGERS.certificate.public_bytes(Encoding.DER)
+    message = pkcs7.serialize_certificates([stage.csr.ca.certificate, _STRANGERS.certificate], Encoding.DER)
+    garbage = stranger[:4] + noise(len(stranger) - 4)  # behind its tag and its length
+    stage.csr.changes[f"fdo.csr:{_CA}"] = lambda _: in_base64(message.replace(stranger, garbage))
+
+
+def _read(value: str) -> x509.Certificate:
+    return x509.load_der_x509_certificate(base64.b64decode(value))
+
+
 def _with(stage: Stage, value: str, extension: x509.UnrecognizedExtension) -> str:
     """The certificate once more, with an extension that makes it large."""
-    issued = x509.load_der_x509_certificate(base64.b64decode(value))
+    issued = _read(value)
     builder = x509.CertificateBuilder(
         issued.issuer,
         issued.subject,
@@ -160,6 +198,48 @@ _WORDS = (
         _CSR,
         "It brings eleven CA certificates.",
         _said(_CA, lambda _: _in_base64(*[_STRANGERS.certificate] * 11)),
+        refused(69, INVALID),
+    ),
+    _case(
+        "ten-ca-certificates-and-one",
+        _CSR,
+        "It brings ten CA certificates, and one that it issues: eleven in all.",
+        _ten_and_one,
+        refused(69, INVALID),
+    ),
+    _case(
+        "eleven-certificates",
+        _CSR,
+        "It brings the certificate with ten others.",
+        _said(_CERTIFICATE, lambda value: _in_base64(_read(value), *[_STRANGERS.certificate] * 10)),
+        refused(69, INVALID),
+    ),
+    _case(
+        "ca-certificate-with-a-name-of-garbage",
+        _CSR,
+        "Its CA certificate has a name that is not UTF-8.",
+        _said(_CA, lambda _: _in_base64(_altered(*_NAME))),
+        refused(69, INVALID),
+    ),
+    _case(
+        "ca-certificate-on-an-unknown-curve",
+        _CSR,
+        "The key in its CA certificate is on a curve that there is not.",
+        _said(_CA, lambda _: _in_base64(_altered(*_CURVE))),
+        refused(69, INVALID),
+    ),
+    _case(
+        "unreadable-ca-certificates-beside-the-right-one",
+        _CSR,
+        "Both come with the right CA certificate, and are left out.",
+        _unreadable_beside,
+        ONBOARDS,
+    ),
+    _case(
+        "garbage-beside-the-right-ca-certificate",
+        _CSR,
+        "A garbled certificate comes with the right one of the CA.",
+        _garbage_beside,
         refused(69, INVALID),
     ),
     _case(

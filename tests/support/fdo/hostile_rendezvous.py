@@ -183,6 +183,13 @@ _ASTRAY = (
         _NOWHERE,
     ),
     _case(
+        "33-label-of-64-characters",
+        "RFC 1035 2.3.4",
+        "A label of the name of the owner's host is longer than any may be.",
+        _leading(lambda port: [[None, f"{'a' * 64}.example", port, _HTTP]]),
+        _NOWHERE,
+    ),
+    _case(
         "33-closed-ports",
         _REDIRECT,
         "It names 32 addresses where nobody listens.",

@@ -40,6 +40,7 @@ from tests.support.fdo.hostile_stage import HOST, Stage
 from tests.support.fdo.scripted_owner import Hook, HttpAnswer, public_key, rendezvous
 
 _EXCHANGE, _SETUP, _READY, _DONE = "FDO 1.1, 3.6", "FDO 1.1, 5.5.7", "FDO 1.1, 5.5.9", "FDO 1.1, 5.5.13"
+_RENDEZVOUS: Final = "FDO 1.1, 3.3.2"
 _RANGE: Final = "SP 800-56A 5.6.2.3"
 _SIZE = 256  # bytes of the modulus
 
@@ -109,6 +110,18 @@ def _half_reuse(name: str, what: str, change: Hook, **settings: Any) -> Case:
     return _case(name, "FDO 1.1, 5.5.7", what, _reused(change), refused(65, INVALID), settings=settings)
 
 
+def _directive(**changes: Any) -> list[list[Any]]:
+    """A rendezvous directive to the right server, with these variables besides, or others in their place."""
+    numbers = {"owner_only": 1, "port": 3, "dns": 5, "server": 6, "issuer": 7, "protocol": 12, "external": 15}
+    values = {"dns": HOST, "port": 80, "protocol": 1} | changes
+    return [[numbers[name], codec.write(value)] for name, value in values.items()]
+
+
+def _lost(name: str, what: str, *directives: list[list[Any]]) -> Case:
+    """By the next RVInfo nobody could find the scanner ever again."""
+    return _case(name, _RENDEZVOUS, what, payload(65, part(0, list(directives))), refused(65, INVALID))
+
+
 _EXCHANGES = (
     _curve("61-a-byte-behind-xa", "There is a byte behind xA.", lambda xa: xa + b"\0"),
     _curve("61-xa-too-short", "The last byte of xA is missing.", lambda xa: xa[:-1]),
@@ -175,17 +188,40 @@ _SETUPS = (
     _case("65-no-rendezvous", _SETUP, "RVInfo is null.", payload(65, part(0, None)), refused(65, MALFORMED)),
     _case(
         "65-a-hundred-directives",
-        "FDO 1.1, 3.3.2",
+        _RENDEZVOUS,
         "RVInfo has a hundred directives.",
         payload(65, part(0, rendezvous(HOST, 80) * 100)),
         refused(65, INVALID),
     ),
     _case(
         "65-a-hundred-variables",
-        "FDO 1.1, 3.3.2",
+        _RENDEZVOUS,
         "A directive has a hundred variables.",
         payload(65, part(0, [[[5, codec.write("host")]] * 100])),
         refused(65, INVALID),
+    ),
+    _lost("65-no-directive", "RVInfo is empty: nobody could find the scanner again."),
+    _lost(
+        "65-directives-of-no-use",
+        "RVInfo leads nowhere: to wait, for owners only, of CoAP, another way, on port 0, and to hosts that cannot be.",
+        [],
+        [[13, codec.write(60)]],
+        _directive(owner_only=True),
+        _directive(protocol=5),
+        _directive(external="elsewhere"),
+        _directive(port=0),
+        _directive(dns="owner..example"),
+        _directive(dns=f"{'a' * 64}.example"),
+    ),
+    _lost(
+        "65-pin-by-an-hmac",
+        "The pin of the rendezvous server (SvCertHash) is an HMAC, which no certificate can meet.",
+        _directive(protocol=2, server=[5, noise(32)]),
+    ),
+    _lost(
+        "65-pin-of-a-ca-by-an-hmac",
+        "The pin of its CA (ClCertHash) is one.",
+        _directive(protocol=2, issuer=[6, noise(48)]),
     ),
     _case("65-no-key", _SETUP, "Owner2Key is null.", payload(65, part(3, None)), refused(65, MALFORMED)),
     _case(
