@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from agent.audit import AuditTrail
-from agent.daemon.active_key import ALWAYS, ActiveKey, signing_error
+from agent.daemon.active_key import ALWAYS, ActiveKey, enrolling, signing_error
 from agent.daemon.demands import Demands
 from agent.daemon.memory_identity import MemoryIdentity
 from agent.daemon.wire import Role
@@ -293,7 +293,7 @@ class Identities:
 def not_enrolled(name: IdentityName) -> NotEnrolled:
     """What to raise where there is no certificate, or only one whose key was in the memory of an earlier process."""
     # Which way leads to one depends on the configuration, and on an owner by FDO: the keyholder knows neither.
-    remedy = "Run `scanseal check`: it names the command that gets one. No restart is needed."
+    remedy = f"Run `{enrolling(name)}`, on the way that `scanseal check` names; no restart is needed."
     return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=remedy)
 
 
