@@ -162,7 +162,7 @@ class HttpsSession:
             # A linked body is made when there is a connection: `requests` passes it on to `_Connection` as it is.
             data = cast("bytes | None", body)
             request = requests.Request(method, url, {**_HEADERS, **headers}, data=data).prepare()
-            # A session would add cookies, passwords and proxies; finding out that there are none takes a third of it.
+            # A session would look for cookies, passwords and proxies, of which there are none (docs/benchmarks.md).
             with self._session.get_adapter(url).send(request, stream=True, timeout=self._timeout) as response:
                 _check_head(response, url)
                 content = _read(response, url, self._body_limit)

@@ -37,22 +37,11 @@ from tests.support.fdo.vouchers import (
     party,
     voucher_with,
 )
+from tests.support.pki import CA_KEY_USAGE
 
 MAKER, HOSPITAL, BUYER = party("Maker", "P-256", 0), party("Hospital", "P-256", 1), party("Buyer", "P-256", 2)
 BY_KEY = factory_voucher(MAKER).extend(MAKER.key, HOSPITAL.public())
 BY_CHAIN = factory_voucher(MAKER, KeyEncoding.X5CHAIN).extend(MAKER.key, HOSPITAL.public(KeyEncoding.X5CHAIN))
-
-OF_A_CA = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -525,7 +514,7 @@ def ca_certificate(*, issuer: Party | None = None, signs: bool | None = None) ->
     builder = certificate_builder(name, BUYER.public().key, NOW, timedelta(days=1)).issuer_name(issued_by)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     if signs is not None:
-        builder = builder.add_extension(DIGITAL_SIGNATURE if signs else OF_A_CA, critical=True)
+        builder = builder.add_extension(DIGITAL_SIGNATURE if signs else CA_KEY_USAGE, critical=True)
     return builder.sign(key, hashes.SHA256())
 
 
