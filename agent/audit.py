@@ -7,12 +7,19 @@ hash to another machine now and then.
 
 A line cut short by a crash stays where it is. The next whole line is of event `torn-line` and holds the length and hash
 of what lies between; the chain goes on from the last whole line before.
+
+A line is in the hands of the kernel before `record` returns, so it survives the end of this process; it is on the disk
+within `SYNCED_WITHIN`, or, if it is durable, before `record` returns. Where the disk says that it has not kept what it
+was given, nothing more is taken until those lines were written once more and kept.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import threading
@@ -30,10 +37,14 @@ from enroll.statefile import GROUP_DIRECTORY, StateFiles
 LINE_LIMIT = 16 * 1024  # bytes
 _TAIL_LIMIT = 4 * LINE_LIMIT  # bytes that are looked through for the last whole line
 NO_HASH = "0" * 64
+SYNCED_WITHIN = 1.0  # seconds until a line is on a disk that works: all that a power cut may take
 
 _TORN = "torn-line"
 _HASH_MEMBER = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 _HASH_MEMBER_SIZE = len(',"hash":""}') + 64
+_PAUSE = SYNCED_WITHIN / 2  # seconds between two syncs; the other half is for the disk
+
+logger = logging.getLogger("scanseal.audit")
 
 
 def only_writer(state: Path, files: StateFiles) -> AbstractContextManager[None]:
@@ -79,20 +90,29 @@ class AuditTrail:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of all below; never held while the disk is waited for
         self._sequence = 0
         self._previous = NO_HASH
         self._whole = True
+        self._unsynced: list[bytes] = []  # written since the last sync: of a second at most
+        self._synced = 0  # bytes that the disk has kept
+        self._doubt: OSError | None = None  # why it may not have kept the rest
+        self._syncing = threading.Lock()
+        self._closing = threading.Event()
         try:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(path, flags, 0o640)
         except OSError as error:
             raise _unusable(path, error) from error
         try:
+            self._synced = os.fstat(self._descriptor).st_size
             self._recover()
+            self._sync()
         except StateError:
             os.close(self._descriptor)
             raise
+        self._thread = threading.Thread(target=self._sync_on, name="audit-sync", daemon=True)
+        self._thread.start()
 
     def record(self, event: str, fields: Mapping[str, str | int], *, durable: bool = False) -> None:
         """Append one line.
@@ -106,17 +126,39 @@ class AuditTrail:
             StateError: The line could not be written; what it should have recorded must not happen.
         """
         with self._lock:
-            if not self._whole:
+            if self._doubt is not None:
+                raise _unusable(self._path, self._doubt)
+            repaired = not self._whole
+            if repaired:
                 self._recover()
             self._append(event, fields)
-            if durable:
-                self._sync()
+        if durable or repaired:
+            self._sync()
 
     def close(self) -> None:
         """Write everything to the disk and close the file."""
-        with self._lock:
+        self._closing.set()
+        self._thread.join()
+        try:
             self._sync()
-            os.close(self._descriptor)
+        finally:
+            with self._syncing, self._lock:
+                os.close(self._descriptor)
+                # What a thread still records that nobody waits for is refused: the number may be another file's by now.
+                self._descriptor = -1
+
+    def _sync_on(self) -> None:
+        """The thread that syncs, so that no signature waits for the disk. It also finds out when the disk is back."""
+        failed = False
+        while not self._closing.wait(_PAUSE):
+            try:
+                self._sync()
+            except StateError as error:
+                if not failed:
+                    logger.error("%s Nothing is signed until it can be.", error)  # noqa: TRY400 - it says it all
+                failed = True
+            else:
+                failed = False
 
     def _append(self, event: str, fields: Mapping[str, str | int]) -> None:
         body = _encode(
@@ -138,6 +180,7 @@ class AuditTrail:
             written = os.write(self._descriptor, line)
         except OSError as error:
             raise _unusable(self._path, error) from error
+        self._unsynced.append(line[:written])
         if written != len(line):
             self._whole = False
             raise StateError(
@@ -147,10 +190,34 @@ class AuditTrail:
             )
 
     def _sync(self) -> None:
+        """Have the disk keep what was written. Others go on writing meanwhile."""
+        with self._syncing:
+            with self._lock:
+                lines, self._unsynced = self._unsynced, []
+            if not lines:
+                return
+            try:
+                if self._doubt is not None:
+                    # After an error the kernel calls its pages clean, and a second fsync would keep nothing of them.
+                    self._write_again(b"".join(lines))
+                os.fsync(self._descriptor)
+            except OSError as error:
+                with self._lock:
+                    self._unsynced[:0] = lines
+                    self._doubt = error.with_traceback(None)
+                raise _unusable(self._path, error) from error
+            self._synced += sum(map(len, lines))
+            self._doubt = None
+
+    def _write_again(self, data: bytes) -> None:
+        # pwrite(2), BUGS: with O_APPEND the place is ignored. Nobody else writes while there is a doubt.
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~os.O_APPEND)
         try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise _unusable(self._path, error) from error
+            if os.pwrite(self._descriptor, data, self._synced) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
 
     def _recover(self) -> None:
         """Find the last whole line and name what follows it."""
@@ -174,12 +241,13 @@ class AuditTrail:
             self._sequence, self._previous = record["sequence"], record["hash"]
         elif size > _TAIL_LIMIT:
             raise _damaged(self._path, "its last lines")
+        # Not whole until it has been named: where the disk is still full, the next record tries again.
+        self._whole = False
         if not ended:
             self._write(b"\n")
-        self._whole = True
         if torn := tail[end:]:
             self._append(_TORN, _torn_fields(torn.removesuffix(b"\n")))
-            self._sync()
+        self._whole = True
 
 
 def verify(path: Path) -> AuditSummary:

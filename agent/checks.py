@@ -5,12 +5,13 @@ Each check says what is the case, and what to do where that is not as it should 
     configuration       scanseal.toml can be used
     state-directory     whose it is, and who else may look or write
     user                who asks sees what the service sees
-    clock               it does not stand before what has happened already
+    clock               it is believed: it neither stands before what has happened already, nor has it jumped
     callers             the users and groups in [socket] and [roles] are there, without which the agent does not start
     key-store           it opens, with the secret that is configured
     token-threads       whether several threads sign with a token at the same time
     identity            there is a certificate, it is valid, and when it is renewed
     proves              where a certificate lies on many machines: that it proves their vendor only
+    device-state        whether its owner lets the scanner sign, and whether anything of it is lost or damaged
     key                 it is there, signs, fits the certificate, and where it really lives
     tls-route           how the key of the device identity authenticates a connection
     require-hardware    whether the keys that sign are where [signing] wants them
@@ -26,9 +27,9 @@ Each check says what is the case, and what to do where that is not as it should 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,13 @@ from cryptography import x509
 from agent.daemon.active_key import enrolling
 from agent.daemon.hardening import UNLOCKED_REMEDY
 from agent.errors import AgentError
+from enroll.clock_sense import CLOCK_SUSPECT, TimeSense
+from enroll.clock_sense import REMEDY as CLOCK_REMEDY
 from enroll.config import StoreName
 from enroll.errors import KeyStoreUnavailable, ScansealError, ServerUnreachable
 from enroll.foreign import printable
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.keystore.base import Protection
-from enroll.rotation import renewal_time
-
-PROGRAM_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
-CLOCK_TOLERANCE = timedelta(minutes=5)  # clocks are set back by a little now and then
 
 _READY, _NOT_ENROLLED = "ready", "not-enrolled"  # docs/socket-protocol.md
 _RENEW = "Run: scanseal renew; it says why the certificate does not come."
@@ -173,27 +172,23 @@ def user(asking: int, owner: int, name: str) -> Finding:
     )
 
 
-def clock(now: datetime, passed: Iterable[datetime]) -> Finding:
-    """Whether the clock may be right.
+def clock(sense: TimeSense) -> Finding:
+    """Whether the clock is believed. Signing goes on where it is not, and every signature and answer says so."""
+    if sense.doubt is None:
+        return Finding("clock", State.OK, f"{sense.wall:%Y-%m-%d %H:%M} UTC")
+    return Finding("clock", State.FAILED, sense.explanation(), CLOCK_REMEDY, code=CLOCK_SUSPECT)
+
+
+def certificate(identity: IdentityName, found: x509.Certificate, now: datetime, due: datetime) -> Finding:
+    """Whether the certificate of an identity is valid, and its renewal not overdue.
 
     Args:
-        now: What it shows.
-        passed: Moments that are known to be over.
+        identity: Whose.
+        found: The one in use.
+        now: The time.
+        due: From when on this scanner renews it.
     """
-    latest = max((PROGRAM_WRITTEN, *passed))
-    if now < latest - CLOCK_TOLERANCE:
-        return Finding(
-            "clock",
-            State.FAILED,
-            f"The clock shows {now:%Y-%m-%d %H:%M} UTC, but it was {latest:%Y-%m-%d %H:%M} UTC already.",
-            "Set it, for example with: timedatectl set-ntp true",
-        )
-    return Finding("clock", State.OK, f"{now:%Y-%m-%d %H:%M} UTC")
-
-
-def certificate(identity: IdentityName, found: x509.Certificate, now: datetime, suggested: datetime | None) -> Finding:
-    """Whether the certificate of an identity is valid, and its renewal not overdue."""
-    begin, end, due = found.not_valid_before_utc, found.not_valid_after_utc, renewal_time(found, suggested)
+    begin, end = found.not_valid_before_utc, found.not_valid_after_utc
     if now < begin:
         what, remedy = f"valid only from {begin:%Y-%m-%d %H:%M} UTC on", "Check the clock of this machine."
         return Finding("identity", State.FAILED, what, remedy, identity)

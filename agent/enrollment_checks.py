@@ -3,6 +3,7 @@
     enrollment          where the next certificate comes from is configured, and its CA certificates still count
     last-enrollment     the last attempt to get a certificate did not fail
     revocation          the CA has not revoked the certificate
+    leftover-key        a key that nothing needs any more is destroyed
 
 Pure, as `agent.checks`.
 """
@@ -17,12 +18,14 @@ from pathlib import Path
 from cryptography import x509
 
 from agent.checks import Finding, State
+from enroll.collector import Leftover
 from enroll.config import EnrollSettings
 from enroll.failure import Failure
 from enroll.fdo.credential import DeviceCredential
 from enroll.fdo.owner_policy import COMPARE, Candidate
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
+from enroll.keystore.ledger import Place
 from enroll.revocation.record import RevocationRecord, RevocationState
 
 _ADDRESS_OPTION = {
@@ -171,6 +174,35 @@ def last_enrollment(identity: IdentityName, failure: Failure) -> Finding:
         f"{failure.remedy} To act: {failure.who_must_act}. Next: {failure.next}".strip(),
         identity,
         failure.code,
+    )
+
+
+def leftover_key(name: str, place: Place | None) -> Finding:
+    """What to say of a key that nothing needs any more and that is still there; nothing depends on it.
+
+    Args:
+        name: The key.
+        place: Where it is, if that is known.
+    """
+    where = f" ({place})" if place else ""
+    return Finding(
+        "leftover-key",
+        State.WARNING,
+        f"The key {name}{where} is not needed any more, and is not destroyed yet.",
+        "scanseal renew tries again each time it runs; see that its key store is there.",
+        name,
+    )
+
+
+def keys_that_stay(left: Leftover) -> Finding:
+    """What to say where nobody can tell which keys of an identity are needed."""
+    return Finding(
+        "leftover-key",
+        State.WARNING,
+        f"No key of {left.name} is destroyed, because what names those that are needed cannot be read: {left.why.what}",
+        left.why.remedy,
+        left.name,
+        left.why.code,
     )
 
 

@@ -23,8 +23,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 
-from enroll.certificates import PARSE_ERRORS, name_text, pem, public_key_info
-from enroll.errors import HOSPITAL_IT, CertificateRefused, StateError
+from enroll.certificates import PARSE_ERRORS, name_text, public_key_info, read_kept, write_kept
+from enroll.errors import HOSPITAL_IT, CertificateRefused, StateDamaged
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import CERTIFICATES_LIMIT, weakness
 
@@ -93,12 +93,11 @@ class KeptAnchors:
         path = self._path(name, pinned)
         if not self._files.exists(path):
             return ()
-        data = self._files.read(path)
         try:
-            return tuple(x509.load_pem_x509_certificates(data))
-        except PARSE_ERRORS as error:
-            raise StateError(
-                f"{path} is damaged.",
+            return read_kept(path, self._files)
+        except StateDamaged as error:
+            raise StateDamaged(
+                error.what,
                 remedy="Remove it. Where the CA has rolled over since, pin its new certificate as well.",
             ) from error
 
@@ -107,7 +106,7 @@ class KeptAnchors:
             self._files.remove(path)
             return
         self._files.make_directory(self._directory, GROUP_DIRECTORY)
-        self._files.write(path, pem(kept), _FILE_MODE)
+        write_kept(path, kept, self._files, _FILE_MODE)
 
     def _path(self, name: str, pinned: Iterable[x509.Certificate]) -> Path:
         pins = hashlib.sha256("".join(sorted({_fingerprint(anchor) for anchor in pinned})).encode("ascii"))

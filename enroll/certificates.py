@@ -21,7 +21,7 @@ from enroll import der
 from enroll.errors import KeyMismatch
 from enroll.foreign import printable
 from enroll.keystore.base import PrivateKey
-from enroll.record import damaged
+from enroll.record import FORMAT, check_format, damaged, sha256_of
 from enroll.statefile import StateFiles
 
 PARSE_ERRORS = (  # what `cryptography` raises for a certificate that it cannot read
@@ -32,6 +32,7 @@ PARSE_ERRORS = (  # what `cryptography` raises for a certificate that it cannot 
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+_FIRST_LINE = re.compile(rb"scanseal-format ([0-9]{1,9}) sha256 ([0-9a-f]{64})")
 _ARMOUR = re.compile(rb"-----(?:BEGIN|END) [A-Z0-9 ]{1,40}-----")
 
 
@@ -64,10 +65,45 @@ def read_certificates(path: Path, files: StateFiles) -> tuple[x509.Certificate, 
     Raises:
         StateError: Unreadable, or it holds none.
     """
+    return parse_certificates(files.read(path), path)
+
+
+def parse_certificates(data: bytes, path: Path) -> tuple[x509.Certificate, ...]:
+    """The certificates of a PEM file that has been read, at least one.
+
+    Raises:
+        StateDamaged: It holds none.
+    """
     try:
-        return tuple(x509.load_pem_x509_certificates(files.read(path)))
+        return tuple(x509.load_pem_x509_certificates(data))
     except PARSE_ERRORS as error:
         raise damaged(path) from error
+
+
+def write_kept(path: Path, certificates: Sequence[x509.Certificate], files: StateFiles, mode: int) -> None:
+    """Put certificates into a file of their own, with a checksum in its first line, which other programs skip.
+
+    Raises:
+        StateError: The disk refused.
+    """
+    data = pem(certificates)
+    files.write(path, f"scanseal-format {FORMAT} sha256 {sha256_of(data)}\n".encode("ascii") + data, mode)
+
+
+def read_kept(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
+    """The certificates of such a file.
+
+    Raises:
+        StateDamaged: Not as it was written.
+        StateTooNew: A newer scanseal wrote it.
+        StateError: Unreadable.
+    """
+    first, _, data = files.read(path).partition(b"\n")
+    found = _FIRST_LINE.fullmatch(first)
+    if found is None or found[2].decode("ascii") != sha256_of(data):
+        raise damaged(path)
+    check_format(int(found[1]), path)
+    return parse_certificates(data, path)
 
 
 def decode_base64(body: bytes) -> bytes:

@@ -18,6 +18,7 @@ from enroll.flows.settings import (
     VendorSettings,
 )
 from enroll.options import option
+from enroll.renewal.window import PATTERN as WINDOW_PATTERN
 
 DEFAULT_CONFIGURATION = Path("/etc/scanseal/scanseal.toml")
 
@@ -222,6 +223,18 @@ class RevocationSettings:
 
 
 @dataclass(frozen=True)
+class RenewalSettings:
+    """`[renewal]`: when the timer renews. What a person runs (`scanseal renew`) does not wait."""
+
+    window: str = option(
+        "Hours of the day in which certificates are renewed, by the local time of this machine, like 22:00-05:00. "
+        "Default: any time. Where a tenth of the lifetime or two days are left, it is any time as well.",
+        default="",
+        pattern=WINDOW_PATTERN,
+    )
+
+
+@dataclass(frozen=True)
 class EnrollSettings:
     """Everything that enrollment and renewal need."""
 
@@ -239,4 +252,5 @@ class EnrollSettings:
     fdo: FdoSettings = field(default_factory=FdoSettings)
     vendor: VendorSettings = field(default_factory=VendorSettings)
     revocation: RevocationSettings = field(default_factory=RevocationSettings)
+    renewal: RenewalSettings = field(default_factory=RenewalSettings)
     attestation: AttestationSettings = field(default_factory=AttestationSettings)

@@ -9,6 +9,7 @@ one that was asked for last.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -16,18 +17,32 @@ from datetime import datetime
 from typing import Self
 
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense
+from enroll.collector import Leftover, collect
 from enroll.config import EnrollSettings
-from enroll.errors import ConfigurationError, StateError, StateUnreadable
+from enroll.errors import (
+    ConfigurationError,
+    EnrollerBusy,
+    EnrollmentError,
+    ServerUnreachable,
+    StateDamaged,
+    StateError,
+    StateUnreadable,
+)
 from enroll.failure import Failures
 from enroll.fdo.hand_over import renewal_flow, with_hand_over
 from enroll.flows.base import Flow, FlowContext, Pending, PlannedExchange
 from enroll.flows.settings import FlowName
+from enroll.generation_use import read_newest
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
 from enroll.issue import NotAsked, issue, made_by_agent, planned, waiting_offer
 from enroll.keystore import KeyStores
+from enroll.renewal.silence import Purpose, Silences
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
 from enroll.wanted import Wish
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,14 +57,14 @@ class Enroller:
 
         Args:
             settings: Of this scanner.
-            clock: The time.
+            clock: The clocks of the machine; decisions take what `enroll.clock_sense` makes of them.
             files: Reads and writes.
             at_once: See `FlowContext`.
         """
         settings = with_hand_over(settings, files)
         stores = KeyStores(settings.keystore, settings.state_directory, files)
         identities = IdentityStore(settings.state_directory, files)
-        return cls(FlowContext(settings, stores, identities, clock, files, at_once))
+        return cls(FlowContext(settings, stores, identities, ClockSense.configured(clock, identities), files, at_once))
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +83,11 @@ class Enroller:
         settings, identities, clock = context.settings, context.identities, context.clock
         if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
             return NotAsked()  # before a token is opened for the connection
-        with Failures(identities).noted(identity, flow_name, clock), self._connect(identity, flow_name) as flow:
+        with (
+            Failures(identities).noted(identity, flow_name, clock),
+            self._silence_noted(flow_name),
+            self._connect(identity, flow_name) as flow,
+        ):
             return issue(
                 identity,
                 settings,
@@ -78,6 +97,49 @@ class Enroller:
                 clock=clock,
                 at_once=context.at_once,
             )
+
+    def collect(self) -> tuple[Leftover, ...]:
+        """Bring commands that were cut off to their end, and destroy keys that nothing needs any more.
+
+        See `enroll.collector.collect`.
+
+        Raises:
+            StateError: The state directory belongs to another user, or the owner is giving the scanner up.
+        """
+        try:
+            with self.context.identities.kept_lock():
+                self._settle()
+                return (*self._tidied(), *collect(self.context.identities, self.context.stores))
+        except EnrollerBusy:
+            return ()  # whoever is at work does it
+
+    def _settle(self) -> None:
+        """Write down what is in use, where a command of whichever way was cut off before it could."""
+        identities = self.context.identities
+        for name in IdentityName:
+            try:
+                current = identities.readable(name)
+                newest = read_newest(identities.directory(name), self.context.files).number
+                if current is not None and current.number > newest:
+                    identities.settle(current)
+            except StateUnreadable:
+                raise
+            except StateError as error:  # whoever renews says so
+                _LOG.warning("Which generation of %s is in use is not written down: %s", name, error.what)
+
+    def _tidied(self) -> tuple[Leftover, ...]:
+        """End requests that are carried by hand and damaged or expired: they keep all keys of their identity."""
+        try:
+            if any(self.context.identities.requests_by_hand(name) for name in IdentityName):
+                from enroll.flows.offline.requests import Requests  # noqa: PLC0415 - seldom needed
+
+                Requests(self.context).tidy()
+        except StateUnreadable:
+            raise
+        except StateError as error:
+            _LOG.warning("Requests that are carried by hand stay for now: %s", error.what)
+            return (Leftover("", error),)
+        return ()
 
     def plan(self, identity: IdentityName, flow_name: FlowName) -> tuple[PlannedExchange, ...]:
         """What `enroll` would send to whom; nothing is sent and no key is made.
@@ -96,6 +158,22 @@ class Enroller:
 
             refresh(generation, self.context)
         return suggested_renewal(generation, self.context.identities, self.context.files)
+
+    @contextmanager
+    def _silence_noted(self, flow_name: FlowName) -> Iterator[None]:
+        """Keep that the server gives no answer, for all identities that it is asked for; and forget it when it does."""
+        context, url = self.context, address_of(flow_name, self.context.settings)
+        silences = Silences(context.settings.state_directory, context.files)
+        try:
+            yield
+        except ServerUnreachable as error:
+            if url:
+                silences.note(url, Purpose.ENROLLMENT, context.clock.now(), error.retry_after)
+            raise
+        except EnrollmentError:
+            silences.forget(url, Purpose.ENROLLMENT)
+            raise
+        silences.forget(url, Purpose.ENROLLMENT)
 
     def _connect(self, identity: IdentityName, flow_name: FlowName) -> AbstractContextManager[Flow]:
         # A process loads the flow that it uses and no other.
@@ -138,11 +216,14 @@ def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: Identit
     After a ConfigurationError all is as before: somebody has to correct something, and to run the command again.
 
     Raises:
-        StateError: It cannot be kept; or the owner is giving the scanner up, which a wish would outlive.
+        DeviceDisabled: The owner has disabled the scanner.
+        StateError: It cannot be kept; or the owner is giving the scanner up, which a wish would outlive; or nobody
+            knows whether it is disabled.
     """
     identities.files.check_owner(identities.root)
     identities.check_kept()
-    before = {name: identities.wanted(name).read() for name in names if identities.readable(name) is None}
+    identities.owner_file.check_may_enroll()
+    before = {name: identities.wanted(name).known() for name in names if identities.readable(name) is None}
     for name, wish in before.items():
         identities.wanted(name).write(replace(wish, flow=flow) if wish else Wish(flow, clock.now()))
     try:
@@ -151,6 +232,18 @@ def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: Identit
         for name, wish in before.items():
             identities.wanted(name).write(wish if identities.readable(name) is None else None)
         raise
+
+
+def address_of(flow_name: FlowName, settings: EnrollSettings) -> str:
+    """The address of the server that a flow asks; empty where there is none, or not one only."""
+    addresses = {
+        FlowName.EST: settings.est.url,
+        FlowName.ACME: settings.acme.directory_url,
+        FlowName.CMP: settings.cmp.url,
+        FlowName.SCEP: settings.scep.url,
+        FlowName.VENDOR: settings.vendor.url,
+    }
+    return addresses.get(flow_name, "")
 
 
 def flow_of(identity: IdentityName, settings: EnrollSettings, identities: IdentityStore) -> FlowName:
@@ -195,15 +288,13 @@ def _under_way(identity: IdentityName, identities: IdentityStore) -> str:
     """The way of a request under way. One that is damaged goes none: the transaction forgets it."""
     try:
         pending = identities.journal(identity).read()
-    except StateUnreadable:
-        raise
-    except StateError:
+    except StateDamaged:
         return ""
     return pending.flow if pending else ""
 
 
 def _wanted(identity: IdentityName, identities: IdentityStore) -> str:
-    wish = identities.wanted(identity).read()
+    wish = identities.wanted(identity).known()
     return wish.flow if wish else ""
 
 

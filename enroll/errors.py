@@ -2,8 +2,14 @@
 
     ScansealError
     ├── ConfigurationError       the operator: scanseal.toml, an option or a file that is named there is wrong
-    ├── StateError               service: a file of ours is damaged, missing or not what it should be
-    │   └── StateUnreadable      the operator: these files are not for the user who runs this
+    ├── StateError               service: a file of ours is missing or not what it should be
+    │   ├── StateDamaged         its content is not what we wrote
+    │   │   └── DeviceNeedsService  nobody knows any more whether the owner has disabled the scanner
+    │   ├── StateTooNew          the operator: a newer scanseal wrote it, which has to be installed again
+    │   ├── StateUnsafe          the operator: somebody else may write it
+    │   ├── StateUnreadable      the operator: these files are not for the user who runs this
+    │   └── DiskRefused          the operator: the disk is full, broken or read-only, or no file can be opened
+    │       └── StateLost        the disk cannot read this file, which counts as damaged
     ├── KeyStoreError            service: the token or the key file
     │   ├── KeyNotFound
     │   ├── KeyDamaged           only this key is lost; a new one can be made
@@ -11,6 +17,7 @@
     │   ├── KeyMismatch          the key is not the one of the certificate, or does not sign properly
     │   ├── PinRefused           never tried again by itself: tokens lock after a few wrong PINs
     │   └── UnsupportedKey
+    ├── DeviceDisabled           the owner of the scanner: who has disabled it has to enable it again
     ├── EnrollerBusy             nobody: another enrollment is running, try again when it is over
     ├── TimeStampError           the time stamp authority: no token, or one that does not prove a time
     ├── EvidenceRefused          whoever shows evidence of where a key lives: it does not prove it
@@ -30,8 +37,12 @@ enter (`raise ... from`), so a caller that handles ScansealError handles everyth
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Self
+
 # Who has to act.
 OPERATOR = "operator of the scanner"
+OWNER = "owner of the scanner"
 SERVICE = "service engineer"
 HOSPITAL_IT = "hospital IT"
 CA_OPERATOR = "CA operator"
@@ -89,10 +100,37 @@ class ConfigurationError(ScansealError):
 
 
 class StateError(ScansealError):
-    """A state file is damaged, missing, or not of the kind, size or owner it must have."""
+    """A state file is missing or damaged, or cannot be used or changed for another reason."""
+
+    code = "state-failed"
+    what_next = "Nothing was changed. What the agent has loaded goes on signing until its next start."
+
+
+class StateDamaged(StateError):
+    """What a state file holds is not what was written, or it is not of the kind or size it must have."""
 
     code = "state-damaged"
-    what_next = "Nothing was changed. What the agent has loaded goes on signing until its next start."
+
+
+class DeviceNeedsService(StateDamaged):
+    """The record of the owner is damaged or missing, so that a scanner that was disabled could look like any other."""
+
+    code = "device-needs-service"
+    what_next = "Nothing is signed and nothing is enrolled until then."
+
+
+class StateTooNew(StateError):
+    """A newer scanseal wrote this file, in a format that this one does not know; the file is left as it is."""
+
+    code = "state-too-new"
+    who_must_act = OPERATOR
+
+
+class StateUnsafe(StateError):
+    """Somebody else than root and the user who runs this may write a state file, so that it proves nothing."""
+
+    code = "state-unsafe"
+    who_must_act = OPERATOR
 
 
 class StateUnreadable(StateError):
@@ -101,6 +139,18 @@ class StateUnreadable(StateError):
     code = "state-unreadable"
     who_must_act = OPERATOR
     what_next = "Nothing was changed."
+
+
+class DiskRefused(StateError):
+    """The disk is full, broken or read-only, or no more files can be opened; it may be over by itself."""
+
+    code = "disk-refused"
+    who_must_act = OPERATOR
+    what_next = "What was there before is still in use. The timer (scanseal renew) tries again by itself."
+
+
+class StateLost(DiskRefused, StateDamaged):
+    """A state file lies in a sector that the disk cannot read: as good as damaged, and written anew where that is."""
 
 
 class KeyStoreError(ScansealError):
@@ -148,6 +198,14 @@ class UnsupportedKey(KeyStoreError):
     code = "key-unsupported"
 
 
+class DeviceDisabled(ScansealError):
+    """The owner has disabled the scanner."""
+
+    code = "device-disabled"
+    who_must_act = OWNER
+    what_next = "Nothing is signed and nothing is enrolled until then."
+
+
 class EnrollerBusy(ScansealError):
     """Another process is enrolling; two at once would work on the same request."""
 
@@ -192,6 +250,12 @@ class ServerUnreachable(EnrollmentError):
 
     code = "server-unreachable"
     who_must_act = HOSPITAL_IT
+    retry_after: dt.timedelta | None = None  # how long the server wants to be left alone, where it said that
+
+    def left_alone_for(self, wait: dt.timedelta | None) -> Self:
+        """The same error, where a server said when to come back."""
+        self.retry_after = wait
+        return self
 
 
 class ProtocolViolation(EnrollmentError):
@@ -212,6 +276,16 @@ class CertificateRefused(EnrollmentError):
 
     code = "certificate-refused"
     what_next = _TRIED_ANEW
+
+    def of_our_own(self) -> StateError:
+        """The same of a certificate that this side has: nobody was asked, so it is no answer of a server."""
+        return StateError(
+            self.what,
+            remedy=self.remedy,
+            code=self.code,
+            who_must_act=self.who_must_act,
+            what_next=EnrollmentError.what_next,
+        )
 
 
 class CertificateRevoked(EnrollmentError):

@@ -18,17 +18,18 @@ from datetime import datetime
 from pathlib import Path
 
 from enroll.clock import Clock
-from enroll.errors import EnrollerBusy, ScansealError, StateError, StateUnreadable
+from enroll.errors import EnrollerBusy, EnrollmentError, ScansealError, StateDamaged, StateError, StateUnreadable
 from enroll.foreign import printable
 from enroll.identity import IdentityName, IdentityStore
 from enroll.record import damaged, read_record, read_time, write_record
+from enroll.renewal.ladder import RUNGS
 from enroll.statefile import GROUP_DIRECTORY
 
 TEXT_LIMIT = 600  # characters
 MOST_ATTEMPTS = 999_999_999
 _FILE_NAME = "last-failure.json"
 _FILE_MODE = 0o640
-_FIELDS = ("at", "flow", "code", "what", "remedy", "who_must_act", "next", "attempts", "since")
+_FIELDS = ("at", "flow", "code", "what", "remedy", "who_must_act", "next", "attempts", "since", "in_a_row")
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 _LOG = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Failure:
         next: What scanseal does by itself.
         attempts: How many in a row have failed with this code.
         since: When the first of these failed.
+        in_a_row: How many in a row have failed, whatever with; see `enroll.renewal.ladder`. Those that no server saw
+            count as few: somebody may have put right what was wrong here.
     """
 
     at: datetime
@@ -58,6 +61,7 @@ class Failure:
     next: str
     attempts: int
     since: datetime
+    in_a_row: int
 
 
 class Failures:
@@ -81,7 +85,7 @@ class Failures:
         if not self._files.exists(path):
             return None
         values = read_record(path, _FIELDS, self._files)
-        if not _COUNT.fullmatch(values["attempts"]):
+        if not all(_COUNT.fullmatch(values[field]) for field in ("attempts", "in_a_row")):
             raise damaged(path)
         return Failure(
             at=read_time(values["at"], path),
@@ -93,6 +97,7 @@ class Failures:
             next=values["next"],
             attempts=int(values["attempts"]),
             since=read_time(values["since"], path),
+            in_a_row=int(values["in_a_row"]),
         )
 
     @contextmanager
@@ -115,9 +120,7 @@ class Failures:
     def _before(self, name: IdentityName) -> Failure | None:
         try:
             return self.last(name)
-        except StateUnreadable:
-            raise
-        except StateError:
+        except StateDamaged:
             return None
 
     def _keep(self, name: IdentityName, failure: Failure) -> None:
@@ -131,6 +134,7 @@ class Failures:
 
 
 def _failure(error: ScansealError, flow: str, before: Failure | None, now: datetime) -> Failure:
+    in_a_row = min(before.in_a_row + 1, MOST_ATTEMPTS) if before else 1
     before = before if before and before.code == error.code else None
     return Failure(
         at=now,
@@ -142,6 +146,7 @@ def _failure(error: ScansealError, flow: str, before: Failure | None, now: datet
         next=printable(error.what_next, TEXT_LIMIT),
         attempts=min(before.attempts + 1, MOST_ATTEMPTS) if before else 1,
         since=before.since if before else now,
+        in_a_row=in_a_row if isinstance(error, EnrollmentError) else min(in_a_row, len(RUNGS)),
     )
 
 

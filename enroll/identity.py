@@ -1,17 +1,18 @@
 """The identity directory: every certificate this scanner ever had, and which one is in use.
 
-    identities/<name>/generations/<NNNN>/certificate.pem   the certificate
-                                         chain.pem         the same, then its intermediates: what TLS wants
-                                         anchor.pem        what it led to when it came
-                                         key.uri           the name of its key in a key store
-                                         meta.json         how and when it came
+    identities/<name>/generations/<NNNN>/                  one of them, see `enroll.generation_files`
     identities/<name>/current -> generations/<NNNN>        one atomic rename decides
+    identities/<name>/newest.json                          its number, so that a lost or older `current` is noticed
+    identities/<name>/revoked/<NNNN>.json                  see `enroll.generation_use`
     identities/<name>/wanted.json                          it was asked for and never came, see `enroll.wanted`
     identities/<name>/pending/                             a request under way, see `enroll.journal` and `enroll.offer`
 
 A generation is written completely before `current` leads to it and never changed afterwards, so a reader needs no
 lock and sees one matching pair at any time. Numbers are never used twice: when an owner gives the scanner up, the
 directory of its last generation stays, empty (`enroll.owner_release`).
+Where the generation in use is damaged, the one before it is, whose key is still kept. Where that is damaged, too, or
+`current` is, or what is damaged was revoked, nothing is in use until a person enrolls
+([ADR 34](../docs/adr/0034-state-records.md)).
 """
 
 from __future__ import annotations
@@ -20,74 +21,40 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
 
-from enroll.certificates import pem, read_certificates
-from enroll.errors import EnrollerBusy, StateError, StateUnreadable
+from enroll.errors import EnrollerBusy, StateDamaged, StateError
+from enroll.generation import VENDORS_IDENTITIES, Generation, IdentityName
+from enroll.generation_files import (
+    KEY,
+    GenerationContent,
+    read_before,
+    read_certificate,
+    read_generation,
+    read_key_uri,
+    write_generation,
+)
+from enroll.generation_use import Newest, read_newest, revoked_file, settle
 from enroll.journal import Journal
 from enroll.keystore.base import Protection
 from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.offer import Offer, read_offer
-from enroll.record import damaged, read_record, read_time, write_record
-from enroll.statefile import GROUP_DIRECTORY, StateFiles, unreadable
+from enroll.owner_record import OwnerFile
+from enroll.record import damaged
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import VerifiedCertificate
 from enroll.wanted import Wanted
 
+__all__ = ["VENDORS_IDENTITIES", "Generation", "IdentityName", "IdentityStore"]
+
 _POINTER = re.compile(r"generations/([0-9]{4,9})")
-_URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]{1,2048}")  # RFC 3986 3: a scheme, then visible ASCII
 _FILE_MODE = 0o640
-_KEY_FILE = "key.uri"
 _STAY = frozenset({"generations", "pending"})  # the numbers, and where the keyholder writes
 _LOG = logging.getLogger(__name__)
-
-
-class IdentityName(StrEnum):
-    """The identities of a scanner: from its vendor, of its owner, and those that sign.
-
-    The vendor's two stay when the owner changes: the factory identity (IEEE 802.1AR IDevID), and what signs original
-    images where the owner has no CA. What signs original images, what is made from them, and what a model makes, are
-    three keys with three certificates.
-    """
-
-    IDEVID = "idevid"
-    VENDOR = "vendor"
-    DEVICE = "device"
-    SIGNING = "signing"
-    DERIVATION = "derivation"
-    SYNTHESIS = "synthesis"
-
-
-VENDORS_IDENTITIES = frozenset({IdentityName.IDEVID, IdentityName.VENDOR})  # all others are the owner's
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One key and certificate of an identity.
-
-    Args:
-        identity: Whose.
-        number: Counts from 1.
-        certificate: Passed every check of `enroll.trust` when it came.
-        chain: Its intermediates; the anchor is left out.
-        key_uri: The name of its key.
-        protection: Where the key really lives.
-        flow: The way it came.
-        committed_at: When it came.
-    """
-
-    identity: IdentityName
-    number: int
-    certificate: x509.Certificate
-    chain: tuple[x509.Certificate, ...]
-    key_uri: str
-    protection: Protection
-    flow: str
-    committed_at: datetime
 
 
 class IdentityStore:
@@ -112,6 +79,11 @@ class IdentityStore:
         """Reads and writes below it."""
         return self._files
 
+    @property
+    def owner_file(self) -> OwnerFile:
+        """Whose the scanner is, and whether it may sign."""
+        return OwnerFile(self._root, self._files, VENDORS_IDENTITIES)
+
     def directory(self, name: IdentityName) -> Path:
         """Where everything about an identity lies."""
         return self._root / "identities" / name
@@ -125,41 +97,47 @@ class IdentityStore:
 
         Raises:
             StateUnreadable: Not for the user who runs this.
-            StateError: `current` is not a link to a generation.
+            StateDamaged: `current` is not a link to a generation.
+            StateError: It cannot be read.
         """
         path = self.directory(name) / "current"
-        try:
-            target = str(path.readlink())
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            raise unreadable(path) from error
-        except OSError as error:
-            raise damaged(path) from error
-        if not _POINTER.fullmatch(target):
+        target = self._files.target(path)
+        if target is not None and not _POINTER.fullmatch(target):
             raise damaged(path)
         return target
 
     def current(self, name: IdentityName) -> Generation | None:
-        """The generation in use; None where there is none yet.
+        """The generation in use, or the one before where it is damaged; None where there is none yet.
 
         Raises:
-            StateError: There is one, and it is damaged.
+            StateDamaged: There is one, and it is damaged, as is the one before, or revoked, too; or `current` is lost.
+            StateTooNew: A newer scanseal wrote it.
+            StateError: It cannot be read.
         """
-        target = self.pointer(name)
-        return None if target is None else self._load(name, int(target.rpartition("/")[2]))
+        number = self._in_use(name)
+        if not number:
+            return None
+        try:
+            return self._load(name, number)
+        except StateDamaged as error:
+            if self._files.exists(revoked_file(self.directory(name), number)):
+                what = f"{error.what} Its certificate was revoked, so the generation before is not used either."
+                raise StateDamaged(what, remedy="Find out why, and enroll again.") from error
+            before = self._before(name, number)
+            if before is None:
+                raise
+            return replace(before, damaged_newer=number)
 
     def readable(self, name: IdentityName) -> Generation | None:
-        """The generation in use; None where there is none that can be read: enrolling again is the way out of damage.
+        """The generation in use; None where there is none, or only damage: enrolling again is the way out of it.
 
         Raises:
             StateUnreadable: Not for the user who runs this.
+            StateError: As `current`, but for damage.
         """
         try:
             return self.current(name)
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("The identity %s cannot be read: %s", name, error.what)
             return None
 
@@ -181,12 +159,8 @@ class IdentityStore:
         for name in IdentityName:
             for number in self.generations(name):
                 try:
-                    yield from read_certificates(
-                        self._generation_directory(name, number) / "certificate.pem", self._files
-                    )
-                except StateUnreadable:
-                    raise
-                except StateError as error:
+                    yield read_certificate(self._generation_directory(name, number), self._files)
+                except StateDamaged as error:
                     _LOG.warning("A certificate of generation %d of %s is lost: %s", number, name, error.what)
 
     def anchor(self, generation: Generation) -> x509.Certificate | None:
@@ -195,8 +169,8 @@ class IdentityStore:
         Raises:
             StateError: It is damaged.
         """
-        path = self._generation_directory(generation.identity, generation.number) / "anchor.pem"
-        return read_certificates(path, self._files)[0] if self._files.exists(path) else None
+        directory = self._generation_directory(generation.identity, generation.number)
+        return read_generation(directory, self._files).anchor
 
     def key_uri(self, name: IdentityName, number: int) -> str:
         """The name of the key of one generation.
@@ -204,11 +178,13 @@ class IdentityStore:
         Raises:
             StateError: There is no such generation, or it is damaged.
         """
-        path = self._generation_directory(name, number) / _KEY_FILE
-        uri = self._files.read(path).decode("ascii", errors="replace").removesuffix("\n")
-        if not _URI.fullmatch(uri):
-            raise damaged(path)
-        return uri
+        return read_key_uri(self._generation_directory(name, number), self._files)
+
+    def number_before(self, name: IdentityName, number: int) -> int | None:
+        """Which generation was in use before one; 0 where none was, None where nobody knows any more."""
+        before = read_before(self._generation_directory(name, number), self._files)
+        newest = read_newest(self.directory(name), self._files)
+        return newest.before if before is None and newest.number == number else before
 
     def journal(self, name: IdentityName) -> Journal:
         """The journal of a request under way."""
@@ -251,25 +227,41 @@ class IdentityStore:
         """Write a new generation and put it into use. Before the last step nothing has changed for any reader.
 
         Raises:
-            StateError: The disk refused; the generation before is still in use.
+            DeviceDisabled: The owner has disabled the scanner meanwhile; the generation before is still in use.
+            StateError: The disk refused; likewise.
         """
+        self.owner_file.take_over(name, now)
         number = max(self._numbers(name), default=0) + 1
         final, draft = self._generation_directory(name, number), self._draft(name)
         self._files.remove(draft)
         self._files.make_directory(draft, GROUP_DIRECTORY)
-        chain = (verified.certificate, *verified.chain)
-        self._files.write(draft / "certificate.pem", pem(chain[:1]), _FILE_MODE)
-        self._files.write(draft / "chain.pem", pem(chain), _FILE_MODE)
-        self._files.write(draft / _KEY_FILE, f"{key_uri}\n".encode("ascii"), _FILE_MODE)
-        meta = {"flow": flow, "protection": str(protection), "committed_at": now.isoformat()}
-        write_record(draft / "meta.json", meta, self._files, _FILE_MODE)
-        if verified.anchor is not None:
-            self._files.write(draft / "anchor.pem", pem((verified.anchor,)), _FILE_MODE)
+        in_use = self.readable(name)
+        content = GenerationContent(
+            certificate=verified.certificate,
+            chain=verified.chain,
+            anchor=verified.anchor,
+            key_uri=key_uri,
+            protection=protection,
+            flow=flow,
+            committed_at=now,
+            before=in_use.number if in_use else 0,
+        )
+        write_generation(draft, content, self._files, final=final)
         self._files.rename(draft, final)
         generation = self._load(name, number)
         self._files.point(self.directory(name) / "current", f"generations/{final.name}")
-        self.wanted(name).write(None)
+        self.settle(generation)
         return generation
+
+    def settle(self, generation: Generation) -> None:
+        """Write down that a generation is in use; also after a run that was cut off before it could.
+
+        Raises:
+            StateError: The disk refused; the generation is in use nevertheless.
+        """
+        name, number = generation.identity, generation.number
+        newest = Newest(number, self.number_before(name, number), generation.committed_at)
+        settle(self.directory(name), newest, self._files, _FILE_MODE)
 
     def retract(self, name: IdentityName) -> None:
         """Have an identity not in use any more; its generations stay.
@@ -291,7 +283,7 @@ class IdentityStore:
         for number in (*before, last):
             generation = self._generation_directory(name, number)
             # The name of the key goes last: as long as anything is there, so is that.
-            for entry in sorted(self._files.names(generation), key=lambda entry: entry == _KEY_FILE):
+            for entry in sorted(self._files.names(generation), key=lambda entry: entry == KEY):
                 self._files.remove(generation / entry)
         for number in before:
             self._files.remove(self._generation_directory(name, number))
@@ -312,9 +304,17 @@ class IdentityStore:
 
         Raises:
             EnrollerBusy: There is one at work.
+            DeviceDisabled: The owner has disabled the scanner.
             StateError: The lock file cannot be made, or the state directory belongs to another user; or an owner is
-                giving the scanner up, and what came now would go with it.
+                giving the scanner up, and what came now would go with it; or as `OwnerFile.read`.
         """
+        with self.kept_lock():
+            self.owner_file.check_may_enroll()
+            yield
+
+    @contextmanager
+    def kept_lock(self) -> Iterator[None]:
+        """The same for what a disabled scanner may do, too: giving certificates up. Raises as `lock` does."""
         with self.release_lock():
             self.check_kept()
             yield
@@ -356,23 +356,43 @@ class IdentityStore:
     def _draft(self, name: IdentityName) -> Path:
         return self.directory(name) / "generations" / ".draft"
 
+    def _in_use(self, name: IdentityName) -> int:
+        """The number that `current` leads to; 0 where there is no identity yet.
+
+        Raises:
+            StateDamaged: `current` is missing, or leads back to an older one.
+            StateError: It cannot be read.
+        """
+        target = self.pointer(name)
+        number = int(target.rpartition("/")[2]) if target else 0
+        newest = read_newest(self.directory(name), self._files).number
+        if self._files.exists(self.release_record) or number >= newest:
+            return number
+        if self.pointer(name) != target:
+            return self._in_use(name)  # an enrollment has come to its end between the two
+        path = self.directory(name) / "current"
+        what = "leads back to an older generation" if target else "is missing, and this identity has been in use"
+        raise StateDamaged(f"{path} {what}.", remedy="Restore it from a backup, or enroll again.")
+
+    def _before(self, name: IdentityName, number: int) -> Generation | None:
+        """The same with its content; None where that is damaged, or there is none."""
+        before = self.number_before(name, number)
+        if before is None:
+            before = max((each for each in self.generations(name) if each < number), default=0)
+        try:
+            return self._load(name, before) if before else None
+        except StateDamaged:
+            return None
+
     def _load(self, name: IdentityName, number: int) -> Generation:
-        directory = self._generation_directory(name, number)
-        certificates = read_certificates(directory / "certificate.pem", self._files)
-        certificate, *chain = read_certificates(directory / "chain.pem", self._files)
-        if certificates != (certificate,):
-            raise damaged(directory / "chain.pem")
-        meta_file = directory / "meta.json"
-        meta = read_record(meta_file, ("flow", "protection", "committed_at"), self._files)
-        if meta["protection"] not in list(Protection):
-            raise damaged(meta_file)
+        content = read_generation(self._generation_directory(name, number), self._files)
         return Generation(
             identity=name,
             number=number,
-            certificate=certificate,
-            chain=tuple(chain),
-            key_uri=self.key_uri(name, number),
-            protection=Protection(meta["protection"]),
-            flow=meta["flow"],
-            committed_at=read_time(meta["committed_at"], meta_file),
+            certificate=content.certificate,
+            chain=content.chain,
+            key_uri=content.key_uri,
+            protection=content.protection,
+            flow=content.flow,
+            committed_at=content.committed_at,
         )

@@ -1,4 +1,4 @@
-"""The one transaction behind enrollment and renewal: key -> request -> check -> commit -> retire.
+"""The one transaction behind enrollment and renewal: key -> request -> check -> commit -> collect.
 
     PLANNED    the name of the new key is written down
     GENERATED  the key is in its store
@@ -6,7 +6,7 @@
     ISSUED     what the CA sent is on disk, unchecked
     VERIFIED   every check of `enroll.trust` passed, and the pair signs and verifies
     (commit)   the new generation is in use, by one rename
-    (retire)   keys older than the generation before are destroyed; their certificates stay
+    (collect)  keys older than the generation before are destroyed (`enroll.collector`); their certificates stay
 
 The generation in use is not touched before the commit. After a crash, a 202 or an unreachable CA the next run goes on
 with the same key. It begins anew, and destroys the unused key, where the CA or `enroll.trust` refused, where something
@@ -31,6 +31,8 @@ from cryptography import x509
 
 from enroll.certificates import check_pair, private_key_usage_period, public_key_info
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense, TimeSense
+from enroll.collector import collect
 from enroll.config import EnrollSettings, IdentitySettings, SigningIdentitySettings, StoreName
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import (
@@ -41,8 +43,7 @@ from enroll.errors import (
     KeyMismatch,
     KeyNotFound,
     KeyStoreError,
-    StateError,
-    StateUnreadable,
+    StateDamaged,
     UnsupportedKey,
 )
 from enroll.flows.base import (
@@ -59,10 +60,9 @@ from enroll.foreign import printable
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
-from enroll.keystore.base import Protection
+from enroll.keystore.base import Protection, PublicKey
 from enroll.offer import Offer, check_offer
-from enroll.retire import destroy_unused, retire
-from enroll.trust import VerifiedCertificate, check_issued, names_kept
+from enroll.trust import VerifiedCertificate, check_issued, names_kept, public_key_info_of
 
 PENDING_LIFETIME = timedelta(days=30)
 
@@ -129,8 +129,11 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     usage, wanted = owned(identity, settings)
     request = flow.asks_for(CertificateRequest.for_device(settings.device, usage))
     with identities.lock():
+        collect(identities, stores)
         journal = journal or identities.journal(identity)
-        return _Transaction(identity, wanted, request, stores, identities, journal, flow, clock).run(at_once=at_once)
+        sense = ClockSense.configured(clock, identities)
+        sense.keep()
+        return _Transaction(identity, wanted, request, stores, identities, journal, flow, sense).run(at_once=at_once)
 
 
 def planned(
@@ -163,6 +166,21 @@ def owned(identity: IdentityName, settings: EnrollSettings) -> tuple[Usage, Iden
     return by_name[identity]
 
 
+def _moment(issued: _Certificates, public_key: PublicKey, sense: TimeSense) -> datetime:
+    """The time at which to judge what a CA has issued for a key that was just made.
+
+    In doubt of our clock it is the CA that knows the time: whatever the certificate begins with, it was made after the
+    key. How long it lasts is judged in any case.
+    """
+    wanted = public_key_info(public_key)
+    for certificate in issued if sense.doubt else ():
+        if public_key_info_of(certificate) == wanted:
+            begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            moment = sense.within(begin, end)
+            return moment if begin <= moment <= end else begin
+    return sense.now
+
+
 def _waiting(offer: Offer | None, current: Generation | None, now: datetime) -> Offer | None:
     return None if offer is None or offer.is_over(current.certificate if current else None, now) else offer
 
@@ -176,7 +194,7 @@ class _Transaction:
     identities: IdentityStore
     journal: Journal
     flow: Flow
-    clock: Clock
+    clock: ClockSense
 
     def run(self, *, at_once: bool) -> Generation | Pending | NotAsked:
         now = self.clock.now()
@@ -184,6 +202,7 @@ class _Transaction:
         pending = self._journaled()
         if pending and current and pending.key_uri == current.key_uri:
             # The run before ended between commit and clean-up.
+            self.identities.settle(current)
             self.journal.clear()
             if self.wanted.key_store is not StoreName.MEMORY:
                 return current
@@ -191,32 +210,32 @@ class _Transaction:
         offer = self._offer(current, now)
         if offer is None and self.wanted.key_store is StoreName.MEMORY:
             if pending:
-                self._abandon(pending)
+                self._abandon()
             return NotAsked()
         asking = self._going_on(pending, offer, current, now) if pending else None
         if pending and asking is None:
-            self._abandon(pending)
+            self._abandon()
         if pending and asking is not None:
             if pending.until and not at_once and now < pending.until <= now + LONGEST_WAIT:
                 return Pending(pending.until, pending.reason)
-            return self._finish(pending, asking, current)
+            return self._finish(pending, asking)
         pending = self._taken(offer, now) if offer else self._generate(now)
-        return self._finish(pending, self._asking(pending, offer, current), current)
+        return self._finish(pending, self._asking(pending, offer, current))
 
-    def _finish(self, pending: PendingRequest, asking: _Asking, current: Generation | None) -> Generation | Pending:
+    def _finish(self, pending: PendingRequest, asking: _Asking) -> Generation | Pending:
         issued = self._issued_before(pending)
         if issued is None:
             answer = self._ask(pending, asking)
             if isinstance(answer, Pending):
                 return answer
-            issued = answer
+            pending, issued = answer
         try:
             verified = check_issued(
                 *issued,
                 self.flow.anchors,
                 public_key=asking.public_key,
                 request=self.request,
-                now=self.clock.now(),
+                now=_moment(issued[0], asking.public_key, self.clock.sense()),
                 seen=self.identities.certificates(),
                 usage_period=None if isinstance(asking, Enrollment) else private_key_usage_period(asking.signed),
             )
@@ -224,12 +243,12 @@ class _Transaction:
                 check_pair(asking.key, verified.certificate)
         except (CertificateRefused, KeyMismatch):
             self._reject(asking.handle)
-            self._abandon(pending)
+            self._abandon()
             raise
         if pending.step is not Step.VERIFIED:
             self._confirm(asking.handle, verified.certificate)
             self.journal.write(replace(pending, step=Step.VERIFIED, handle=asking.handle.text))
-        return self._commit(pending.key_uri, asking.protection, verified, current)
+        return self._commit(pending.key_uri, asking.protection, verified)
 
     def _confirm(self, handle: Handle, certificate: x509.Certificate) -> None:
         """Without an answer the next run confirms again; a CA that says no, or knows nothing of it any more, had it."""
@@ -244,16 +263,17 @@ class _Transaction:
         except (EnrollmentError, KeyStoreError) as error:
             _LOG.warning("The CA does not know that its certificate for %s is not used: %s", self.identity, error)
 
-    def _ask(self, pending: PendingRequest, asking: _Asking) -> _Answer | Pending:
+    def _ask(self, pending: PendingRequest, asking: _Asking) -> tuple[PendingRequest, _Answer] | Pending:
+        self.journal.write(pending)  # or a disk that is full would show only after the CA was asked, every time
         intermediates = self.flow.anchors_and_intermediates()
         sent = self.journal.write(replace(pending, step=Step.SENT, until=None, reason=""))
         try:
             answer = self.flow.enroll(asking)
         except CertificateRefused:  # by a flow that has to judge what came before it may end
-            self._abandon(sent)
+            self._abandon()
             raise
         if isinstance(answer, Refused):
-            self._abandon(sent)
+            self._abandon()
             raise EnrollmentRefused(
                 f"The CA refused: {answer.reason}.", remedy=answer.advice, who_must_act=answer.who_must_act
             )
@@ -261,12 +281,10 @@ class _Transaction:
             answer = Pending(answer.until, printable(answer.reason))
             self.journal.write(replace(sent, until=answer.until, reason=answer.reason, handle=asking.handle.text))
             return answer
-        self.journal.write_issued(replace(sent, handle=asking.handle.text), answer.certificates, intermediates)
-        return answer.certificates, intermediates
+        sent = replace(sent, handle=asking.handle.text)
+        return self.journal.write_issued(sent, answer.certificates, intermediates), (answer.certificates, intermediates)
 
-    def _commit(
-        self, key_uri: str, protection: Protection, verified: VerifiedCertificate, current: Generation | None
-    ) -> Generation:
+    def _commit(self, key_uri: str, protection: Protection, verified: VerifiedCertificate) -> Generation:
         generation = self.identities.commit(
             self.identity,
             verified,
@@ -276,16 +294,14 @@ class _Transaction:
             now=self.clock.now(),
         )
         self.journal.clear()
-        if current is not None:
-            retire(self.identity, {generation.key_uri, current.key_uri}, self.identities, self.stores)
+        self.clock.confirm(generation.certificate.not_valid_before_utc)
+        collect(self.identities, self.stores)
         return generation
 
     def _journaled(self) -> PendingRequest | None:
         try:
             return self.journal.read()
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("A request under way is forgotten: %s", error.what)
             self.journal.clear()
             return None
@@ -295,7 +311,7 @@ class _Transaction:
             return None
         try:
             return self.journal.read_issued()
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("What the CA issued is lost, it is asked again: %s", error.what)
             return None
 
@@ -350,10 +366,10 @@ class _Transaction:
         uri = self.stores.generate(self.wanted.key_store, name, self.wanted.key_algorithm, self.wanted.token)
         return self.journal.write(replace(planned, step=Step.GENERATED, key_uri=uri))
 
-    def _abandon(self, pending: PendingRequest) -> None:
-        """Destroy the unused key and forget the request."""
-        destroy_unused(pending, self.stores)
+    def _abandon(self) -> None:
+        """Forget the request, and destroy its key, which nothing names any more."""
         self.journal.clear()
+        collect(self.identities, self.stores)
 
     def _asked(self, offer: Offer | None = None) -> str:
         return asked_for(self.flow.name, self.wanted, self.request, offer)

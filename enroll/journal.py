@@ -1,6 +1,6 @@
 """The journal of a request under way: what must be known to go on, or to clean up, after a crash or a 202.
 
-    pending/request.json       how far it is, the key, what was asked for
+    pending/request.json       how far it is, the key, what was asked for; the SHA-256 of the other two
     pending/issued.pem         what the CA issued, unchecked          (from ISSUED on)
     pending/intermediates.pem  the CA certificates it offers          (from ISSUED on)
 
@@ -19,13 +19,15 @@ from pathlib import Path
 
 from cryptography import x509
 
-from enroll.certificates import pem, read_certificates
+from enroll.certificates import parse_certificates, pem
 from enroll.keystore.base import KEY_NAME
 from enroll.offer import FILE_NAME as OFFER_FILE_NAME
-from enroll.record import damaged, read_record, read_time, write_record
+from enroll.record import damaged, read_record, read_time, sha256_of, write_record
 from enroll.statefile import StateFiles
 
-_FIELDS = ("step", "key_name", "key_uri", "asked", "started_at", "until", "reason", "handle")
+_ISSUED, _INTERMEDIATES = "issued.pem", "intermediates.pem"
+_TEXTS = ("key_name", "key_uri", "asked", "reason", "handle", "issued_sha256", "intermediates_sha256")
+_FIELDS = ("step", "started_at", "until", *_TEXTS)
 
 
 class Step(StrEnum):
@@ -51,6 +53,8 @@ class PendingRequest:
         until: When the CA wants to be asked again, where it said so.
         reason: Why the CA wants us to wait.
         handle: What the flow needs to go on; see `enroll.flows.base.Handle`.
+        issued_sha256: Of the file with what the CA issued; empty before it has.
+        intermediates_sha256: Of the file with the CA certificates it offers; empty where there is none.
     """
 
     step: Step
@@ -61,6 +65,8 @@ class PendingRequest:
     until: datetime | None = None
     reason: str = ""
     handle: str = ""
+    issued_sha256: str = ""
+    intermediates_sha256: str = ""
 
     @property
     def flow(self) -> str:
@@ -100,13 +106,9 @@ class Journal:
             raise damaged(self._request)
         return PendingRequest(
             step=Step(values["step"]),
-            key_name=values["key_name"],
-            key_uri=values["key_uri"],
-            asked=values["asked"],
             started_at=read_time(values["started_at"], self._request),
             until=read_time(values["until"], self._request) if values["until"] else None,
-            reason=values["reason"],
-            handle=values["handle"],
+            **{name: values[name] for name in _TEXTS},
         )
 
     def write(self, request: PendingRequest) -> PendingRequest:
@@ -116,16 +118,11 @@ class Journal:
             StateError: The disk refused.
         """
         self._files.make_directory(self._directory)
-        until = request.until.isoformat() if request.until else ""
         values = {
             "step": str(request.step),
-            "key_name": request.key_name,
-            "key_uri": request.key_uri,
-            "asked": request.asked,
             "started_at": request.started_at.isoformat(),
-            "until": until,
-            "reason": request.reason,
-            "handle": request.handle,
+            "until": request.until.isoformat() if request.until else "",
+            **{name: str(getattr(request, name)) for name in _TEXTS},
         }
         write_record(self._request, values, self._files)
         return request
@@ -137,12 +134,13 @@ class Journal:
         intermediates: Sequence[x509.Certificate],
     ) -> PendingRequest:
         """Keep what the CA issued, so that a crash from here on costs no second certificate."""
-        self._files.write(self._directory / "issued.pem", pem(certificates))
-        path = self._directory / "intermediates.pem"
-        if intermediates:
-            self._files.write(path, pem(intermediates))
+        data, more = pem(certificates), pem(intermediates)
+        self._files.write(self._directory / _ISSUED, data)
+        if more:
+            self._files.write(self._directory / _INTERMEDIATES, more)
         else:
-            self._files.remove(path)
+            self._files.remove(self._directory / _INTERMEDIATES)
+        request = replace(request, issued_sha256=sha256_of(data), intermediates_sha256=sha256_of(more) if more else "")
         return self.write(replace(request, step=Step.ISSUED, until=None, reason=""))
 
     def read_issued(self) -> tuple[tuple[x509.Certificate, ...], tuple[x509.Certificate, ...]]:
@@ -151,9 +149,11 @@ class Journal:
         Raises:
             StateError: The files are damaged.
         """
-        issued = read_certificates(self._directory / "issued.pem", self._files)
-        path = self._directory / "intermediates.pem"
-        return issued, read_certificates(path, self._files) if self._files.exists(path) else ()
+        request = self.read()
+        if request is None:
+            raise damaged(self._request)
+        issued = self._checked(_ISSUED, request.issued_sha256)
+        return issued, self._checked(_INTERMEDIATES, request.intermediates_sha256)
 
     def clear(self) -> None:
         """Forget the request. Its record goes first, so that what is left after a crash means nothing.
@@ -164,3 +164,12 @@ class Journal:
         for name in self._files.names(self._directory):
             if not name.removeprefix(".").startswith(OFFER_FILE_NAME):
                 self._files.remove(self._directory / name)
+
+    def _checked(self, name: str, checksum: str) -> tuple[x509.Certificate, ...]:
+        path = self._directory / name
+        if not checksum and name == _INTERMEDIATES:
+            return ()
+        data = self._files.read(path)
+        if sha256_of(data) != checksum:
+            raise damaged(path)
+        return parse_certificates(data, path)

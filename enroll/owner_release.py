@@ -22,8 +22,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from enroll.certificates import name_text, serial_text
+from enroll.collector import collect
 from enroll.config import EnrollSettings
-from enroll.errors import KeyDamaged, KeyNotFound, StateError, StateUnreadable, UnsupportedKey
+from enroll.errors import (
+    DiskRefused,
+    KeyDamaged,
+    KeyNotFound,
+    StateDamaged,
+    StateError,
+    StateTooNew,
+    StateUnreadable,
+    StateUnsafe,
+    UnsupportedKey,
+)
 from enroll.fdo.credential import CredentialStore, DeviceCredential, fdo_directory
 from enroll.flows.base import FlowContext
 from enroll.flows.settings import FdoApproval
@@ -35,6 +46,8 @@ OWNERS_IDENTITIES = tuple(name for name in IdentityName if name not in VENDORS_I
 
 # What nobody can put right: what only goes with a key store that is away is not among it.
 _LOST = (StateError, KeyNotFound, KeyDamaged, UnsupportedKey)
+# Of it, what somebody can put right, or what is over by itself.
+_NOT_LOST = (DiskRefused, StateTooNew, StateUnreadable, StateUnsafe)
 _TAKEN_BACK = 'remove [fdo] approval = "never": with it this owner can take the scanner back without anybody seeing it'
 _TRAIL = (
     "decide whether the audit trail goes with the scanner: it holds the SOP Instance UID of each image that was signed"
@@ -101,7 +114,7 @@ class OwnerRelease:
         """Whether one has begun and not come to its end.
 
         Raises:
-            StateUnreadable: Not for the user who runs this.
+            StateError: That cannot be found out.
         """
         return self.context.files.exists(self.context.identities.release_record)
 
@@ -150,21 +163,36 @@ class OwnerRelease:
                 left = self._keep(left, destroy_all(name, identities, context.stores))
                 identities.wipe(name)
             left = self._keep(left, self._close_account())
-            for path in (root / "acme", root / "anchors", *self._of_fdo()):
+            for path in (root / "acme", root / "anchors", root / "servers", *self._of_fdo()):
                 files.remove(path)
+            left = self._keep(left, self._collected(left))
             lost = (*left.lost, *self._release_credentials())
+            identities.owner_file.release(context.clock.now())
             files.remove(identities.release_record)
         return lost
 
+    def _collected(self, left: _Left) -> list[str]:
+        """Destroy the owner's keys that nothing has named any more for a while."""
+        found = collect(self.context.identities, self.context.stores)
+        for each in found:
+            owners = each.name.partition("-")[0] not in VENDORS_IDENTITIES
+            if owners and not isinstance(each.why, UnsupportedKey):
+                raise each.why
+        told = "\n".join(left.lost)
+        keys = [each for each in found if each.name not in VENDORS_IDENTITIES]
+        return [f"the key {each.name}: {each.why.what}" for each in keys if each.name not in told]
+
     def _left(self) -> _Left:
-        """What the record says; where there is none, or it says nothing sensible, what there is to say now."""
+        """What the record says; where there is none, or it is damaged, what there is to say now.
+
+        Raises:
+            StateError: It cannot be read for now, or a newer scanseal wrote it: it stays as it is.
+        """
         if not self.is_under_way:
             return self._found()
         try:
             return self._kept()
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             told = f"{error.what} Look up at the CA which certificates of this scanner have to be revoked"
             found = self._found()
             return dataclasses.replace(found, by_hand=(told, *found.by_hand))
@@ -208,7 +236,7 @@ class OwnerRelease:
         """Those that have to forget the owner; or in words, why they cannot."""
         try:
             return self._credentials.candidates()
-        except StateUnreadable:
+        except _NOT_LOST:
             raise
         except _LOST as error:
             return f"the FDO credential, which stays as it is and is of no use to anybody: {error.what}"
@@ -235,9 +263,7 @@ class OwnerRelease:
             return []
         try:
             values = read_record(path, [field.name for field in dataclasses.fields(AccountRecord)], self.context.files)
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             return [f"the key of the ACME account: {error.what}"]
         record = AccountRecord(**values)
         keys = ((record.key_uri, record.key_name), (record.next_key_uri, record.next_key_name))
@@ -279,7 +305,7 @@ def _read_lines(text: str, path: Path) -> tuple[str, ...]:
     """A list of lines in a record.
 
     Raises:
-        StateError: It is none.
+        StateDamaged: It is none.
     """
     try:
         lines = json.loads(text)

@@ -1,13 +1,19 @@
 """Files that survive a power cut: temp file, fsync, rename, fsync of the directory.
 
 Every read is bounded and refuses what is not a regular file, so that a link, a FIFO or a huge file put in the place
-of a state file ends in a `StateError` and not in a hang. Files that an operator names are read in the same way, only
-that links are followed; who reads them gives the remedy.
+of a state file ends in a `StateError` and not in a hang. It also refuses what somebody else may write. A second hard
+link is no harm: nothing here is ever changed in place, and whoever may write the file is looked at anyway. Files that
+an operator names are read in the same way, only that links are followed, and that their owner may be anybody; who
+reads them gives the remedy.
+
+What the disk refuses (`DiskRefused`) says nothing about what is on it, and may be over by itself; so it is not taken
+for damage. Only a sector that cannot be read is (`StateLost`): that stays so until something else is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -17,10 +23,24 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from enroll.errors import ScansealError, StateError, StateUnreadable
+from enroll.errors import (
+    DiskRefused,
+    ScansealError,
+    StateDamaged,
+    StateError,
+    StateLost,
+    StateUnreadable,
+    StateUnsafe,
+)
 
 STATE_FILE_LIMIT = 1 << 20  # bytes; certificates, chains and records are far smaller
 GROUP_DIRECTORY = 0o750  # for directories on the way to what administrators may read
+
+_OF_OTHERS = 0o022  # the group or everybody may write
+_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+)
+_NOT_AS_IT_WAS = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EINVAL})
 
 
 class StateFiles:
@@ -36,30 +56,53 @@ class StateFiles:
 
         Raises:
             StateUnreadable: Not for the user who runs this.
-            StateError: Not there, not a regular file, too large, or unreadable.
+            StateDamaged: Not there, not a regular file, or too large.
+            StateUnsafe: A state file that somebody else may write.
+            StateLost: The disk cannot read it.
+            DiskRefused: No file can be opened.
+            StateError: Unreadable for another reason; or one that an operator names is not there.
         """
         links = 0 if follow else os.O_NOFOLLOW
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer.
             descriptor = os.open(path, os.O_RDONLY | links | os.O_NONBLOCK | os.O_CLOEXEC)
-        except PermissionError as error:
-            raise unreadable(path) from error
         except OSError as error:
-            raise StateError(
-                f"{path} cannot be read: {error.strerror}.", remedy="Restore the file, or enroll again."
-            ) from error
+            if follow and error.errno == errno.ENOENT:
+                raise StateError(f"{path} cannot be read: {error.strerror}.", remedy="Restore the file.") from error
+            raise _not_read(path, error, "Restore the file, or enroll again.") from error
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise StateError(f"{path} is not a regular file.", remedy="Remove it and enroll again.")
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise StateDamaged(f"{path} is not a regular file.", remedy="Remove it and enroll again.")
+            if not follow:
+                _check_safe(path, status)
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(limit + 1)
         except OSError as error:
-            raise StateError(f"{path} cannot be read: {error.strerror}.", remedy="Check the disk.") from error
+            raise _not_read(path, error) from error
         finally:
             os.close(descriptor)
         if len(data) > limit:
-            raise StateError(f"{path} is larger than {limit} bytes.", remedy="Remove it and enroll again.")
+            raise StateDamaged(f"{path} is larger than {limit} bytes.", remedy="Remove it and enroll again.")
         return data
+
+    def target(self, link: Path) -> str | None:
+        """What a symbolic link leads to; None where there is nothing.
+
+        Raises:
+            StateUnreadable: Not for the user who runs this.
+            StateDamaged: It is no link.
+            StateUnsafe: It belongs to somebody else.
+            StateError: Unreadable for another reason.
+        """
+        try:
+            target = os.readlink(link)
+            _check_safe(link, os.lstat(link), modes=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _not_read(link, error, "Restore the link, or enroll again.") from error
+        return target
 
     def write(self, path: Path, data: bytes, mode: int = 0o600) -> None:
         """Put `data` at `path`: after a crash there is the old content or the new, never a mixture.
@@ -90,15 +133,23 @@ class StateFiles:
         Raises:
             StateError: That cannot be found out.
         """
+        return self.mark(path) is not None
+
+    def mark(self, path: Path) -> tuple[int, ...] | None:
+        """What differs whenever a file was replaced; None where there is none. Cheap: for noticing a change.
+
+        Raises:
+            StateError: That cannot be found out.
+        """
         try:
-            os.lstat(path)
+            status = os.lstat(path)
         except FileNotFoundError:
-            return False
+            return None
         except PermissionError as error:
             raise unreadable(path) from error
         except OSError as error:
             raise StateError(f"{path} cannot be read: {error.strerror}.", remedy="Check the disk.") from error
-        return True
+        return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def names(self, directory: Path) -> list[str]:
         """The names of everything in a directory, in no order; none where there is no directory.
@@ -110,18 +161,16 @@ class StateFiles:
             return os.listdir(directory)
         except FileNotFoundError:
             return []
-        except PermissionError as error:
-            raise unreadable(directory) from error
         except OSError as error:
-            raise StateError(f"{directory} cannot be read: {error.strerror}.", remedy="Check the disk.") from error
+            raise _not_read(directory, error) from error
 
     @contextlib.contextmanager
-    def locked(self, path: Path, busy: ScansealError) -> Iterator[None]:
+    def locked(self, path: Path, busy: ScansealError | None) -> Iterator[None]:
         """Keep every other process out that asks for the same lock; it ends with the process, too.
 
         Args:
             path: The lock file; made where it is missing, its directory is not.
-            busy: Raised where another process holds the lock.
+            busy: Raised where another process holds the lock; None for one that is held so short that it is waited for.
 
         Raises:
             StateError: The lock file cannot be made.
@@ -129,12 +178,13 @@ class StateFiles:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StateError(f"{path} cannot be opened: {error.strerror}.", remedy="Check its permissions.") from error
+            what, kind = f"{path} cannot be opened: {error.strerror}.", _kind(error)
+            raise kind(what, remedy="Check its permissions, and the disk.") from error
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
             except BlockingIOError as error:
-                raise busy from error
+                raise busy or StateError(f"{path} is held by another process.") from error
             yield
         finally:
             os.close(descriptor)
@@ -177,11 +227,8 @@ class StateFiles:
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a file or a directory within one file system."""
-        try:
+        with _in_directory_of(target):
             os.rename(source, target)
-            self.sync_directory(target.parent)
-        except OSError as error:
-            raise _not_written(target, error) from error
 
     def remove(self, path: Path) -> None:
         """Remove a file, a link or a whole directory; nothing happens where there is none."""
@@ -196,7 +243,14 @@ class StateFiles:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StateError(f"{path} cannot be removed: {error.strerror}.", remedy="Check the disk.") from error
+            raise _kind(error)(f"{path} cannot be removed: {error.strerror}.", remedy="Check the disk.") from error
+
+    def remove_with_leftovers(self, path: Path) -> None:
+        """Remove a file, and what a crash has left of it while it was written."""
+        for name in self.names(path.parent):
+            if name.startswith(f".{path.name}."):
+                self.remove(path.parent / name)
+        self.remove(path)
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in `path` durable."""
@@ -210,17 +264,40 @@ class StateFiles:
     def _replacement(self, path: Path) -> Iterator[Path]:
         """The name of what the block makes; it takes the place of `path` when the block is over."""
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
+        with _in_directory_of(path):
             try:
                 yield temporary
-                os.replace(temporary, path)
+                _replace(temporary, path)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
                 raise
-            self.sync_directory(path.parent)
-        except OSError as error:
-            raise _not_written(path, error) from error
+
+
+@contextlib.contextmanager
+def _in_directory_of(path: Path) -> Iterator[None]:
+    """Make durable what the block does to the name `path`."""
+    try:
+        # Before anything has changed: this may fail, too.
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise _not_durable(path, error) from error
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    try:
+        os.replace(temporary, path)
+    except IsADirectoryError:  # nothing of ours, and kept for whoever looks for the cause
+        os.rename(path, path.with_name(f".{path.name}.damaged-{secrets.token_hex(8)}"))
+        os.replace(temporary, path)
 
 
 def unreadable(path: Path) -> StateUnreadable:
@@ -260,8 +337,63 @@ def _user_name(number: int) -> str:
         return f"#{number}"
 
 
+def _kind(error: OSError) -> type[StateError]:
+    """What a refusal of the system says about a state file."""
+    if error.errno in _DISK:
+        return DiskRefused
+    return StateDamaged if error.errno in _NOT_AS_IT_WAS else StateError
+
+
+def _not_read(path: Path, error: OSError, remedy: str = "Check the disk.") -> StateError:
+    if isinstance(error, PermissionError):
+        return unreadable(path)
+    kind = _kind(error)
+    if error.errno == errno.EIO:
+        kind, remedy = StateLost, "Check the disk. Then restore the file, or enroll again."
+    elif kind is DiskRefused:
+        remedy = "Check the disk."
+    return kind(f"{path} cannot be read: {error.strerror}.", remedy=remedy)
+
+
+def _check_safe(path: Path, status: os.stat_result, *, modes: bool = True) -> None:
+    """Refuse a state file, or the directory it lies in, that somebody else may write.
+
+    Root may read for the user of the service; so an owner is right who also owns the directory around it.
+
+    Raises:
+        StateUnsafe: It is not safe.
+        OSError: That cannot be found out.
+    """
+    directory = path.parent
+    around, above = os.stat(directory), os.stat(directory.parent)
+    for each, owners, found in (
+        (path, {around.st_uid}, status),
+        (directory, {above.st_uid}, around),
+    ):
+        if found.st_uid not in {0, os.geteuid(), *owners}:
+            raise _unsafe(each, f"belongs to {_user_name(found.st_uid)}", directory)
+        if modes and stat.S_IMODE(found.st_mode) & _OF_OTHERS:
+            raise _unsafe(each, "may be written by other users", directory)
+
+
+def _unsafe(path: Path, why: str, directory: Path) -> StateUnsafe:
+    return StateUnsafe(
+        f"{path} {why}.",
+        remedy=f"Find out who changed it. If it is as it should be, run as root: chmod go-w {path}; "
+        f"chown --reference={directory.parent} {path}",
+    )
+
+
 def _not_written(path: Path, error: OSError) -> StateError:
-    return StateError(
+    return (DiskRefused if error.errno in _DISK else StateError)(
         f"{path} cannot be written: {error.strerror}.",
         remedy="Check free space and permissions; what was there before is still in use.",
+    )
+
+
+def _not_durable(path: Path, error: OSError) -> StateError:
+    return (DiskRefused if error.errno in _DISK else StateError)(
+        f"{path} is written, but may not survive a power cut: {error.strerror}.",
+        remedy="Check the disk, and run it again.",
+        what_next="What was written is in use, until the power fails.",
     )

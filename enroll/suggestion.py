@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from enroll.errors import StateError
+from enroll.errors import StateDamaged
 from enroll.identity import Generation, IdentityStore
 from enroll.record import read_record, read_time, write_record
 from enroll.statefile import StateFiles
@@ -65,7 +65,7 @@ def read_suggestion(generation: Generation, identities: IdentityStore, files: St
         begin, end, chosen = (read_time(values[name], path) if values[name] else None for name in _FIELDS[1:4])
         window = Window(begin, end) if begin and end else None
         return Suggestion(read_time(values["ask_again_at"], path), window, chosen)
-    except StateError as error:
+    except StateDamaged as error:
         _LOG.warning("What the CA suggested for %s is forgotten: %s", generation.identity, error.what)
         return None
 

@@ -261,7 +261,7 @@ def _check_size(certificates: Sequence[x509.Certificate]) -> None:
 def _find(certificates: Iterable[x509.Certificate], public_key: PublicKey) -> x509.Certificate:
     """Check 2."""
     wanted = public_key_info(public_key)
-    ours = {certificate for certificate in certificates if _public_key_info_of(certificate) == wanted}
+    ours = {certificate for certificate in certificates if public_key_info_of(certificate) == wanted}
     if len(ours) != 1:
         count = "several certificates" if ours else "no certificate"
         raise refused("wrong-key", f"The CA sent {count} for the key that the request was made for.")
@@ -366,8 +366,9 @@ def _extension(content: _Content, kind: type[Extension]) -> Extension | None:
         return None
 
 
-def _public_key_info_of(certificate: x509.Certificate) -> bytes | None:
+def public_key_info_of(certificate: x509.Certificate) -> bytes | None:
+    """The key of a certificate, to be compared; None where it is of a kind that we never make."""
     try:
         return public_key_info(certificate.public_key())
     except PARSE_ERRORS:
-        return None  # a kind of key that we never make
+        return None

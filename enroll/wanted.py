@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from enroll.errors import StateError, StateUnreadable
+from enroll.errors import StateDamaged
 from enroll.record import read_record, read_time, write_record
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 
@@ -45,19 +45,22 @@ class Wanted:
         self._files = files
 
     def read(self) -> Wish | None:
-        """The wish; None where there is none, or it is damaged: asking again is the way out.
+        """The wish; None where there is none.
 
         Raises:
-            StateUnreadable: Not for the user who runs this.
+            StateDamaged: There is one, and it is damaged: asking again is the way out.
+            StateError: It cannot be read.
         """
         if not self._files.exists(self._path):
             return None
+        values = read_record(self._path, ("flow", "since"), self._files)
+        return Wish(values["flow"], read_time(values["since"], self._path))
+
+    def known(self) -> Wish | None:
+        """The same for those who ask again; raises as `read`, but for damage."""
         try:
-            values = read_record(self._path, ("flow", "since"), self._files)
-            return Wish(values["flow"], read_time(values["since"], self._path))
-        except StateUnreadable:
-            raise
-        except StateError:
+            return self.read()
+        except StateDamaged:
             return None
 
     def write(self, wish: Wish | None) -> None:

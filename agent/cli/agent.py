@@ -19,8 +19,8 @@ from enroll.statefile import StateFiles
 @click.option(
     "--with-renewal",
     is_flag=True,
-    help="Start `scanseal renew` every hour, and at once when a key in memory needs a certificate. For machines "
-    "without systemd, whose units do this otherwise.",
+    help="Start `scanseal renew --unattended` every ten minutes, and at once when a key in memory needs a certificate. "
+    "For machines without systemd, whose units do this otherwise.",
 )
 def command(config: Path, *, with_renewal: bool) -> int:
     """Offer signatures on the local socket until stopped.

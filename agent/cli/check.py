@@ -12,7 +12,8 @@ import click
 from agent.checks import Finding, State
 from agent.cli import exits
 from agent.cli.checking import findings
-from agent.cli.options import config_option, echo_over_progress, json_option
+from agent.cli.deciding import believe
+from agent.cli.options import config_option, configuration, echo_over_progress, json_option
 from agent.daemon.hardening import protect_memory
 from enroll.clock import SystemClock
 from enroll.statefile import StateFiles
@@ -29,14 +30,22 @@ _SHOWN = {
 @click.command("check")
 @config_option
 @click.option("--speed", is_flag=True, help="Measure how many signatures per second the key of each identity makes.")
+@click.option(
+    "--clock-is-right",
+    is_flag=True,
+    help="First write down that the clock of this machine is right as it is now, where scanseal does not believe it.",
+)
 @json_option
-def command(config: Path, *, speed: bool, as_json: bool) -> int:
+def command(config: Path, *, speed: bool, clock_is_right: bool, as_json: bool) -> int:
     """Find out whether this scanner can do its work, before anything depends on it.
 
     Looks at the configuration, the state directory, the clock, every key store and every identity. Each token is
     logged in to once; a PIN that is refused is not sent again. The CA is not asked. Run it as the user of the
     service, whose files it has to read. With --speed, the key of an identity that is not enrolled yet is made for the
     measurement and destroyed.
+
+    With --clock-is-right, which is for root and for the user of the service, a person vouches for the clock: compare
+    it with another one first. The audit trail says who did.
 
     \b
     Exit code: 0 the scanner can do its work, 69 something is not available now, 78 something has to be corrected;
@@ -52,6 +61,8 @@ def command(config: Path, *, speed: bool, as_json: bool) -> int:
         if on_terminal:
             click.echo(f"Measuring the key of {identity} ...\r", nl=False, err=True)
 
+    if clock_is_right:
+        believe(configuration(config).enroll.state_directory, StateFiles(), SystemClock())
     answers = []
     for finding in findings(config, StateFiles(), SystemClock(), measured if speed else None):
         answers.append(finding)

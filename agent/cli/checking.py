@@ -17,7 +17,8 @@ from typing import Any
 
 from agent import checks, enrollment_checks
 from agent.checks import Finding, State
-from agent.cli.checking_ways import enrollment, release_under_way, way_for
+from agent.cli import device, renewal_plan
+from agent.cli.checking_ways import enrollment, leftover_keys, release_under_way, way_for
 from agent.cli.signing_rate import kind_of, measure
 from agent.cli.surroundings import (
     AGENT_SERVICE,
@@ -35,8 +36,9 @@ from agent.daemon.demands import Demands
 from agent.errors import AgentError
 from enroll.certificates import check_pair
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense
 from enroll.config import IdentitySettings, StoreName
-from enroll.errors import KeyNotFound, KeyStoreError, ScansealError, StateError, StateUnreadable
+from enroll.errors import KeyDamaged, KeyNotFound, KeyStoreError, ScansealError, StateError, StateUnreadable
 from enroll.failure import Failures
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.issue import owned
@@ -48,7 +50,6 @@ from enroll.proves import remark
 from enroll.revocation.record import RevocationRecords
 from enroll.revocation.watch import Places
 from enroll.statefile import StateFiles
-from enroll.suggestion import suggested_renewal
 from enroll.tls import RouteName, tls_route
 
 PROXY = "p11-kit-proxy.so"
@@ -101,8 +102,9 @@ def findings(path: Path, files: StateFiles, clock: Clock, measured: Callable[[st
         yield checks.failure("configuration", error)
         return
     yield Finding("configuration", State.OK, f"{path} can be used")
+    sense = ClockSense.configured(clock, IdentityStore(configuration.enroll.state_directory, files))
     with closing(KeyStores(configuration.enroll.keystore, configuration.enroll.state_directory, files)) as stores:
-        yield from _Inspection(configuration, stores, files, clock, measured).findings()
+        yield from _Inspection(configuration, stores, files, sense, measured).findings()
 
 
 @dataclass
@@ -112,7 +114,7 @@ class _Inspection:
     configuration: Configuration
     stores: KeyStores
     files: StateFiles
-    clock: Clock
+    clock: ClockSense
     measured: Callable[[str], None] | None
     generations: dict[IdentityName, Generation] = field(default_factory=dict)
     places: dict[IdentityName, StorePlace] = field(default_factory=dict)
@@ -121,6 +123,7 @@ class _Inspection:
     keys: dict[IdentityName, PrivateKey] = field(default_factory=dict)
     protections: dict[IdentityName, Protection] = field(default_factory=dict)
     rates: dict[IdentityName, float] = field(default_factory=dict)
+    lost: list[IdentityName] = field(default_factory=list)
     status: Mapping[str, Any] | None = None
 
     def findings(self) -> Iterator[Finding]:
@@ -134,7 +137,7 @@ class _Inspection:
         except StateError as error:
             yield checks.failure("state-directory", error)
         self._read_identities()
-        yield checks.clock(self.clock.now(), (found.committed_at for found in self.generations.values()))
+        yield checks.clock(self.clock.sense())
         yield callers(self.configuration.agent)
         yield from enrollment(self.configuration.enroll, self.files, self.clock, self.generations, self.damaged)
         yield self._agent()
@@ -145,6 +148,8 @@ class _Inspection:
             yield from self._identity(name)
             yield from self._past_enrollment(name)
         yield from (checks.not_needed(name) for name in _OF_ROLES if name not in names)
+        yield from self._leftover_keys()
+        yield self._device_state()
         yield self._tls_route()
         yield from self._demands()
         yield from self._limits()
@@ -169,6 +174,13 @@ class _Inspection:
             except ScansealError as error:
                 self.damaged[name] = error
 
+    def _device_state(self) -> Finding:
+        identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
+        try:
+            return device.finding(identities, self.lost, self._way(IdentityName.DEVICE))
+        except StateError as error:
+            return checks.failure("device-state", error)
+
     def _past_enrollment(self, name: IdentityName) -> Iterator[Finding]:
         identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
         settings = self.configuration.enroll.revocation
@@ -187,6 +199,12 @@ class _Inspection:
                 )
         except StateError as error:
             yield checks.failure("revocation", error, name)
+
+    def _leftover_keys(self) -> Iterator[Finding]:
+        try:
+            yield from leftover_keys(self.configuration.enroll, self.files)
+        except StateError as error:
+            yield checks.failure("leftover-key", error)
 
     def _agent(self) -> Finding:
         try:
@@ -278,9 +296,10 @@ class _Inspection:
             in_memory = self._place(name).store is StoreName.MEMORY
             yield checks.not_enrolled(name, in_memory=in_memory, way=self._way(name))
             return
-        identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
-        suggested = suggested_renewal(generation, identities, self.files)
-        yield checks.certificate(name, generation.certificate, self.clock.now(), suggested)
+        due = renewal_plan.due_at(generation, self.configuration.enroll, self.files)
+        yield checks.certificate(name, generation.certificate, self.clock.now(), due)
+        if damage := generation.damage:
+            yield Finding("identity", State.WARNING, damage.what, damage.remedy, name, damage.code)
         if told := remark(generation.certificate):
             yield Finding("proves", State.OK, f"it {told}", "", name)
         place = self._place(name)
@@ -298,6 +317,8 @@ class _Inspection:
             self.keys[name] = self._loaded(generation)
             self.protections[name] = protection = self.stores.protection(generation.key_uri)
         except ScansealError as error:
+            if isinstance(error, KeyNotFound | KeyDamaged):
+                self.lost.append(name)
             return checks.failure("key", error, name)
         return checks.protection(name, str(self._place(name)), protection, generation.protection)
 
@@ -358,7 +379,7 @@ class _Inspection:
             yield self.keys[name]
             return
         temporary = f"check-{secrets.token_hex(4)}"
-        uri = self.stores.generate(place.store, temporary, self._settings(name).key_algorithm, place.token)
+        uri = self.stores.generate_for_trial(place.store, temporary, self._settings(name).key_algorithm, place.token)
         try:
             yield self.stores.load(uri)
         finally:

@@ -10,6 +10,7 @@ from agent import checks, enrollment_checks
 from agent.checks import Finding
 from agent.enrollment_checks import Way
 from enroll.clock import Clock
+from enroll.collector import place_of, unneeded
 from enroll.config import EnrollSettings
 from enroll.errors import ScansealError, StateError, StateUnreadable
 from enroll.est.first_password import first_password
@@ -33,6 +34,20 @@ def release_under_way(settings: EnrollSettings, files: StateFiles) -> Iterator[F
         return  # the check of the state directory says so
     except StateError as error:
         yield checks.failure("owner-release", error)
+
+
+def leftover_keys(settings: EnrollSettings, files: StateFiles) -> Iterator[Finding]:
+    """The keys that are to be destroyed and could not be up to now.
+
+    Raises:
+        StateError: The ledger of keys, or what names them, cannot be read.
+    """
+    identities = IdentityStore(settings.state_directory, files)
+    names, unknown = unneeded(identities)
+    for name in names:
+        yield enrollment_checks.leftover_key(name, place_of(name, identities))
+    for each in unknown:
+        yield enrollment_checks.keys_that_stay(each)
 
 
 def enrollment(

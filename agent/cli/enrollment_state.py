@@ -1,4 +1,4 @@
-"""What is under way, what failed last, and what is revoked: of one identity, for `scanseal status`."""
+"""What is under way, what failed last, what comes next, and what is revoked: of one identity, for `scanseal status`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from agent.cli import exits
+from agent.cli import exits, renewal_plan
+from agent.cli.enrolling import command_by_hand
 from enroll.clock import Clock
 from enroll.config import RevocationSettings
-from enroll.errors import StateError
+from enroll.errors import ConfigurationError, DeviceDisabled, StateError
 from enroll.failure import Failures
 from enroll.fdo.credential import fdo_directory
 from enroll.fdo.owner_policy import AWAITED, OwnerPolicy
@@ -18,17 +19,32 @@ from enroll.flows.base import FlowContext
 from enroll.flows.offline.requests import Requests, State
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.issue import made_by_agent
 from enroll.journal import PendingRequest, Step
+from enroll.renewal.alarms import alarm, alarm_text
+from enroll.renewal.decision import Obstacle, Wait
 from enroll.revocation.record import RevocationRecords, RevocationState
+from enroll.suggestion import suggested_renewal
+
+_TOLD = {str(why): words for why, words in renewal_plan.IN_WORDS.items() if why is not Obstacle.UNDECIDED and words}
 
 
 def record(name: IdentityName, current: Generation | None, context: FlowContext) -> dict[str, Any]:
-    """The members `wanted`, `pending`, `last_failure` and `revocation` of an identity; see docs/exit-codes.md.
+    """The members `wanted`, `pending`, `last_failure`, `next_attempt`, `alarm` and `revocation` of an identity.
+
+    See docs/exit-codes.md.
 
     What cannot be read is a `problem` and hides nothing else.
     """
     identities = context.identities
-    found: dict[str, Any] = {"wanted": None, "pending": [], "last_failure": None, "revocation": None}
+    found: dict[str, Any] = {
+        "wanted": None,
+        "pending": [],
+        "last_failure": None,
+        "next_attempt": None,
+        "alarm": None,
+        "revocation": None,
+    }
     try:
         wish = identities.wanted(name).read()
         if wish is not None and current is None:
@@ -37,7 +53,10 @@ def record(name: IdentityName, current: Generation | None, context: FlowContext)
         failure = Failures(identities).last(name)
         if failure is not None:
             found["last_failure"] = _plain(asdict(failure))
+        found["next_attempt"] = _next_attempt(name, current, found["wanted"], context)
         if current is not None:
+            ends = alarm(current, context.clock.now()) if name is not IdentityName.IDEVID else None
+            found["alarm"] = alarm_text(ends) if ends is not None else None
             found["revocation"] = _revocation(current, identities, context.settings.revocation, context.clock)
     except StateError as error:
         found["problem"] = exits.described(error)
@@ -57,8 +76,41 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         yield from _told(
             f"failed      [{failure['code']}] by {failure['flow']} at {_minute(failure['at'])} ({times})", failure
         )
+    if (planned := record.get("next_attempt")) and planned["reason"] in _TOLD:
+        yield f"next        tried again after {_minute(planned['at'])}: {_TOLD[planned['reason']]}"
+    if ends := record.get("alarm"):
+        yield f"ALARM       the certificate {ends}, and is not renewed"
     if revocation := record.get("revocation"):
         yield f"revocation  {_revocation_text(revocation)}"
+
+
+def _next_attempt(
+    name: IdentityName, current: Generation | None, wish: object, context: FlowContext
+) -> dict[str, str] | None:
+    """When the timer tries next to get a certificate; None where it does not, or the agent has to ask first."""
+    if made_by_agent(name, context.settings) or (current is None and wish is None):
+        return None
+    if not _may_enroll(context.identities):
+        return None
+    if current is not None and (name is IdentityName.IDEVID or command_by_hand(current)):
+        return None
+    suggested = suggested_renewal(current, context.identities, context.files) if current else None
+    try:
+        plan = renewal_plan.of(name, current, suggested, context)
+    except ConfigurationError:
+        return None  # the timer says so
+    at = plan.decision.until if isinstance(plan.decision, Wait) else plan.facts.now
+    return {"at": at.isoformat(), "reason": str(plan.decision.why)}
+
+
+def _may_enroll(identities: IdentityStore) -> bool:
+    """Whether the scanner as a whole may; where not, its state says why."""
+    try:
+        identities.check_kept()
+        identities.owner_file.check_may_enroll()
+    except (DeviceDisabled, StateError):
+        return False
+    return True
 
 
 def _told(title: str, error: dict[str, Any]) -> Iterator[str]:

@@ -26,6 +26,8 @@ from agent.errors import (
 from enroll.errors import (
     CertificateRevoked,
     ConfigurationError,
+    DeviceDisabled,
+    DiskRefused,
     EnrollerBusy,
     EnrollmentError,
     EnrollmentRefused,
@@ -71,7 +73,9 @@ _BY_CLASS: tuple[tuple[type[ScansealError], int], ...] = (
     (OutputFileError, OUTPUT),
     (ConfigurationError, CONFIGURATION),
     (PolicyError, CONFIGURATION),
+    (DiskRefused, UNAVAILABLE),
     (StateError, CONFIGURATION),
+    (DeviceDisabled, NOT_PERMITTED),
     (AlreadyRunning, TRY_LATER),
     (EnrollerBusy, TRY_LATER),
     (TimeStampError, TIME_STAMP_REFUSED),

@@ -9,13 +9,16 @@ from pathlib import Path
 import click
 
 from agent.cli import exits, releasing
+from agent.cli.deciding import Decision
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.daemon.hardening import protect_memory
 from enroll.clock import SystemClock
+from enroll.clock_sense import ClockSense
 from enroll.enroller import Enroller
 from enroll.flows.base import FlowContext
 from enroll.identity import IdentityStore
 from enroll.keystore import KeyStores
+from enroll.owner_record import ENABLE
 from enroll.owner_release import Inventory, OwnerRelease
 from enroll.statefile import StateFiles
 
@@ -23,6 +26,55 @@ from enroll.statefile import StateFiles
 @click.group("owner")
 def command() -> None:
     """For the owner of this scanner."""
+
+
+@command.command("disable")
+@config_option
+@click.option("--reason", metavar="TEXT", default="", help="Why, in one line; for status and the audit trail.")
+@json_option
+def disable(config: Path, *, reason: str, as_json: bool) -> int:
+    """Have nothing signed and nothing enrolled on this scanner, from now on and over every restart.
+
+    An agent that runs signs nothing more at once. Keys and certificates stay as they are. Run it as root or as the user
+    of the service.
+
+    \b
+    Exit code: 0 disabled, 69 the disk refused, 78 the state directory has to be corrected.
+
+    \b
+    Example: scanseal owner disable --reason "it is lent to another hospital"
+    """
+    decision = Decision(configuration(config).enroll.state_directory, StateFiles(), SystemClock())
+    record = decision.disable(reason)
+    since = f"{record.since:%Y-%m-%d %H:%M} UTC"
+    shown = {"state": "disabled", "since": record.since.isoformat(), "reason": record.reason}
+    show(shown, f"The scanner is disabled since {since}. To undo: {ENABLE}", as_json=as_json)
+    return exits.OK
+
+
+@command.command("enable")
+@config_option
+@click.option(
+    "--reset-record",
+    "reset",
+    is_flag=True,
+    help="Also where the record of the owner is damaged or missing, so that nobody knows whether it was disabled.",
+)
+@json_option
+def enable(config: Path, *, reset: bool, as_json: bool) -> int:
+    """Let this scanner sign and enroll again. Run it as root or as the user of the service.
+
+    \b
+    Exit code: 0 enabled, or not disabled at all, 69 the disk refused, 78 the record of the owner is damaged or missing.
+
+    \b
+    Example: scanseal owner enable
+    """
+    decision = Decision(configuration(config).enroll.state_directory, StateFiles(), SystemClock())
+    is_new = decision.enable(reset=reset)
+    text = "The scanner is enabled." if is_new else "The scanner was not disabled."
+    show({"state": "enabled", "changed": is_new}, text, as_json=as_json)
+    return exits.OK
 
 
 @command.command("release")
@@ -58,7 +110,9 @@ def release(config: Path, *, dry_run: bool, yes: bool, without_tokens: Sequence[
     state = settings.state_directory
     # As in scanseal.toml, without what the owner has said by FDO: that is nothing to be removed by hand.
     stores = KeyStores(settings.keystore, state, files, without_tokens)
-    context = FlowContext(settings, stores, IdentityStore(state, files), SystemClock(), files)
+    identities = IdentityStore(state, files)
+    clock = ClockSense.configured(SystemClock(), identities)
+    context = FlowContext(settings, stores, identities, clock, files)
     with Enroller(context):
         owner_release = OwnerRelease(context)
         inventory = owner_release.inventory()

@@ -7,9 +7,8 @@ from types import MappingProxyType
 
 import click
 
-from agent.audit import AuditTrail, only_writer
 from agent.cli import exits
-from agent.errors import AlreadyRunning
+from agent.cli.noting import note
 from enroll.errors import KeyStoreError
 from enroll.flows.base import FlowContext
 from enroll.owner_release import OwnerRelease
@@ -57,19 +56,4 @@ def release(context: FlowContext) -> tuple[str, ...]:
 
 
 def _note(context: FlowContext, event: str, fields: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write into the audit trail; an agent that runs is its only writer, and notes each identity that goes.
-
-    Raises:
-        StateError: It cannot be written.
-    """
-    state, files = context.settings.state_directory, context.files
-    files.make_directory(state / "audit", 0o750)
-    try:
-        with only_writer(state, files):
-            trail = AuditTrail(state / "audit" / "audit.jsonl", context.clock)
-            try:
-                trail.record(event, fields, durable=True)
-            finally:
-                trail.close()
-    except AlreadyRunning:
-        return
+    note(context.settings.state_directory, context.files, context.clock, event, fields)

@@ -17,6 +17,8 @@ _READY = "ready"
 _NOT_ENROLLED = "not-enrolled"
 _STATES = {
     "awaiting-certificate": ("its key waits for a certificate", "It is asked for; if it lasts, run: scanseal renew"),
+    "device-disabled": ("the owner has disabled the scanner", "Its owner may run: scanseal owner enable"),
+    "device-needs-service": ("nobody knows whether the owner has disabled it", "Run: scanseal check"),
     "key-expired": ("its key has ended, and the next has no certificate", "Run: scanseal renew"),
     "key-store-unavailable": ("its token or TPM cannot be used", "Run: scanseal check"),
     "key-damaged": ("its key is lost", "Run: scanseal enroll, and have the CA revoke the old certificate."),

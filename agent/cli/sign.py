@@ -20,6 +20,7 @@ from enroll.errors import ScansealError
 
 _WARNINGS = {
     "proves-vendor-only": "its certificate is for all devices of the vendor, and does not prove which one has signed",
+    "clock-suspect": "the clock of this machine is not believed, and the time in the signature comes from it",
     "device-identity-missing": "it does not say which device made it: no Device Serial Number, no Device UID",
 }
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from agent.cli import attested, enrollment_state, exits, onboarding_state, running
+from agent.cli import attested, device, enrollment_state, exits, onboarding_state, running
+from agent.cli.checking_ways import leftover_keys
 from agent.cli.enrolling import command_by_hand
 from agent.cli.options import config_option, configuration, json_option, show
 from agent.client import SigningClient
@@ -18,13 +19,15 @@ from agent.errors import AgentError
 from enroll.attestation.attest import Attestation
 from enroll.certificates import name_text
 from enroll.clock import SystemClock
+from enroll.clock_sense import CLOCK_SUSPECT, ClockSense
+from enroll.clock_sense import REMEDY as CLOCK_REMEDY
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
 from enroll.errors import ConfigurationError, StateError, StateUnreadable
 from enroll.flows.settings import FlowName
 from enroll.identity import VENDORS_IDENTITIES, IdentityName, IdentityStore
 from enroll.proves import VENDOR_ONLY, Proves, proves
-from enroll.rotation import renewal_time
+from enroll.renewal.spread import spread_renewal_time
 from enroll.statefile import StateFiles
 from enroll.suggestion import suggested_renewal
 
@@ -35,6 +38,9 @@ from enroll.suggestion import suggested_renewal
 @json_option
 def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
     """Show the identities of this scanner, and whether the agent signs.
+
+    First comes the state of the scanner as a whole: unowned, owned, disabled, key-lost or needs-service, with what has
+    to be done next, and by whom.
 
     Where a key is, is what the running agent finds; of a key that it does not use, what was found at the enrollment.
     Shown are, too, requests under way, the last failure with who must act, and whether the CA has revoked something.
@@ -49,6 +55,7 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
         _add_attestation(identities, settings.enroll)
     agent, agent_text = _agent(settings)
     release, warnings = _release_under_way(settings.enroll), running.warnings(agent)
+    warnings += _leftover_keys(settings.enroll)
     _add_keys_in_use(identities, agent)
     # Most scanners have only these two identities, and nobody has to get another.
     signs_as = IdentityName(settings.agent.signing.identity)
@@ -58,20 +65,26 @@ def command(config: Path, *, with_attestation: bool, as_json: bool) -> int:
         for name, record in identities.items()
         if name in needed or record["state"] != "absent" or any(enrollment_state.lines(record))
     }
-    fdo = onboarding_state.record(settings.enroll, StateFiles(), SystemClock())
+    clock = _clock(settings.enroll)
+    warnings += _clock_warnings(clock)
+    fdo = onboarding_state.record(settings.enroll, StateFiles(), clock)
     may_onboard = fdo is not None and identities[IdentityName.DEVICE]["state"] == "absent"
     ways = {name: _way(name, settings.enroll, may_onboard=may_onboard) for name in shown}
+    device_record = device.record(settings.enroll, agent, ways[IdentityName.DEVICE])
     lines = _warning_lines(release)
+    lines += [f"{'' if number else 'scanner':10} {line}" for number, line in enumerate(device.lines(device_record))]
     lines += [line for name, record in shown.items() for line in _identity_lines(name, record, ways[name])]
     lines += [f"{'' if number else 'fdo':10} {line}" for number, line in enumerate(onboarding_state.lines(fdo))]
     lines.append(f"{'signs as':10} {signs_as}{_remark(identities[signs_as])}")
     lines.append(f"{'agent':10} {agent_text}")
     lines += _warning_lines(warnings)
     shown_as_json = {
+        "device": device_record,
         "identities": identities,
         "fdo": fdo,
         "signs_as": signs_as,
         "agent": agent,
+        "clock": _clock_record(clock),
         "warnings": [*release, *warnings],
     }
     show(shown_as_json, "\n".join(lines), as_json=as_json)
@@ -91,22 +104,43 @@ def _identity(name: IdentityName, settings: EnrollSettings) -> dict[str, Any]:
         more = enrollment_state.record(name, None, context)
         return {"state": "damaged", "error": exits.described(error), **more}
     more = enrollment_state.record(name, current, context)
+    if current is not None and current.damage is not None:
+        more.setdefault("problem", exits.described(current.damage))
     if current is None:
         return {"state": "absent", **more}
     certificate, suggested = current.certificate, suggested_renewal(current, identities, files)
+    due = spread_renewal_time(certificate, suggested, settings.device.serial_number, name)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return {
-        "state": "valid" if SystemClock().now() <= certificate.not_valid_after_utc else "expired",
+        "state": "valid" if _clock(settings).sense().within(begin, end) <= end else "expired",
         "generation": current.number,
+        "damaged_newer": current.damaged_newer,
         "subject": name_text(certificate.subject),
         "issuer": name_text(certificate.issuer),
         "not_after": certificate.not_valid_after_utc.isoformat(),
         "proves": proves(certificate),
         "renewed_by_hand_with": command_by_hand(current),
-        "renewal_due_at": None if name is IdentityName.IDEVID else renewal_time(certificate, suggested).isoformat(),
+        "renewal_due_at": None if name is IdentityName.IDEVID else due.isoformat(),
         "protection": current.protection,
         "flow": current.flow,
         **more,
     }
+
+
+def _clock(settings: EnrollSettings) -> ClockSense:
+    return ClockSense.configured(SystemClock(), IdentityStore(settings.state_directory, StateFiles()))
+
+
+def _clock_record(clock: ClockSense) -> dict[str, Any]:
+    sense = clock.sense()
+    moments = {"time": sense.wall, "estimate": sense.now, "floor": sense.floor, "since": sense.since}
+    described = {name: moment.isoformat(timespec="seconds") if moment else None for name, moment in moments.items()}
+    return {"doubt": sense.doubt, **described}
+
+
+def _clock_warnings(clock: ClockSense) -> list[dict[str, str]]:
+    sense = clock.sense()
+    return [{"what": f"[{CLOCK_SUSPECT}] {sense.explanation()}", "remedy": CLOCK_REMEDY}] if sense.doubt else []
 
 
 def _release_under_way(settings: EnrollSettings) -> list[dict[str, str]]:
@@ -115,6 +149,13 @@ def _release_under_way(settings: EnrollSettings) -> list[dict[str, str]]:
     except StateError as error:
         return [{"what": error.what, "remedy": error.remedy}]
     return []
+
+
+def _leftover_keys(settings: EnrollSettings) -> list[dict[str, str]]:
+    try:
+        return [{"what": each.what, "remedy": each.remedy} for each in leftover_keys(settings, StateFiles())]
+    except StateError:
+        return []  # who may not read the state directory hears that of every identity
 
 
 def _warning_lines(warnings: Sequence[Mapping[str, str]]) -> list[str]:

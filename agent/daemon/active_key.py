@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from agent.daemon.wire import HashName
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.certificates import PARSE_ERRORS, check_pair, private_key_usage_period
-from enroll.errors import CA_OPERATOR, KeyDamaged, KeyStoreError, KeyStoreUnavailable, StateError, UnsupportedKey
+from enroll.clock_sense import TimeSense
+from enroll.errors import (
+    CA_OPERATOR,
+    KeyDamaged,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    StateError,
+    UnsupportedKey,
+)
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.keystore import KeyStores
@@ -118,6 +127,12 @@ class ActiveKey:
         """When it stops to sign, by the key's period or by the certificate's validity."""
         return min(self.usage.end, self.generation.certificate.not_valid_after_utc)
 
+    def judged_at(self, sense: TimeSense) -> datetime:
+        """The moment at which to ask whether it may sign: nothing ends by a clock that is not believed."""
+        certificate = self.generation.certificate
+        begin = max(certificate.not_valid_before_utc, self.usage.begin)
+        return sense.within(begin, self.signs_until)
+
     def refusal(self, now: datetime) -> CertificateNotUsable | None:
         """Why nothing can be signed at `now`, or nothing."""
         if self.revocation is not None:
@@ -180,9 +195,9 @@ def _revoked(revocation: Revocation, generation: Generation) -> CertificateNotUs
 
 def signing_error(error: KeyStoreError, name: IdentityName, way: str = "") -> SigningError:
     """A failure of the key store as a caller of the socket is told."""
-    if isinstance(error, KeyDamaged):
+    if isinstance(error, KeyDamaged | KeyNotFound):
         remedy = f"Run: {enrolling(name, way)}, and have the CA revoke the old certificate."
-        return SigningError(error.what, remedy=remedy, code=error.code)
+        return SigningError(error.what, remedy=remedy, code=KeyDamaged.code)
     code = error.code if isinstance(error, KeyStoreUnavailable) else None
     return SigningError(error.what, remedy=error.remedy, code=code)
 

@@ -39,6 +39,7 @@ PROTOCOL_VERSION = "1"
 JSON = "application/json"
 PEM = "application/pem-certificate-chain"
 VENDOR_ONLY = "proves-vendor-only"  # a warning
+CLOCK_SUSPECT = "clock-suspect"  # one more
 DICOM = "application/dicom"
 SPLICE = "application/vnd.scanseal.splice+json"
 
@@ -202,7 +203,8 @@ class _Added:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Codes of what somebody should know although it was signed."""
-        return (*self.instance.warnings, *((VENDOR_ONLY,) if self.signature.vendor_only else ()))
+        found = {VENDOR_ONLY: self.signature.vendor_only, CLOCK_SUSPECT: self.signature.clock_suspect}
+        return (*self.instance.warnings, *(warning for warning, applies in found.items() if applies))
 
 
 def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: _Added) -> Answer:

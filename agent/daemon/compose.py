@@ -13,6 +13,7 @@ import agent
 from agent.audit import AuditTrail, only_writer
 from agent.config import AgentSettings, Configuration, SigningIdentity
 from agent.daemon.channels import SigningChannels
+from agent.daemon.clock_watch import ClockWatch
 from agent.daemon.connection import TimeLimits
 from agent.daemon.demands import Demands
 from agent.daemon.hardening import UNLOCKED_REMEDY, harden, lock_memory, reserve_descriptors
@@ -28,6 +29,7 @@ from agent.daemon.signer import Identities
 from agent.daemon.tally import SigningTally
 from agent.daemon.workers import Workers
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense
 from enroll.config import SigningIdentitySettings, StoreName
 from enroll.errors import ConfigurationError
 from enroll.identity import IdentityName, IdentityStore
@@ -57,15 +59,16 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
         stack.callback(keys.close)
         key_maker = stack.enter_context(ThreadPoolExecutor(1, "key-maker"))
         store = IdentityStore(state, files)
+        sense = ClockSense.configured(clock, store)
         in_memory = _identities_in_memory(
-            configuration, store, keys, files=files, audit=audit, clock=clock, thread=key_maker
+            configuration, store, keys, files=files, audit=audit, clock=sense, thread=key_maker
         )
         identities = Identities(
-            store, keys, audit, clock, demands=demands, in_memory=in_memory, originals=demands.originals
+            store, keys, audit, sense, demands=demands, in_memory=in_memory, originals=demands.originals
         )
         tally = SigningTally(audit, clock, started)
         figures = {"memory_locked": memory_locked}
-        service = SigningService(identities, audit, clock, tally, lambda: {**figures, **_counts(workers, channels)})
+        service = SigningService(identities, audit, sense, tally, lambda: {**figures, **_counts(workers, channels)})
         channels = SigningChannels(service.reply, audit, threads=cpus)
         stack.callback(channels.close)
         renewal = Renewal(renewal_command, clock)
@@ -89,6 +92,7 @@ def run_keyholder(configuration: Configuration, clock: Clock, files: StateFiles,
                 audit=audit,
                 manager=manager,
                 clock=clock,
+                clock_watch=ClockWatch(sense, audit),
             )
         ).serve()
         audit.record("agent-stopped", {}, durable=True)

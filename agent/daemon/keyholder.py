@@ -9,13 +9,17 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 
 from agent.audit import AuditTrail
 from agent.config import LimitsSettings
 from agent.daemon.channels import SigningChannels
+from agent.daemon.clock_watch import ClockWatch
 from agent.daemon.connection import Answer
 from agent.daemon.listener import Listener
+from agent.daemon.lone_thread import LoneThread
 from agent.daemon.notify import ServiceManager
 from agent.daemon.peer import Caller, caller_of
 from agent.daemon.problems import MEDIA_TYPE, problem_of
@@ -28,11 +32,13 @@ from agent.errors import RequestRefused
 from enroll.clock import Clock
 from enroll.errors import ScansealError
 
-TICK = 1.0  # seconds between looks at the identity directory
+TICK = 0.5  # seconds between looks at the identity directory
 AWAITING_TICK = 0.1  # seconds, as long as images stay unsigned because a certificate is under way
+LONGEST_LOOK = 60.0  # seconds after which a look at the identity directory is held to hang, for the watchdog
 ACCEPT_PAUSE = 0.1  # seconds, when the system has no room for another connection
 ACCEPTED_AT_ONCE = 16  # connections between two looks at everything else
 STOP_SECONDS = 20.0  # for requests that are under way when the service stops
+LOOK_SECONDS = 2.0  # then, for a look that is under way; one at a token that hangs may never end
 REFUSAL_INTERVAL = 10.0  # seconds between two audit lines about refused connections
 
 logger = logging.getLogger("scanseal.keyholder")
@@ -54,6 +60,7 @@ class Parts:
     audit: AuditTrail
     manager: ServiceManager
     clock: Clock
+    clock_watch: ClockWatch
 
 
 class Keyholder:
@@ -63,6 +70,8 @@ class Keyholder:
         self._parts = parts
         self._stopping = False
         self._reload = False
+        self._look: Future[None] | None = None
+        self._looked_at = -TICK
         self._refused = 0
         self._refusals_written_at = -REFUSAL_INTERVAL
 
@@ -71,11 +80,14 @@ class Keyholder:
         parts = self._parts
         parts.manager.ready()
         logger.info("Listening on %s.", parts.listener.path or "the socket that systemd made")
+        # A thread of its own: neither a token, nor the decryption of a key, nor a disk holds up a caller.
+        thread = LoneThread("identities")
         while not self._stopping:
             self._wait(parts.listener.socket)
             parts.workers.tend()
             parts.channels.keep_only_of({worker.process.pid for worker in parts.workers.running()})
-            self._look_around()
+            self._look_around(thread)
+        thread.end()
         self._stop()
 
     def _wait(self, listener: socket.socket | None) -> None:
@@ -103,20 +115,38 @@ class Keyholder:
             else:
                 self._stopping = True
 
-    def _look_around(self) -> None:
+    def _look_around(self, thread: LoneThread) -> None:
+        parts, now = self._parts, self._parts.clock.monotonic()
+        if self._look is not None and self._look.done():
+            self._look.result()  # a defect ends the agent, wherever it shows
+            self._look = None
+        # Not for each of a thousand callers that come at once.
+        if self._look is None and (self._reload or now - self._looked_at >= AWAITING_TICK):
+            at_once, self._looked_at, self._reload = self._reload, now, False  # before the look may ask for another
+            self._look = thread.submit(partial(self._look_at_identities, at_once=at_once))
         try:
-            self._parts.identities.refresh(at_once=self._reload)
-            self._reload = False
-            self._parts.tally.write()
             self._write_refusals()
-        except ScansealError as error:  # the audit trail: signing is refused as long as it cannot be written
-            logger.error("%s", error)  # noqa: TRY400 - the message says it all
-        identities = self._parts.identities
+        except ScansealError as error:
+            _log(error)
         # The first offer comes within a second of the start, and one run is enough for it and for the rest.
-        if identities.offers or not identities.awaiting:
-            self._parts.renewal.tend(identities.offers)
-        if self._parts.workers.running():
-            self._parts.manager.alive()
+        if parts.identities.offers or not parts.identities.awaiting:
+            parts.renewal.tend(parts.identities.offers)
+        if parts.workers.running() and (self._look is None or now - self._looked_at < LONGEST_LOOK):
+            parts.manager.alive()
+
+    def _look_at_identities(self, *, at_once: bool) -> None:
+        """Runs in its thread."""
+        try:
+            self._parts.clock_watch.tend()
+        except ScansealError as error:
+            _log(error)
+        try:
+            self._parts.identities.refresh(at_once=at_once)
+            self._parts.tally.write()
+        except ScansealError as error:
+            if at_once:  # once more; nothing is taken back that came meanwhile
+                self._reload = True
+            _log(error)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
@@ -154,7 +184,7 @@ class Keyholder:
                 remedy="Keep connections open and use them again, or raise limits.connections_per_user.",
                 code="too-many-connections",
             )
-        workers = self._parts.workers.running()
+        workers = [worker for worker in self._parts.workers.running() if not worker.leaves]
         if not workers or len(channels) >= limits.connections:
             raise _busy()
         busy = [channel.worker for channel in channels]
@@ -184,7 +214,14 @@ class Keyholder:
         while parts.workers.running() and parts.clock.monotonic() < deadline:
             self._wait(None)
         parts.workers.kill()
+        if self._look is not None and wait([self._look], LOOK_SECONDS).not_done:
+            logger.warning("A look at the identities has not come to its end; the next start makes it anew.")
         parts.tally.write(at_once=True)
+
+
+def _log(error: ScansealError) -> None:
+    """Of the audit trail: signing is refused as long as it cannot be written."""
+    logger.error("%s", error)
 
 
 def _busy() -> RequestRefused:

@@ -61,8 +61,8 @@ class HeldKey:
         return max(clock.now() - self.made, timedelta(seconds=clock.monotonic() - self.made_at))
 
     def has_ended(self, clock: Clock) -> bool:
-        """Whether its time to sign is over."""
-        return self.age(clock) >= self.usage.end - self.made
+        """Whether its time to sign is over; or never comes, because it was made while the clock showed a later time."""
+        return self.age(clock) >= self.usage.end - self.made or clock.now() < self.usage.begin
 
 
 @dataclass(frozen=True)

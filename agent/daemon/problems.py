@@ -45,6 +45,8 @@ PROBLEMS = {
     "audit-unavailable": Problem(503, "The signature could not be recorded"),
     "audit-damaged": Problem(503, "The signature could not be recorded"),
     "signing-timeout": Problem(503, "The key store does not answer"),
+    "device-disabled": Problem(503, "The owner has disabled this scanner"),
+    "device-needs-service": Problem(503, "Nobody knows whether the owner has disabled this scanner"),
     "not-enrolled": Problem(503, "There is no certificate yet"),
     "awaiting-certificate": Problem(503, "The key waits for its certificate"),
     "key-expired": Problem(503, "The time in which the key may sign is over"),

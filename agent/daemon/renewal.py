@@ -1,4 +1,4 @@
-"""Starts `scanseal renew` where no systemd does: when a request was offered, and every hour.
+"""Starts `scanseal renew --unattended` where no systemd does: when a request was offered, and every ten minutes.
 
 The keyholder has no network, so the enroller is a process of its own: a fresh interpreter that inherits no key and no
 descriptor. It gets the environment of the keyholder, because that is how the libraries of tokens are configured; no
@@ -16,7 +16,7 @@ from pathlib import Path
 import agent
 from enroll.clock import Clock
 
-INTERVAL = 3600.0  # seconds
+INTERVAL = 600.0  # seconds; as OnCalendar= of scanseal-renew.timer
 LONGEST_RUN = 900.0  # seconds; as TimeoutStartSec= of scanseal-renew.service
 NOTHING_WRONG = (0, 75)  # renewed or nothing due; the CA has not decided, or another enrollment is running
 
@@ -87,9 +87,9 @@ class Renewal:
 
 
 def renewal_command(configuration: Path) -> tuple[str, ...]:
-    """The command line of `scanseal renew`, by this interpreter.
+    """The command line of the timer, by this interpreter.
 
     Args:
         configuration: scanseal.toml.
     """
-    return (sys.executable, "-m", "agent.cli.main", "renew", "--config", str(configuration.absolute()))
+    return (sys.executable, "-m", "agent.cli.main", "renew", "--unattended", "--config", str(configuration.absolute()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from agent.daemon.wire import (
 from agent.errors import RoleNotAllowed, SigningError
 from enroll.certificates import name_text, serial_text
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense
 from enroll.errors import ScansealError
 from enroll.identity import IdentityName
 from enroll.proves import Proves, proves
@@ -57,7 +58,7 @@ class SigningService:
     ) -> None:
         self._identities = identities
         self._audit = audit
-        self._clock = clock
+        self._clock = ClockSense.of(clock)
         self._tally = tally
         self._figures = figures
         self._refusals = _Refusals(audit, clock)
@@ -97,12 +98,14 @@ class SigningService:
             raise
 
     def _sign(self, request: Request, caller: Caller) -> bytes:
+        sense = self._clock.sense()
         active = self._usable_key(request.role)
         try:
-            value = active.sign(request.digest, request.hash_name, self._clock.now())
+            value = active.sign(request.digest, request.hash_name, active.judged_at(sense))
         except SigningError as error:
             self._failures[request.role] = _Failure(active.generation.number, error.code)
             raise
+        self._check_enabled()  # the owner may have disabled the scanner while the token was at work
         self._failures.pop(request.role, None)
         fields: dict[str, str | int] = {
             "uid": caller.uid,
@@ -115,13 +118,20 @@ class SigningService:
             "digest": request.digest.hex(),
             "sop_instance_uid": request.reference,
         }
-        if request.device_unnamed:
-            fields["warning"] = "device-identity-missing"
+        warnings = {"device-identity-missing": request.device_unnamed, "clock-suspect": sense.doubt is not None}
+        if any(warnings.values()):
+            fields["warning"] = " ".join(warning for warning, applies in warnings.items() if applies)
         self._audit.record("signature", fields)
         self._tally.signed(request.role)
-        protection = Protection(active.protection)
-        vendor_only = active.proves is Proves.VENDOR
-        return encode_signature(Signature(value, active.certificate, active.generation.number, protection, vendor_only))
+        made = Signature(
+            value=value,
+            certificate=active.certificate,
+            generation=active.generation.number,
+            protection=Protection(active.protection),
+            vendor_only=active.proves is Proves.VENDOR,
+            clock_suspect=sense.doubt is not None,
+        )
+        return encode_signature(made)
 
     def _authorize(self, role: Role, caller: Caller, roles: frozenset[Role]) -> None:
         if role not in roles:
@@ -138,12 +148,17 @@ class SigningService:
         A failure of its store is no obstacle: every image tries it anew.
 
         Raises:
-            SigningError: There is none.
+            SigningError: There is none, or the owner does not let it sign.
         """
+        self._check_enabled()
         active = self._identities.active_key(self._identities.identity_of[role])
-        if (refusal := active.refusal(self._clock.now())) is not None:
+        if (refusal := active.refusal(active.judged_at(self._clock.sense()))) is not None:
             raise refusal
         return active
+
+    def _check_enabled(self) -> None:
+        if (refusal := self._identities.device.refusal()) is not None:
+            raise refusal
 
     def _state(self, role: Role) -> str:
         try:
@@ -160,21 +175,26 @@ class SigningService:
         return chain
 
     def _status(self) -> bytes:
-        roles = {role: self._state(role) for role in Role}
+        roles, sense = {role: self._state(role) for role in Role}, self._clock.sense()
         views = {name: self._identities.view(name) for name in FOLLOWED}
-        refused = (
-            {"identity": name, "code": view.refused.code, "detail": view.refused.what}
-            for name, view in views.items()
-            if view.refused
-        )
+        refused = {name: view.refused for name, view in views.items() if view.refused}
+        refusals = ({"identity": name, "code": error.code, "detail": error.what} for name, error in refused.items())
+        in_use = [name for name, view in views.items() if view.generation]
         status = {
             "state": READY if READY in roles.values() else roles[Role.ACQUISITION],
             "version": agent.__version__,
-            "time": self._clock.now().isoformat(timespec="seconds"),
+            "time": _text(sense.wall),
+            "clock": {
+                "doubt": sense.doubt,
+                "estimate": _text(sense.now),
+                "floor": _text(sense.floor),
+                "since": _text(sense.since) if sense.since else None,
+            },
             "roles": roles,
             "signs_as": self._identities.identity_of,
             "identities": {name: _describe(view) for name, view in views.items()},
-            "refused_generation": next(refused, None),
+            "device": asdict(self._identities.device.standing(in_use, refused)),
+            "refused_generation": next(refusals, None),
             **self._tally.figures(),
             **self._figures(),
         }

@@ -11,13 +11,24 @@ from types import MappingProxyType
 from agent.audit import AuditTrail
 from agent.daemon.active_key import ALWAYS, ActiveKey, enrolling, signing_error
 from agent.daemon.demands import Demands
+from agent.daemon.device import DeviceWatch
 from agent.daemon.memory_identity import MemoryIdentity
 from agent.daemon.wire import Role
 from agent.errors import KeyRefused, NotEnrolled, SigningError
 from enroll.certificates import pem, serial_text
 from enroll.clock import Clock
+from enroll.clock_sense import ClockSense
 from enroll.config import StoreName
-from enroll.errors import KeyNotFound, KeyStoreError, KeyStoreUnavailable, PinRefused, ScansealError, StateError
+from enroll.errors import (
+    KeyDamaged,
+    KeyNotFound,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    PinRefused,
+    ScansealError,
+    StateDamaged,
+    StateError,
+)
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.revocation.lists import Revocation
@@ -55,6 +66,21 @@ class IdentityView:
     refused: ScansealError | None = None
 
 
+@dataclass(frozen=True)
+class _Noted:
+    """What the audit trail knows of an identity: what it could not take is told again at the next look.
+
+    Args:
+        generation: The one that was revoked.
+        revocation: What the CA said of it; None where it is not revoked.
+        refusal: Why the newest generation is not in use.
+    """
+
+    generation: int = 0
+    revocation: Revocation | None = None
+    refusal: str = ""
+
+
 class Identities:
     """Follows the identity directory.
 
@@ -69,11 +95,12 @@ class Identities:
 
     Attributes:
         identity_of: The identity that signs in each role.
+        device: Whether the owner lets anything be signed.
 
     Raises:
         ScansealError: There is an identity, but it cannot be used. Acquisition comes first: a token that is away is
-            waited for, and what is wrong with the identities of the other roles does not keep it from signing, and is
-            only reported.
+            waited for, and so is a new generation where a key is lost; what is wrong with the identities of the other
+            roles does not keep it from signing, and is only reported.
     """
 
     def __init__(  # noqa: PLR0913 - what the keyholder knows about keys
@@ -88,20 +115,24 @@ class Identities:
         originals: IdentityName = IdentityName.SIGNING,
     ) -> None:
         self.identity_of = {**IDENTITY_OF, Role.ACQUISITION: originals}
+        self.device = DeviceWatch(store, audit)
         self._store = store
         self._keys = keys
         self._audit = audit
-        self._clock = clock
+        self._clock = ClockSense.of(clock)
         self._demands = demands
         self._in_memory = in_memory
         self._revocations = RevocationRecords(store)
         self._pointers: dict[IdentityName, str | None] = {}
         self._retry_at: dict[IdentityName, float] = {}
         self._views = dict.fromkeys(FOLLOWED, IdentityView())
+        self._noted = dict.fromkeys(FOLLOWED, _Noted())
+        self.device.refresh()
         for name in FOLLOWED:
             try:
                 self._pointers[name] = store.pointer(name)
                 self._use(name, self._load(name))
+                self._note_damage(name)
             except ScansealError as error:
                 if self._stops_the_start(name, error):
                     raise
@@ -143,17 +174,19 @@ class Identities:
         raise not_enrolled(name)
 
     def refresh(self, *, at_once: bool = False) -> None:
-        """Take up new generations and revocations, if there are any; to be called at least once a second.
+        """Take up new generations, revocations and what the owner decides; to be called at least once a second.
 
         A generation that cannot be used changes nothing but the status: what signed before goes on signing.
 
         Args:
             at_once: Load again even if nothing seems to have changed.
         """
+        self.device.refresh()
         for name in FOLLOWED:
             before = self._views[name].refused
             self._refresh(name, at_once=at_once)
             self._use(name, self._views[name])
+            self._note_refusal(name)
             refused = self._views[name].refused
             if refused is not before and isinstance(refused, PinRefused):
                 break  # the next identity may lie in the same token, which locks after a few wrong PINs
@@ -171,6 +204,7 @@ class Identities:
             if pointer == before and not at_once and not self._retry_is_due(name):
                 return
             view = self._load(name)
+            self._check_loaded_stays(name, view)
             self._check_usable(name, view.active)
             if view.active is not None and _number(self._views[name]) != _number(view):
                 fields: dict[str, str | int] = {
@@ -186,7 +220,14 @@ class Identities:
         except ScansealError as error:
             self._refuse(name, error)
             return
-        self._use(name, view)
+        self._use(name, dataclasses.replace(view, refused=self._views[name].refused) if _damage(view) else view)
+        self._note_damage(name)
+
+    def _note_damage(self, name: IdentityName) -> None:
+        """Say that the generation before is in use, because the newest is damaged."""
+        damage = _damage(self._views[name])
+        if damage is not None:
+            self._refuse(name, damage)
 
     def _use(self, name: IdentityName, view: IdentityView) -> None:
         """Put a view into use, together with what the CA says about its certificate."""
@@ -198,10 +239,12 @@ class Identities:
         revocation = self._revocation(active.generation, known)
         active = dataclasses.replace(active, revocation=revocation)
         self._views[name] = dataclasses.replace(view, active=active)
-        if revocation == known:
-            return
         event = "certificate-revoked" if revocation else "certificate-revocation-lifted"
-        logger.warning("%s: generation %d of the identity %s.", event, active.generation.number, name)
+        if revocation != known:
+            logger.warning("%s: generation %d of the identity %s.", event, active.generation.number, name)
+        noted = self._noted[name]
+        if revocation == (noted.revocation if noted.generation == active.generation.number else None):
+            return
         self._audit.record(
             event,
             {
@@ -212,6 +255,7 @@ class Identities:
             },
             durable=True,
         )
+        self._noted[name] = dataclasses.replace(noted, generation=active.generation.number, revocation=revocation)
 
     def _revocation(self, generation: Generation, known: Revocation | None) -> Revocation | None:
         """What is known now; nothing but the word of the CA lifts what was known."""
@@ -225,6 +269,8 @@ class Identities:
 
     def _load(self, name: IdentityName) -> IdentityView:
         generation = self._store.current(name)
+        if generation is not None:
+            self._clock.learn(generation.certificate.not_valid_before_utc)
         if generation is None or name not in self.identity_of.values():
             return IdentityView(generation)
         before = self._views[name].active
@@ -253,15 +299,21 @@ class Identities:
             except ScansealError as error:
                 logger.error("The next key of the identity %s: %s", name, error)  # noqa: TRY400 - the message says it all
 
+    def _check_loaded_stays(self, name: IdentityName, view: IdentityView) -> None:
+        """What was loaded before its files were damaged goes on, and not the generation before it."""
+        damage, before = _damage(view), self._views[name].generation
+        if damage is not None and view.generation and before and before.number > view.generation.number:
+            raise damage
+
     def _check_usable(self, name: IdentityName, new: ActiveKey | None) -> None:
         """A certificate that is not valid yet must not replace one that is: clocks differ."""
-        now, old = self._clock.now(), self._views[name].active
-        if new and old and not old.refusal(now) and (refusal := new.refusal(now)):
+        sense, old = self._clock.sense(), self._views[name].active
+        if new and old and not old.refusal(old.judged_at(sense)) and (refusal := new.refusal(new.judged_at(sense))):
             raise refusal
 
     def _stops_the_start(self, name: IdentityName, error: ScansealError) -> bool:
-        if isinstance(error, KeyStoreUnavailable):
-            return False
+        if isinstance(error, KeyStoreUnavailable | KeyNotFound | KeyDamaged):
+            return False  # what is away comes back, and for what is lost a new generation comes
         needed = (self.identity_of[Role.ACQUISITION], IdentityName.DEVICE)
         return name in needed or error.code == "hardware-required"
 
@@ -286,8 +338,18 @@ class Identities:
             pointer = self._pointers.get(name)
             generation = f"Generation {int(pointer.rpartition('/')[2])} of the" if pointer else "The"
             logger.error("%s identity %s cannot be used: %s", generation, name, error)
+        self._note_refusal(name)
+
+    def _note_refusal(self, name: IdentityName) -> None:
+        """Have the audit trail say why a generation is not in use, if it does not yet; it may have been full."""
+        error, noted = self._views[name].refused, self._noted[name]
+        refusal = str(error) if error else ""
+        if refusal == noted.refusal:
+            return
+        if error is not None:
             fields: dict[str, str | int] = {"identity": name, "code": error.code, "detail": error.what}
             self._audit.record("identity-refused", fields, durable=True)
+        self._noted[name] = dataclasses.replace(noted, refusal=refusal)
 
 
 def not_enrolled(name: IdentityName) -> NotEnrolled:
@@ -295,6 +357,10 @@ def not_enrolled(name: IdentityName) -> NotEnrolled:
     # Which way leads to one depends on the configuration, and on an owner by FDO: the keyholder knows neither.
     remedy = f"Run `{enrolling(name)}`, on the way that `scanseal check` names; no restart is needed."
     return NotEnrolled(f"The {name} identity has no certificate yet.", remedy=remedy)
+
+
+def _damage(view: IdentityView) -> StateDamaged | None:
+    return view.generation.damage if view.generation else None
 
 
 def _is_in_memory(generation: Generation) -> bool:

@@ -5,7 +5,7 @@ All sockets are SOCK_SEQPACKET: one frame is one message.
 * Signing channel, one for each connection and bound to its caller: `Request` up, one reply down. Anything else on
   it is an attack or a defect, and closes it.
 * Control channel, one for each worker: `CONNECTION` (with two descriptors: the connection and its signing channel)
-  and `DRAIN` down, `ALIVE` up.
+  and `DRAIN` down, `ALIVE` or `EXHAUSTED` (no memory left) up.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from agent.errors import SigningError
 CONNECTION = b"C"
 DRAIN = b"D"
 ALIVE = b"A"
+EXHAUSTED = b"E"
 
 _VERSION = 1
 _REQUEST = struct.Struct("!BBBBBB64s64s")
-_SIGNATURE = struct.Struct("!IB?H")
+_SIGNATURE = struct.Struct("!IB??H")
 _OK = b"\x00"
 _REFUSED = b"\x01"
 
@@ -162,6 +163,7 @@ class Signature:
         generation: Number of the generation of the identity that signed.
         protection: Where its key lives.
         vendor_only: Whether the certificate names no device, so that it proves the vendor only (`enroll.proves`).
+        clock_suspect: Whether the clock of the machine is not believed (`enroll.clock_sense`).
     """
 
     value: bytes
@@ -169,6 +171,7 @@ class Signature:
     generation: int
     protection: Protection
     vendor_only: bool = False
+    clock_suspect: bool = False
 
 
 def encode_answer(payload: bytes) -> bytes:
@@ -179,7 +182,8 @@ def encode_answer(payload: bytes) -> bytes:
 def encode_signature(signature: Signature) -> bytes:
     """The reply to SIGN."""
     protection = _PROTECTIONS.index(signature.protection)
-    head = _SIGNATURE.pack(signature.generation, protection, signature.vendor_only, len(signature.value))
+    flags = (signature.vendor_only, signature.clock_suspect)
+    head = _SIGNATURE.pack(signature.generation, protection, *flags, len(signature.value))
     return encode_answer(head + signature.value + signature.certificate)
 
 
@@ -207,6 +211,6 @@ def decode_signature(frame: bytes) -> Signature:
         SigningError: The keyholder refused.
     """
     payload = decode_answer(frame)
-    generation, protection, vendor_only, size = _SIGNATURE.unpack_from(payload)
-    end = _SIGNATURE.size + size
-    return Signature(payload[_SIGNATURE.size : end], payload[end:], generation, _PROTECTIONS[protection], vendor_only)
+    generation, protection, vendor_only, clock_suspect, size = _SIGNATURE.unpack_from(payload)
+    value, certificate = payload[_SIGNATURE.size :][:size], payload[_SIGNATURE.size + size :]
+    return Signature(value, certificate, generation, _PROTECTIONS[protection], vendor_only, clock_suspect)

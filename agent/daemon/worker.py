@@ -3,7 +3,8 @@
 Started by the keyholder as `python -m agent.daemon.worker DESCRIPTOR OPTIONS`, a fresh interpreter with nothing
 inherited but its control channel. It imports neither `cryptography` nor `pydicom`. It ends when the control channel
 closes, so it never outlives the keyholder; and when a request takes far longer than it may, because then something here
-is broken, and the keyholder starts another.
+is broken, and the keyholder starts another. Where it has no memory left, it asks to be replaced: it gets no new
+connection, and ends when those that it has are served.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from agent.daemon.connection import Body, Connection, ConnectionLost
 from agent.daemon.hardening import protect_memory
 from agent.daemon.options import WorkerOptions
 from agent.daemon.sandbox import confine
-from agent.daemon.wire import ALIVE, CONNECTION, DRAIN
+from agent.daemon.wire import ALIVE, CONNECTION, DRAIN, EXHAUSTED
 from agent.dicom.elements import SOP_INSTANCE_UID, dictionary_vr
 from agent.dicom.profile import ProfileName, load_profile
 from enroll.clock import Clock, SystemClock
@@ -55,6 +56,7 @@ class Worker:
         self._options = options
         self._clock = clock
         self._draining = threading.Event()
+        self._exhausted = False
         self._drain_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._deadlines: dict[threading.Thread, float] = {}  # of every thread; _NEVER while it waits for a request
 
@@ -70,7 +72,7 @@ class Worker:
                 logger.error("A request took far longer than it may; this worker gives up.")
                 return 1
             try:
-                self._control.send(ALIVE)
+                self._control.send(EXHAUSTED if self._exhausted else ALIVE)
                 data, ancillary, _, _ = self._control.recvmsg(
                     len(CONNECTION), socket.CMSG_SPACE(_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
                 )
@@ -94,6 +96,7 @@ class Worker:
             thread.start()
         except RuntimeError:  # no room for another thread; those that run are not to suffer
             logger.exception("A connection was closed.")
+            self._exhausted = True
             del self._deadlines[thread]
             caller.close()
             channel.close()
@@ -135,7 +138,9 @@ class Worker:
             answer = refusal(error)
         except ConnectionLost:
             raise
-        except Exception:  # a defect, or no memory left: it ends this connection and no other
+        except Exception as error:  # a defect, or no memory left: it ends this connection and no other
+            if isinstance(error, MemoryError):
+                self._exhausted = True
             logger.exception("A request was not answered because of a defect.")
             answer, body = refusal(_defect()), None
         # The rest of a body would be taken for the next request.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import agent
 from agent.daemon.options import WorkerOptions
-from agent.daemon.wire import ALIVE, CONNECTION, DRAIN
+from agent.daemon.wire import ALIVE, CONNECTION, DRAIN, EXHAUSTED
 from enroll.clock import Clock
 
 SILENCE = 15.0  # seconds without a sign of life after which a worker is killed
@@ -34,19 +34,29 @@ class Worker:
         control: The keyholder's end of its control channel.
         started: When it was started, on the monotonic clock.
         heard: When it last gave a sign of life.
+        leaves: Whether it has no memory left, and ends when its requests are answered.
     """
 
     process: subprocess.Popen[bytes]
     control: socket.socket
     started: float
     heard: float
+    leaves: bool = False
 
 
 @dataclass
 class _Slot:
-    """A place for one worker: the one that runs, or when the next may be started."""
+    """A place for one worker: the one that takes connections, or when the next may be started.
+
+    Args:
+        worker: That one.
+        leaving: The one before, which has no memory left and ends when its requests are answered.
+        start_at: When the next may be started.
+        delay: How long the next but one would have to wait.
+    """
 
     worker: Worker | None = None
+    leaving: Worker | None = None
     start_at: float = 0.0
     delay: float = 0.0
 
@@ -68,15 +78,16 @@ class Workers:
 
     def running(self) -> list[Worker]:
         """The workers that live, as far as is known."""
-        return [slot.worker for slot in self._slots if slot.worker is not None]
+        return [worker for slot in self._slots for worker in (slot.worker, slot.leaving) if worker is not None]
 
     def tend(self) -> None:
         """Start workers that are missing and due; kill those that give no sign of life. For every second at least."""
         now = self._clock.monotonic()
+        for worker in self.running():
+            if now - worker.heard > SILENCE:
+                logger.error("Worker %d gives no sign of life and is killed.", worker.process.pid)
+                worker.process.kill()
         for slot in self._slots:
-            if slot.worker is not None and now - slot.worker.heard > SILENCE:
-                logger.error("Worker %d gives no sign of life and is killed.", slot.worker.process.pid)
-                slot.worker.process.kill()
             if slot.worker is None and now >= slot.start_at and not self._draining:
                 try:
                     slot.worker = self._start(now)
@@ -99,6 +110,8 @@ class Workers:
 
     def listen(self, worker: Worker) -> None:
         """Take note of what a worker says, or of its end."""
+        if worker not in self.running():
+            return  # it has been buried since it was waited for
         try:
             message = worker.control.recv(len(ALIVE))
         except BlockingIOError:
@@ -107,6 +120,9 @@ class Workers:
             message = b""
         if message:
             worker.heard = self._clock.monotonic()
+            if message == EXHAUSTED and not worker.leaves:
+                logger.error("Worker %d has no memory left and is replaced.", worker.process.pid)
+                self._let_leave(worker)
         else:
             self._bury(worker)
 
@@ -114,10 +130,7 @@ class Workers:
         """Ask all workers to finish what is under way and end."""
         self._draining = True
         for worker in self.running():
-            try:
-                worker.control.send(DRAIN)
-            except OSError:
-                worker.process.kill()
+            _drain(worker)
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -141,16 +154,34 @@ class Workers:
         ours.settimeout(0)
         return Worker(process, ours, started=now, heard=now)
 
+    def _let_leave(self, worker: Worker) -> None:
+        """Its callers are answered still, which may take minutes; the next one takes its place meanwhile."""
+        slot = self._slot_of(worker)
+        if slot.leaving is not None:  # one for each slot: together they would leave no memory to anybody
+            self._bury(slot.leaving)
+        worker.leaves = True
+        slot.worker, slot.leaving = None, worker
+        _drain(worker)
+        self._replace(worker, slot)
+
     def _bury(self, worker: Worker) -> None:
         # Without its control channel it cannot be of use any more, whether or not it ended by itself.
         worker.control.close()
         worker.process.kill()
         status = worker.process.wait()
-        slot = next(slot for slot in self._slots if slot.worker is worker)
-        slot.worker = None
-        if self._draining:
+        slot = self._slot_of(worker)
+        if slot.leaving is worker:
+            slot.leaving = None
             return
-        logger.error("Worker %d ended (status %d) and is replaced.", worker.process.pid, status)
+        slot.worker = None
+        if not self._draining:
+            logger.error("Worker %d ended (status %d) and is replaced.", worker.process.pid, status)
+            self._replace(worker, slot)
+
+    def _slot_of(self, worker: Worker) -> _Slot:
+        return next(slot for slot in self._slots if worker in (slot.worker, slot.leaving))
+
+    def _replace(self, worker: Worker, slot: _Slot) -> None:
         now = self._clock.monotonic()
         if now - worker.started > GOOD_LIFE:
             slot.delay = 0.0
@@ -160,6 +191,13 @@ class Workers:
     def _delay(self, slot: _Slot, now: float) -> None:
         slot.start_at = now + slot.delay
         slot.delay = min(max(FIRST_DELAY, 2 * slot.delay), LONGEST_DELAY)
+
+
+def _drain(worker: Worker) -> None:
+    try:
+        worker.control.send(DRAIN)
+    except OSError:
+        worker.process.kill()
 
 
 def worker_environment() -> Mapping[str, str]:

@@ -6,7 +6,6 @@ it, or anew when the certificate of the attestation key has been replaced; so it
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from enroll.attestation.evidence import Evidence, evidence_from_json, evidence_to_json
 from enroll.errors import EvidenceRefused
 from enroll.identity import Generation, IdentityStore
-from enroll.record import damaged, read_time
+from enroll.record import damaged, read_document, read_time, write_document
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 
 EVIDENCE_LIMIT = 64 * 1024  # bytes
@@ -55,7 +54,7 @@ class EvidenceStore:
         path = self.path(generation)
         values = {"made_at": kept.made_at.isoformat(), **evidence_to_json(kept.evidence)}
         self._files.make_directory(path.parent, GROUP_DIRECTORY)
-        self._files.write(path, json.dumps(values, indent=1).encode("ascii") + b"\n", _FILE_MODE)
+        write_document(path, values, self._files, _FILE_MODE)
 
     def read(self, generation: Generation) -> KeptEvidence | None:
         """The evidence for a generation, unchecked; None where there is none.
@@ -66,10 +65,7 @@ class EvidenceStore:
         path = self.path(generation)
         if not self._files.exists(path):
             return None
-        try:
-            values = json.loads(self._files.read(path, EVIDENCE_LIMIT))
-        except (ValueError, RecursionError) as error:
-            raise damaged(path) from error
+        values = read_document(path, self._files, EVIDENCE_LIMIT)
         if not isinstance(values, dict) or not isinstance(values.get("made_at"), str):
             raise damaged(path)
         made_at = read_time(values.pop("made_at"), path)

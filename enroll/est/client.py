@@ -22,12 +22,10 @@ Left out on purpose: serverkeygen (a key is born in its store), fullcmc.
 from __future__ import annotations
 
 import base64
-import email.utils
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -51,6 +49,7 @@ from enroll.flows.base import (
 )
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
+from enroll.http.retry_after import retry_after
 from enroll.signed_data import certificates_in
 
 _LOG = logging.getLogger(__name__)
@@ -105,7 +104,8 @@ class EstClient:
             ServerUnreachable: No answer, or the server cannot answer now.
             ProtocolViolation: The answer is no certs-only message.
         """
-        return read_ca_certificates(self.session.get(f"{self.base}/cacerts", {"Accept": CERTS_ONLY}))
+        answer = self.session.get(f"{self.base}/cacerts", {"Accept": CERTS_ONLY})
+        return read_ca_certificates(answer, self.clock.now())
 
     def wanted_attributes(self) -> WantedAttributes:
         """What a request should hold (RFC 7030 4.5.2).
@@ -122,7 +122,7 @@ class EstClient:
         headers = {"Accept": attributes.CONTENT_TYPE}
         answer, _ = self._authorized("GET", url, headers, lambda headers: self.session.get(url, headers))
         if _cannot_answer_now(answer):
-            raise _unusable(answer)
+            raise _unusable(answer, self.clock.now())
         if answer.status != 200:  # noqa: PLR2004 - RFC 7030 4.5.2: without an answer nothing is wanted
             return b""
         if answer.body.strip() and answer.content_type != attributes.CONTENT_TYPE:
@@ -222,10 +222,10 @@ class EstClient:
             elif challenge and answer.status == 401:  # noqa: PLR2004
                 advice = f"It asks for {printable(challenge)!r}, which is not configured or not known here. {advice}"
             return Refused(f"{meaning} ({_status(answer)})", who, advice)
-        raise _unusable(answer)
+        raise _unusable(answer, self.clock.now())
 
 
-def read_ca_certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
+def read_ca_certificates(answer: Answer, now: datetime) -> tuple[x509.Certificate, ...]:
     """The certificates in an answer of cacerts (RFC 7030 4.1.3); raises as `EstClient.ca_certificates` does."""
     if answer.status in _NOT_FOR_THIS_CLIENT:
         raise ProtocolViolation(
@@ -235,7 +235,7 @@ def read_ca_certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
             code=CA_CERTIFICATES_REFUSED,
         )
     if answer.status != 200:  # noqa: PLR2004
-        raise _unusable(answer)
+        raise _unusable(answer, now)
     return _certificates(answer)
 
 
@@ -279,20 +279,10 @@ def _certificates(answer: Answer) -> tuple[x509.Certificate, ...]:
     return certificates
 
 
-def _retry_at(retry_after: str, now: datetime) -> datetime:
-    """Retry-After as a moment (RFC 9110 10.2.3: seconds or a date), within sensible bounds."""
-    text = retry_after.strip()
-    wait = DEFAULT_WAIT
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        wait = timedelta(seconds=int(text))
-    elif text:
-        try:
-            # A date without a zone is in UTC.
-            moment = email.utils.parsedate_to_datetime(text)
-            wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
-        except (ValueError, OverflowError):
-            wait = DEFAULT_WAIT
-    return now + min(max(wait, SHORTEST_WAIT), LONGEST_WAIT)
+def _retry_at(text: str, now: datetime) -> datetime:
+    """Retry-After as a moment, within sensible bounds."""
+    wait = retry_after(text, now)
+    return now + min(max(DEFAULT_WAIT if wait is None else wait, SHORTEST_WAIT), LONGEST_WAIT)
 
 
 def _server_text(answer: Answer) -> str:
@@ -312,10 +302,11 @@ def _status(answer: Answer) -> str:
     return f"HTTP status {answer.status}{text and ': '}{text}"
 
 
-def _unusable(answer: Answer) -> EnrollmentError:
+def _unusable(answer: Answer, now: datetime) -> EnrollmentError:
     what = f"The CA answers with {_status(answer)}."
     if _cannot_answer_now(answer):
-        return ServerUnreachable(what, remedy="It cannot answer now; this is tried again by itself.")
+        error = ServerUnreachable(what, remedy="It cannot answer now; this is tried again by itself.")
+        return error.left_alone_for(retry_after(answer.headers.get("retry-after", ""), now))
     return ProtocolViolation(what, remedy="Check the address and the EST label.")
 
 

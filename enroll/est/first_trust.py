@@ -18,8 +18,8 @@ from pathlib import Path
 from cryptography import x509
 
 from enroll.anchors import by_fingerprint
-from enroll.certificates import name_text, pem, read_certificates
-from enroll.errors import CertificateRefused, ConfigurationError, StateError, StateUnreadable
+from enroll.certificates import name_text, read_kept, write_kept
+from enroll.errors import CertificateRefused, ConfigurationError, StateDamaged
 from enroll.flows.settings import EstSettings
 from enroll.foreign import printable
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
@@ -67,10 +67,8 @@ class FirstTrust:
         if not self.files.exists(self._path):
             return ()
         try:
-            return (by_fingerprint(read_certificates(self._path, self.files), wanted),)
-        except StateUnreadable:
-            raise
-        except (StateError, CertificateRefused) as error:
+            return (by_fingerprint(read_kept(self._path, self.files), wanted),)
+        except (StateDamaged, CertificateRefused) as error:
             _LOG.info("The CA certificate is fetched anew: %s", error.what)
             return ()
 
@@ -86,7 +84,7 @@ class FirstTrust:
         """
         found = by_fingerprint(fetched, sha256_digits(self.settings.anchor_fingerprint))
         self.files.make_directory(self.directory, GROUP_DIRECTORY)
-        self.files.write(self._path, pem([found]), _FILE_MODE)
+        write_kept(self._path, [found], self.files, _FILE_MODE)
         _LOG.info("The CA %s has the fingerprint that is configured.", name_text(found.subject))
         return (found,)
 

@@ -20,6 +20,7 @@ begins at most an hour ago. What a request says of its key's protection is writt
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -44,7 +45,6 @@ from enroll.csr import (
 from enroll.errors import EnrollmentRefused, StateError
 from enroll.evaluation.authority import Authority, certificate_builder, create_authority
 from enroll.keystore.base import PublicKey
-from enroll.record import write_record
 from enroll.statefile import StateFiles
 
 BANNER = "scanseal evaluation CA - NOT FOR PRODUCTION"
@@ -166,7 +166,8 @@ class EvaluationCa:
             "not_after": certificate.not_valid_after_utc.isoformat(),
             "protection": protection,
         }
-        write_record(issued / f"{certificate.serial_number:x}.json", facts, self._files)
+        text = json.dumps(facts, indent=1)  # for people: nobody else reads it
+        self._files.write(issued / f"{certificate.serial_number:x}.json", f"{text}\n".encode("ascii"))
 
     def roll_over(self) -> None:
         """Issue with a new key from now on. A server that runs notices nothing of it until it is started again.

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from enroll.certificates import PARSE_ERRORS
-from enroll.errors import VENDOR, StateError
+from enroll.errors import VENDOR, StateError, StateTooNew
 from enroll.fdo import cbor
 from enroll.fdo.fault import Fault
 from enroll.fdo.hashes import Hash, HashAlgorithm
@@ -252,7 +252,7 @@ def _decoded(content: bytes, path: Path) -> DeviceCredential:
             cbor.read(content, CREDENTIAL_LIMIT).array(12)
         )
         if version.unsigned() != _FORMAT:
-            raise StateError(f"{path} was written by another version of scanseal.", remedy="Install that version.")
+            raise StateTooNew(f"{path} was written by another version of scanseal.", remedy="Install that version.")
         return DeviceCredential(
             guid=read_guid(guid),
             rendezvous=cbor.Raw(rendezvous.raw),

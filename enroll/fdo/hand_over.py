@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from enroll.certificates import pem
+from enroll.certificates import read_kept, write_kept
 from enroll.config import EnrollSettings
 from enroll.errors import ConfigurationError, StateError
 from enroll.fdo import cbor
@@ -141,7 +141,7 @@ def write_anchors(owner: Owner, state_directory: Path, files: StateFiles) -> Non
     """
     path = anchors_file(state_directory)
     files.make_directory(path.parent, GROUP_DIRECTORY)
-    files.write(path, pem(owner.anchors), _FILE_MODE)
+    write_kept(path, owner.anchors, files, _FILE_MODE)
 
 
 def with_hand_over(settings: EnrollSettings, files: StateFiles) -> EnrollSettings:
@@ -162,6 +162,8 @@ def with_hand_over(settings: EnrollSettings, files: StateFiles) -> EnrollSetting
         anchors = settings.fdo.anchor_file or anchors_file(settings.state_directory)
         is_pinned = table.anchor_file is not None or bool(getattr(table, "anchor_fingerprint", ""))
         if not is_pinned and owner.anchors and files.exists(anchors):
+            if settings.fdo.anchor_file is None:
+                read_kept(anchors, files)  # the flow itself reads it as it reads a file of the operator
             changes["anchor_file"] = anchors
     except StateError as error:
         _LOG.info("What the owner said about renewal is left aside: %s", error.what)

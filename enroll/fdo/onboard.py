@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from enroll.clock import Clock
-from enroll.errors import (
-    HOSPITAL_IT,
-    EnrollmentError,
-    ProtocolViolation,
-    ServerUnreachable,
-    StateError,
-    StateUnreadable,
-)
+from enroll.errors import HOSPITAL_IT, EnrollmentError, ProtocolViolation, ServerUnreachable, StateDamaged
 from enroll.fdo import cbor
 from enroll.fdo.cose import Sign1
 from enroll.fdo.credential import DeviceCredential
@@ -183,9 +176,7 @@ class OwnerSearch:
                 return None
             values = read_record(self._record, _FIELDS, self.files)
             place, not_before = values["place"], read_time(values["not_before"], self._record)
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("The search for the owner begins anew: %s", error.what)
             return None
         if values["devices"] != _devices(candidates) or not _PLACE.fullmatch(place):

@@ -24,8 +24,7 @@ from enroll.errors import (
     ConfigurationError,
     EnrollmentError,
     EnrollmentRefused,
-    StateError,
-    StateUnreadable,
+    StateDamaged,
 )
 from enroll.fdo.credential import DeviceCredential
 from enroll.fdo.public_key import FdoPublicKey
@@ -243,9 +242,7 @@ class OwnerPolicy:
         """Who has approval or waits for it; nobody where that is damaged: then the question is asked again."""
         try:
             return self.candidates()
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("The owner has to be approved again: %s", error.what)
             return ()
 

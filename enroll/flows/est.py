@@ -25,6 +25,7 @@ from cryptography import x509
 from enroll.anchors import KeptAnchors
 from enroll.csr import CertificateRequest
 from enroll.errors import (
+    HOSPITAL_IT,
     CertificateRefused,
     ConfigurationError,
     EnrollmentError,
@@ -219,7 +220,8 @@ class EstFlow:
 
     def _unverified_ca_certificates(self) -> tuple[x509.Certificate, ...]:
         url, headers = f"{self._base}/cacerts", {"Accept": CERTS_ONLY}
-        return read_ca_certificates(get_unverified(url, headers, self._context.clock, self._settings.timeout))
+        clock = self._context.clock
+        return read_ca_certificates(get_unverified(url, headers, clock, self._settings.timeout), clock.now())
 
     def _next_client(self) -> EstClient:
         return self._with_next_proof(self._open)
@@ -237,7 +239,7 @@ class EstFlow:
                 raise  # it may be the best of all, seen by the wrong user
             except _DOES_NOT_SERVE as error:
                 _LOG.info("One way to prove what this scanner is does not serve: %s", error.what)
-                self._obstacles.append(error)
+                self._obstacles.append(error.of_our_own() if isinstance(error, CertificateRefused) else error)
         raise self._obstacles[0]
 
     def _device_identity(self) -> Proof:
@@ -247,6 +249,16 @@ class EstFlow:
                 "This scanner has no device identity yet.",
                 remedy="Set [est] username and password_file, then enroll the identity device first.",
                 code="device-not-enrolled",
+            )
+        end = device.certificate.not_valid_after_utc
+        if self._context.clock.now() > end:
+            raise CertificateRefused(
+                f"The certificate of the device identity has expired on {end:%Y-%m-%d %H:%M} UTC, and proves nothing "
+                "any more.",
+                remedy="Set [est] username and password_file, or get a factory identity that the CA knows (scanseal "
+                "enroll vendor).",
+                code="certificate-wrong-dates",
+                who_must_act=HOSPITAL_IT,
             )
         if self.anchors:
             verify_chain(device.certificate, device.chain, self.anchors, self._context.clock.now())

@@ -24,7 +24,7 @@ from cryptography import x509
 from enroll import csr
 from enroll.clock import Clock
 from enroll.csr import CertificateRequest
-from enroll.errors import VENDOR_SERVICE, ConfigurationError, StateError, StateUnreadable
+from enroll.errors import VENDOR_SERVICE, CertificateRefused, ConfigurationError, StateDamaged
 from enroll.est.authentication import BearerToken
 from enroll.est.client import EstClient, address
 from enroll.flows.base import (
@@ -166,7 +166,10 @@ def _proof(identity: IdentityName, context: FlowContext) -> _Proof:
     if identity is IdentityName.VENDOR and current is not None and not is_wide:
         factory = context.identities.current(IdentityName.IDEVID)
         if factory is not None:
-            RevocationRecords(context.identities).check_not_revoked(factory)
+            try:
+                RevocationRecords(context.identities).check_not_revoked(factory)
+            except CertificateRefused as error:
+                raise error.of_our_own() from error
             return factory
     if ticket is not None:
         return ticket  # it says itself that it has expired
@@ -196,7 +199,5 @@ def _is_left_over(current: Generation, identities: IdentityStore) -> bool:
     try:
         pending = identities.journal(current.identity).read()
         return pending is not None and pending.key_uri == current.key_uri
-    except StateUnreadable:
-        raise
-    except StateError:
+    except StateDamaged:
         return False  # the transaction forgets it

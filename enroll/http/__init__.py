@@ -20,6 +20,8 @@ import requests
 import urllib3.exceptions
 
 from enroll.clock import Clock
+from enroll.clock_sense import CLOCK_SUSPECT, ClockSense
+from enroll.clock_sense import REMEDY as CLOCK_REMEDY
 from enroll.errors import EnrollmentError, ProtocolViolation, ServerUnreachable
 from enroll.foreign import printable
 from enroll.http.connections import (
@@ -37,6 +39,7 @@ HEADERS_LIMIT = 32 * 1024  # bytes
 BODY_LIMIT = 1 << 20  # bytes
 CLIENT_CERTIFICATE_REFUSED = "client-certificate-refused"  # codes of ServerUnreachable
 _VERSION = "tls-version-refused"
+_DATES = {9, 10}  # OpenSSL x509_vfy.h: not yet valid, expired
 _ALERTS = {  # RFC 8446 6.2, by OpenSSL's names: which of our errors it is
     "SSLV3_ALERT_BAD_CERTIFICATE": CLIENT_CERTIFICATE_REFUSED,
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": CLIENT_CERTIFICATE_REFUSED,
@@ -76,7 +79,7 @@ class HttpsSession:
 
     Args:
         context: The trust and the identity of this side. Belongs to the session from now on.
-        clock: Measures the deadline.
+        clock: Measures the deadline; and explains why a server's certificate is not valid, where that is our clock.
         timeout: Seconds for one whole exchange, from the first packet to the last byte of the answer. Looking up the
             server's address is the resolver's time and comes on top.
         plain: Whether a URL may also be one of plain HTTP: only for what is signed by itself.
@@ -95,6 +98,7 @@ class HttpsSession:
         self._body_limit = body_limit
         self._timeout = timeout
         self._context = context
+        self._clock = clock
         self._deadline = Deadline(clock)
         context.sslsocket_class = bounded_socket(self._deadline)
         self._session = requests.Session()
@@ -167,7 +171,7 @@ class HttpsSession:
                 _check_head(response, url)
                 content = _read(response, url, self._body_limit)
         except _LAYERS as error:
-            raise _failure(error, url) from error
+            raise _failure(error, url, self._clock) from error
         return Answer(response.status_code, {n.lower(): v for n, v in response.headers.items()}, content)
 
 
@@ -209,10 +213,14 @@ def _violation(url: str, what: str) -> ProtocolViolation:
     )
 
 
-def _failure(error: Exception, url: str) -> EnrollmentError:
+def _failure(error: Exception, url: str, clock: Clock) -> EnrollmentError:
     cause = _innermost(error)
     reason = printable(str(cause))
     if isinstance(cause, ssl.SSLCertVerificationError):
+        sense = ClockSense.of(clock).sense()
+        if cause.verify_code in _DATES and sense.doubt is not None:  # TLS goes by the clock of the machine
+            what = f"The certificate of {_server(url)} is not valid by the clock of this machine: {reason}."
+            return ServerUnreachable(f"{what} {sense.explanation()}", remedy=CLOCK_REMEDY, code=CLOCK_SUSPECT)
         return ServerUnreachable(
             f"{_server(url)} does not prove to be the right server: {reason}.",
             remedy="Compare the anchor file with the CA of the server, its name with the address, and this clock.",

@@ -30,9 +30,10 @@ from enroll.keystore.base import (
     TlsKey,
     TlsKeyFiles,
 )
+from enroll.keystore.ledger import Ledger, Place
 from enroll.keystore.memory import MemoryKeyStore
 from enroll.keystore.software import SoftwareKeyStore
-from enroll.keystore.tokenuri import TokenUri
+from enroll.keystore.tokenuri import OWN_LABEL, TokenUri
 from enroll.statefile import StateFiles
 
 
@@ -107,6 +108,19 @@ def token_settings(settings: Pkcs11StoreSettings, label: str) -> Pkcs11StoreSett
     )
 
 
+def name_in(uri: str) -> str:
+    """The name that a key was made under; empty where it was not made here.
+
+    Raises:
+        KeyNotFound: This is the URI of no key in a token.
+    """
+    scheme, _, name = uri.partition(":")
+    if scheme != StoreName.PKCS11:
+        return name
+    label = TokenUri.parse(uri).label or ""
+    return label.removeprefix(OWN_LABEL) if label.startswith(OWN_LABEL) else ""
+
+
 class KeyStores:
     """All key stores of a process; each is opened at its first use.
 
@@ -138,12 +152,20 @@ class KeyStores:
         self._store(store, token).check()
 
     def generate(self, store: StoreName, name: str, algorithm: KeyAlgorithm, token: str = "") -> str:
-        """Make a key in `store` and return its URI; see `KeyStore.generate`."""
+        """Make a key in `store` and return its URI; see `KeyStore.generate`. It is in the ledger before it is made."""
+        opened = self._store(store, token)
+        self._note(store, name, token)
+        return opened.generate(name, algorithm)
+
+    def generate_for_trial(self, store: StoreName, name: str, algorithm: KeyAlgorithm, token: str = "") -> str:
+        """The same for a key that is destroyed at once: nothing is written down of it."""
         return self._store(store, token).generate(name, algorithm)
 
     def generate_secret(self, store: StoreName, name: str, algorithm: HmacAlgorithm, token: str = "") -> str:
-        """Make a secret in `store` and return its URI; see `KeyStore.generate_secret`."""
-        return self._store(store, token).generate_secret(name, algorithm)
+        """Make a secret in `store` and return its URI; see `KeyStore.generate_secret`, and `generate`."""
+        opened = self._store(store, token)
+        self._note(store, name, token)
+        return opened.generate_secret(name, algorithm)
 
     def load(self, uri: str) -> PrivateKey:
         """The key that `uri` names; see `KeyStore.load`."""
@@ -158,8 +180,20 @@ class KeyStores:
         return self._store_of(uri).protection(uri)
 
     def destroy(self, uri: str) -> None:
-        """Remove the key for good; nothing happens where there is none."""
+        """Remove the key for good, and from the ledger; nothing happens where there is none."""
         self._store_of(uri).destroy(uri)
+        self._ledger.cross_out(name_in(uri))
+
+    def destroy_named(self, name: str, place: Place) -> None:
+        """Remove what was made under a name, of which nobody may have heard the URI; see `destroy`.
+
+        Raises:
+            UnsupportedKey: No key store can do that, now or later.
+            KeyStoreError: It failed.
+        """
+        # Without an identifier, so that whatever has this label is meant, the public half of half a pair as well.
+        in_token = place.store is StoreName.PKCS11
+        self.destroy(str(TokenUri(place.token, OWN_LABEL + name, None)) if in_token else f"{place.store}:{name}")
 
     def tls_key(self, uri: str) -> TlsKey:
         """The key that `uri` names, for a TLS client.
@@ -190,6 +224,7 @@ class KeyStores:
                 f"The key store {store} takes no key from a file.",
                 remedy="Put the key into the token with the token's own tool, and name it by its URI.",
             )
+        self._note(store, name)
         return importing.import_key(name, key)
 
     def pause(self, uri: str) -> None:
@@ -217,6 +252,15 @@ class KeyStores:
             for store in self._opened.values():
                 store.close()
             self._opened.clear()
+
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(self._state_directory, self._files)
+
+    def _note(self, store: StoreName, name: str, token: str = "") -> None:
+        if store is not StoreName.MEMORY:  # what is there goes with the process
+            in_token = store is StoreName.PKCS11
+            self._ledger.note(name, Place(store, (token or self._settings.pkcs11.token) if in_token else ""))
 
     def _store_of(self, uri: str) -> KeyStore:
         scheme, _, _ = uri.partition(":")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
+import math
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from enroll import der
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.errors import (
+    DiskRefused,
     KeyDamaged,
     KeyNotFound,
     KeyStoreError,
@@ -134,9 +136,9 @@ class SoftwareKeyStore:
         return tuple(f"{self.scheme}:{name}" for name in names if KEY_NAME.fullmatch(name))
 
     def destroy(self, uri: str) -> None:
-        """Remove the file; nothing happens where there is none."""
+        """Remove the file, and what a crash left while it was written; nothing happens where there is none."""
         with _key_store_errors():
-            self._files.remove(self._path(_name(uri)))
+            self._files.remove_with_leftovers(self._path(_name(uri)))
 
     def tls_key_file(self, uri: str) -> KeyFile:
         """The key that `uri` names, for TLS; see `TlsKeyFiles`."""
@@ -174,8 +176,14 @@ class SoftwareKeyStore:
             data = self._files.read(path, KEY_FILE_LIMIT)
         if not _is_whole(data):
             raise KeyDamaged(f"{path} is not an encrypted key file.", remedy="Restore it, or enroll again.")
+        passphrase = self._passphrase()
         try:
-            return serialization.load_pem_private_key(data, self._passphrase())
+            # OpenSSL's own check looks for factors of the primes. That takes 0.2 s and holds the interpreter's lock, so
+            # no image would be signed meanwhile. They were primes when the key was made, and have not changed.
+            key = serialization.load_pem_private_key(data, passphrase, unsafe_skip_rsa_key_validation=True)
+            if isinstance(key, rsa.RSAPrivateKey):
+                _check_numbers(key.private_numbers())
+            return key
         except (ValueError, UnsupportedAlgorithm) as error:
             # A wrong passphrase decrypts to noise, which looks like a damaged key.
             raise PinRefused(
@@ -233,6 +241,8 @@ def _key_store_errors(kind: type[KeyStoreError] = KeyStoreError) -> Iterator[Non
         yield
     except StateUnreadable as error:
         raise KeyStoreUnavailable(error.what, remedy="Run this as root or as the user scanseal.") from error
+    except DiskRefused as error:  # the key may be as it was
+        raise KeyStoreUnavailable(error.what, remedy=error.remedy) from error
     except StateError as error:
         raise kind(error.what, remedy=error.remedy) from error
 
@@ -246,6 +256,19 @@ def _is_whole(data: bytes) -> bool:
         return der.is_one_value(base64.b64decode(b"".join(text[len(_BEGIN) : -len(_END)].split()), validate=True))
     except ValueError:
         return False
+
+
+def _check_numbers(key: rsa.RSAPrivateNumbers) -> None:
+    """RFC 8017 3.2: a damaged file is not used, and OpenSSL need not make sense of its numbers.
+
+    Raises:
+        ValueError: The numbers of the key do not belong together.
+    """
+    p, q, d, public = key.p, key.q, key.d, key.public_numbers
+    fits = p > q > 1 or q > p > 1
+    fits = fits and p * q == public.n and (d * public.e - 1) % math.lcm(p - 1, q - 1) == 0
+    if not (fits and (key.dmp1, key.dmq1) == (d % (p - 1), d % (q - 1)) and key.iqmp * q % p == 1):
+        raise ValueError("these numbers are no RSA key")
 
 
 def _name(uri: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 from enroll.errors import KeyNotFound
 
 SCHEME = "pkcs11"
+OWN_LABEL = "scanseal-"  # begins the label of every key made here
 URI_LIMIT = 1024  # characters
 TOKEN_LABEL_LIMIT = 32  # bytes; CK_TOKEN_INFO
 

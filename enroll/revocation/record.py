@@ -1,8 +1,11 @@
 """What is known about the revocation of a certificate in use: written by `enroll.revocation.watch`, read by everybody.
 
-    identities/<name>/revocation.json
+    identities/<name>/revocation.json       of the last generation that was asked about
+    identities/<name>/revoked/<NNNN>.json   the same of each one that is revoked, so that one damaged file does not
+                                            make anybody forget it, and no older generation comes back as good;
+                                            where its generation is damaged as well, none is in use (`IdentityStore`)
 
-It speaks of one generation; for another one it means nothing. What the CA has signed counts by the time when it said
+Each speaks of one generation; for another one it means nothing. What the CA has signed counts by the time when it said
 so (thisUpdate), not by the time when it arrived: whoever sits in the network can hold an answer back or repeat an old
 one, and neither takes back a revocation that was seen.
 
@@ -19,20 +22,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from enroll.certificates import serial_text
 from enroll.errors import CertificateRefused, CertificateRevoked, StateError, StateUnreadable
 from enroll.foreign import printable
+from enroll.generation_use import revoked_file
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.record import damaged, read_record, read_time, write_record
 from enroll.revocation.lists import Revocation, Statement
-from enroll.statefile import StateFiles
+from enroll.statefile import GROUP_DIRECTORY, StateFiles
 
 _FILE_NAME = "revocation.json"
 _FILE_MODE = 0o640
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _TIMES = ("revoked_at", "as_of", "next", "answered_at", "checked_at")
 _FIELDS = ("generation", "serial", "state", "reason", "source", "problem", *_TIMES)
 _GENERATION = re.compile(r"[1-9][0-9]{0,8}")
@@ -87,6 +92,11 @@ class RevocationRecord:
         return RevocationState.UNKNOWN if self.state is RevocationState.GOOD and silent else self.state
 
     @property
+    def is_final(self) -> bool:
+        """Whether it is revoked for good."""
+        return self.revocation is not None and self.revocation.is_final
+
+    @property
     def replaced_by_itself(self) -> bool:
         """Whether the timer may get the next certificate without a person."""
         return self.revocation is not None and self.revocation.reason in _REPLACED_BY_ITSELF
@@ -98,7 +108,7 @@ class RevocationRecord:
     def after(self, statement: Statement, source: str, now: datetime) -> RevocationRecord:
         """The record after an answer that proves something."""
         known, said = self.revocation, statement.revocation
-        if known is not None and known.is_final:
+        if self.is_final:
             return replace(self, checked_at=now, problem="")
         if said is None or not said.is_final:
             older = self.as_of is not None and statement.since < self.as_of
@@ -137,11 +147,18 @@ class RevocationRecords:
         Raises:
             StateError: The record cannot be read.
         """
-        path = self._path(generation.identity)
-        if not self._files.exists(path):
-            return None
-        record = _read(path, self._files)
-        return record if record.is_of(generation) else None
+        found, problems = [], []
+        for path in (self._kept(generation), self._path(generation.identity)):
+            try:
+                if self._files.exists(path):
+                    found.append(_read(path, self._files))
+            except StateError as error:
+                problems.append(error)
+        if problems and not any(record.is_of(generation) for record in found):
+            raise problems[-1]
+        # Whoever wrote may have been cut off between the two: what the CA said later counts, else the kept one.
+        both = (record for record in found if record.is_of(generation))
+        return max(both, key=lambda record: (record.is_final, record.as_of or _NEVER), default=None)
 
     def write(self, generation: Generation, record: RevocationRecord) -> None:
         """Keep what is known.
@@ -166,7 +183,13 @@ class RevocationRecords:
             "problem": record.problem,
             **{name: moment.isoformat() if moment else "" for name, moment in times.items()},
         }
-        write_record(self._path(generation.identity), values, self._files, _FILE_MODE)
+        path, kept = self._path(generation.identity), self._kept(generation)
+        if revocation is not None:
+            self._files.make_directory(kept.parent, GROUP_DIRECTORY)
+            write_record(kept, values, self._files, _FILE_MODE)
+        write_record(path, values, self._files, _FILE_MODE)
+        if revocation is None:
+            self._files.remove(kept)
 
     def calls_for_renewal(self, name: IdentityName) -> bool:
         """Whether a revocation is a reason to renew at once; without one, or where it is only unknown, it is none.
@@ -216,6 +239,9 @@ class RevocationRecords:
 
     def _path(self, name: IdentityName) -> Path:
         return self._identities.directory(name) / _FILE_NAME
+
+    def _kept(self, generation: Generation) -> Path:
+        return revoked_file(self._identities.directory(generation.identity), generation.number)
 
 
 def _read(path: Path, files: StateFiles) -> RevocationRecord:

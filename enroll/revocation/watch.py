@@ -8,6 +8,11 @@ Answers are signed, so plain HTTP will do, and nothing else about a server is be
 enemy leaves everything as it was. The addresses in `[revocation]` are of the owner's CA. One in a certificate may be
 any, this machine's too: it is told which certificate is meant and nothing else, and nothing of its answer is shown.
 
+The timer asks once an hour, and a server that gives no answer by `enroll.renewal.ladder`, once for all identities. A
+host that issues nothing now, and is asked for that almost daily, gets one question in ten days: it may have taken this
+scanner off. While any host issues nothing, so does one that gives no answer here: all of them together are to be asked
+little. A person who runs `scanseal renew` has everything asked.
+
 All questions of a run have `ROUND_TIME` together, and each has its share of what is left: renewals come next, and a
 place that swallows everything takes the turn of no other.
 
@@ -25,7 +30,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -37,18 +42,30 @@ from enroll.certificates import PARSE_ERRORS, serial_text
 from enroll.chain import STRONG_HASHES, build_chain
 from enroll.clock import Clock
 from enroll.config import EnrollSettings, RevocationSettings
-from enroll.errors import CertificateRefused, EnrollmentError, ProtocolViolation, ScansealError, StateError
+from enroll.errors import (
+    CertificateRefused,
+    EnrollmentError,
+    ProtocolViolation,
+    ScansealError,
+    ServerUnreachable,
+    StateDamaged,
+)
 from enroll.http import Answer, HttpsSession
+from enroll.http.retry_after import retry_after
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
+from enroll.renewal.silence import Purpose, Silences
 from enroll.revocation import ocsp
 from enroll.revocation.lists import LIST_LIMIT, Statement, is_current, parse_lists, revocation_of
 from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.tls import client_context
 
 ADDRESSES_LIMIT = 3  # of each kind in a certificate
+PAUSE = timedelta(hours=1)  # between two questions of the timer about one certificate
+OUTAGE_FRESH = timedelta(days=2)  # so long after it last issued nothing, a host counts as one that issues nothing now
+OUTAGE_PAUSE = timedelta(days=10)  # between two questions to such a host
 ROUND_TIME = 60.0  # seconds for all questions of a run: renewals come next, whatever the network is like
 _ADDRESS = re.compile(r"https?://[!-~]{1,2000}")
-_OK = 200  # RFC 9110 15.3.1
+_OK, _TOO_MANY, _SERVER_ERROR = 200, 429, 500  # RFC 9110 15; RFC 6585 4
 _LOG = logging.getLogger(__name__)
 
 
@@ -68,12 +85,17 @@ class Places:
             _usable(settings.crl_url if own else "", _lists(generation.certificate)),
         )
 
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.responders, *self.lists)
+
     def __bool__(self) -> bool:
-        return bool(self.responders or self.lists)
+        return bool(self.every)
 
 
 def watch_revocations(
-    settings: EnrollSettings, clock: Clock, identities: IdentityStore
+    settings: EnrollSettings, clock: Clock, identities: IdentityStore, *, patient: bool = False
 ) -> Mapping[IdentityName, RevocationRecord]:
     """Ask about the certificate in use of every identity, and keep what is known then.
 
@@ -84,11 +106,13 @@ def watch_revocations(
         settings: Of this scanner.
         clock: The clocks.
         identities: The identity directory.
+        patient: Whether to ask only what it is time to ask.
 
     Returns:
         What is known, of the identities that were asked about.
     """
-    watches = list(_watches(settings.revocation, clock, identities)) if settings.revocation.watch else []
+    asking = _Asking(settings, clock, Silences(settings.state_directory, identities.files), patient=patient)
+    watches = list(_watches(asking, identities)) if settings.revocation.watch else []
     if not watches:
         return {}
     end = clock.monotonic() + ROUND_TIME
@@ -98,19 +122,21 @@ def watch_revocations(
         with identities.watch_lock():
             for left, watch in zip(range(len(watches), 0, -1), watches, strict=True):
                 with _only_logged(watch.generation.identity):
-                    watched[watch.generation.identity] = watch.ask((end - clock.monotonic()) / left)
+                    record = watch.ask((end - clock.monotonic()) / left)
+                    if record is not None:
+                        watched[watch.generation.identity] = record
     except ScansealError as error:
         _LOG.warning("Whether certificates are revoked is not asked: %s", error)
     return watched
 
 
-def _watches(settings: RevocationSettings, clock: Clock, identities: IdentityStore) -> Iterator[_Watch]:
+def _watches(asking: _Asking, identities: IdentityStore) -> Iterator[_Watch]:
     for name in IdentityName:
         with _only_logged(name):
             generation = identities.current(name)
-            places = Places.of(generation, settings) if generation else Places()
+            places = Places.of(generation, asking.settings.revocation) if generation else Places()
             if generation is not None and places:
-                yield _Watch(generation, places, identities, settings, clock)
+                yield _Watch(generation, places, identities, asking)
 
 
 @contextmanager
@@ -122,34 +148,90 @@ def _only_logged(name: IdentityName) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class _Asking:
+    """When which server is asked."""
+
+    settings: EnrollSettings
+    clock: Clock
+    silences: Silences
+    patient: bool
+
+    def is_time_for(self, record: RevocationRecord | None) -> bool:
+        """Whether to ask about a certificate again."""
+        if record is None or not self.patient:
+            return True
+        return not record.checked_at <= self.clock.now() < record.checked_at + PAUSE
+
+    def may_ask(self, url: str, record: RevocationRecord | None) -> bool:
+        """Whether it is time to ask a server again that gave no answer, or that issues nothing."""
+        if not self.patient:
+            return True
+        silence, now = self.silences.of(url, Purpose.REVOCATION), self.clock.now()
+        names = self.settings.device.serial_number, url
+        if silence is not None and silence.at <= now < silence.ask_again_at(None, *names):
+            return False
+        # One that says nothing either, while nothing is issued, is away with the CA or with the whole network.
+        outage = self.silences.newest(Purpose.ENROLLMENT, host_of="" if silence is not None else url)
+        if outage is None or not outage.at <= now < outage.at + OUTAGE_FRESH:
+            return True
+        # What another place did not say counts for nothing, or this one would never have its turn.
+        answered = (record.answered_at or record.checked_at) if record is not None else None
+        asked = silence.at if silence is not None else answered
+        return asked is None or not asked <= now < asked + OUTAGE_PAUSE
+
+    @contextmanager
+    def noted(self, url: str) -> Iterator[None]:
+        """Keep that a server gives no answer, and forget it when it does."""
+        try:
+            yield
+        except ServerUnreachable as error:
+            self.silences.note(url, Purpose.REVOCATION, self.clock.now(), error.retry_after)
+            raise
+        except EnrollmentError:
+            self.silences.forget(url, Purpose.REVOCATION)
+            raise
+        self.silences.forget(url, Purpose.REVOCATION)
+
+
+@dataclass(frozen=True)
 class _Watch:
     generation: Generation
     places: Places
     identities: IdentityStore
-    settings: RevocationSettings
-    clock: Clock
+    asking: _Asking
 
-    def ask(self, seconds: float) -> RevocationRecord:
-        """One round; see the module. It takes no longer than `seconds`, but for looking up addresses."""
+    @property
+    def clock(self) -> Clock:
+        return self.asking.clock
+
+    def ask(self, seconds: float) -> RevocationRecord | None:
+        """One round; see the module. It takes no longer than `seconds`, but for looking up addresses.
+
+        Returns:
+            What is known then; None where it is not time to ask.
+        """
         records = RevocationRecords(self.identities)
-        record = self._asked(self._before(records), self.clock.monotonic() + seconds)
+        before = self._before(records)
+        may_ask = any(self.asking.may_ask(url, before) for url in self.places.every)
+        if not self.asking.is_time_for(before) or not may_ask:
+            return None
+        record = self._asked(before, self.clock.monotonic() + seconds)
         records.write(self.generation, record)
         if record.state is not RevocationState.GOOD or record.problem:
             state = f"{record.state}, {record.problem}" if record.problem else record.state
             _LOG.warning("The certificate of %s: %s.", self.generation.identity, state)
         return record
 
-    def _before(self, records: RevocationRecords) -> RevocationRecord:
+    def _before(self, records: RevocationRecords) -> RevocationRecord | None:
         try:
-            known = records.of(self.generation)
-        except StateError as error:
+            return records.of(self.generation)
+        except StateDamaged as error:
             _LOG.warning("What was known about revocation is lost: %s", error)
-            known = None
-        return known or RevocationRecord(
-            self.generation.number, serial_text(self.generation.certificate), self.clock.now()
-        )
+            return None
 
-    def _asked(self, record: RevocationRecord, end: float) -> RevocationRecord:
+    def _asked(self, before: RevocationRecord | None, end: float) -> RevocationRecord:
+        number, serial = self.generation.number, serial_text(self.generation.certificate)
+        record = before or RevocationRecord(number, serial, self.clock.now())
         issuer = self._issuer()
         if issuer is None:
             return record.without_answer("the certificate of its issuer is not there", self.clock.now())
@@ -161,8 +243,13 @@ class _Watch:
             if share <= 0:
                 problems.append("There was no time left for other places.")
                 break
+            if not self.asking.may_ask(url, before):
+                problems.append(f"{urlsplit(url).netloc} gave no answer before, and is asked again later.")
+                continue
             try:
-                after = record.after(ask(url, issuer, share), url, self.clock.now())
+                with self.asking.noted(url):
+                    said = ask(url, issuer, share)
+                after = record.after(said, url, self.clock.now())
             except EnrollmentError as error:
                 problems.append(error.what)
                 continue
@@ -187,25 +274,29 @@ class _Watch:
         body = ocsp.question(self.generation.certificate, issuer, nonce)
         headers = {"Content-Type": ocsp.REQUEST_TYPE, "Accept": ocsp.RESPONSE_TYPE}
         with self._session(issuer, ocsp.RESPONSE_LIMIT, seconds) as session:
-            answer = _useful(session.post(url, headers, body), url)
+            answer = _useful(session.post(url, headers, body), url, self.clock.now())
         return ocsp.statement(answer.body, self.generation.certificate, issuer, nonce, self.clock.now())
 
     def _by_list(self, url: str, issuer: x509.Certificate, seconds: float) -> Statement:
         with self._session(issuer, LIST_LIMIT, seconds) as session:
-            answer = _useful(session.get(url, {}), url)
+            answer = _useful(session.get(url, {}), url, self.clock.now())
         return list_statement(answer.body, self.generation.certificate, issuer, self.clock.now())
 
     def _session(self, issuer: x509.Certificate, limit: int, seconds: float) -> HttpsSession:
         context = client_context((issuer,))
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        timeout = min(self.settings.timeout, seconds)
+        timeout = min(self.asking.settings.revocation.timeout, seconds)
         return HttpsSession(context, self.clock, timeout, plain=True, body_limit=limit)
 
 
-def _useful(answer: Answer, url: str) -> Answer:
-    if answer.status != _OK:
-        raise _useless(f"{urlsplit(url).netloc} answers with HTTP status {answer.status}")
-    return answer
+def _useful(answer: Answer, url: str, now: datetime) -> Answer:
+    if answer.status == _OK:
+        return answer
+    useless = _useless(f"{urlsplit(url).netloc} answers with HTTP status {answer.status}")
+    if answer.status < _SERVER_ERROR and answer.status != _TOO_MANY:
+        raise useless
+    silent = ServerUnreachable(useless.what, remedy=useless.remedy, code=useless.code)
+    raise silent.left_alone_for(retry_after(answer.headers.get("retry-after", ""), now))
 
 
 def list_statement(body: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime) -> Statement:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enroll.errors import ConfigurationError, EnrollmentRefused, StateError, StateUnreadable
+from enroll.errors import ConfigurationError, EnrollmentRefused, StateDamaged
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.record import damaged, read_record, write_record
 from enroll.statefile import StateFiles
@@ -106,9 +106,7 @@ class ServiceCase:
                 raise damaged(self._ticket_file)
             before = {name: int(values[name]) for name in IDENTITIES}
             return KeptTicket(values["ticket"], read_ticket(values["ticket"]), before)
-        except StateUnreadable:
-            raise
-        except (StateError, EnrollmentRefused) as error:
+        except (StateDamaged, EnrollmentRefused) as error:
             _LOG.warning("The service ticket that was accepted cannot be read: %s", error.what)
             return None
 
@@ -117,7 +115,7 @@ class ServiceCase:
             return None
         try:
             return normalized(read_record(self._nonce_file, ("nonce",), self._files)["nonce"])
-        except (StateError, ConfigurationError):
+        except (StateDamaged, ConfigurationError):
             return None  # nothing depends on it: another one is as good
 
     def _make_directory(self) -> None:

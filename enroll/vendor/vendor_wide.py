@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from enroll.certificates import check_pair
+from enroll.collector import collect
 from enroll.config import StoreName
 from enroll.errors import (
     VENDOR,
@@ -32,7 +33,6 @@ from enroll.errors import (
     ConfigurationError,
     KeyDamaged,
     KeyNotFound,
-    StateError,
     UnsupportedKey,
 )
 from enroll.failure import Failures
@@ -40,7 +40,6 @@ from enroll.flows.base import FlowContext
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.journal import Journal, PendingRequest, Step
-from enroll.retire import destroy_unused, retire
 from enroll.trust import VerifiedCertificate, check_issued, read_anchors
 
 _ASKED = json.dumps({"flow": FlowName.VENDOR, "import": True})
@@ -100,7 +99,7 @@ class _Import:
         key = self._key()
         verified = self._verified(key)
         check_pair(key, verified.certificate)
-        self._give_up_pending(current)
+        self._give_up_pending()
         if current is not None and current.certificate == verified.certificate and self._has_key(current):
             return current
         uri = self.found.uri if isinstance(self.found, KeyInToken) else self._kept(self.found.key)
@@ -113,9 +112,7 @@ class _Import:
             now=self.now,
         )
         self._journal.clear()
-        if current is not None:
-            kept = {generation.key_uri, current.key_uri}
-            retire(IdentityName.VENDOR, kept, self.context.identities, self.context.stores)
+        collect(self.context.identities, self.context.stores)
         return generation
 
     def _key(self) -> rsa.RSAPrivateKey:
@@ -162,15 +159,9 @@ class _Import:
             return False
         return True
 
-    def _give_up_pending(self, current: Generation | None) -> None:
-        try:
-            pending = self._journal.read()
-        except StateError as error:
-            _LOG.warning("A request under way is forgotten: %s", error.what)
-            pending = None
-        if pending is not None and (current is None or pending.key_uri != current.key_uri):
-            destroy_unused(pending, self.context.stores)
+    def _give_up_pending(self) -> None:
         self._journal.clear()
+        collect(self.context.identities, self.context.stores)
 
     def _kept(self, key: rsa.RSAPrivateKey) -> str:
         name = f"{IdentityName.VENDOR}-{secrets.token_hex(8)}"

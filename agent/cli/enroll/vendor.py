@@ -15,7 +15,7 @@ from agent.daemon.hardening import protect_memory
 from enroll.clock import Clock, SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller, asked_for
-from enroll.errors import ConfigurationError, StateError, StateUnreadable
+from enroll.errors import ConfigurationError, StateDamaged, StateError
 from enroll.flows.base import Pending
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName, IdentityStore
@@ -194,9 +194,7 @@ def _brought(name: IdentityName, kept: KeptTicket, identities: IdentityStore) ->
     """
     try:
         current, under_way = identities.current(name), identities.journal(name).read()
-    except StateUnreadable:
-        raise
-    except StateError:
+    except StateDamaged:
         return None
     if current is None or under_way is not None or proves(current.certificate) is Proves.VENDOR:
         return None

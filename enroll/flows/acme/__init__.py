@@ -25,7 +25,7 @@ from cryptography import x509
 from enroll import csr
 from enroll.config import EnrollSettings, StoreName
 from enroll.csr import CertificateRequest
-from enroll.errors import CertificateRefused, ConfigurationError, StateError, StateUnreadable
+from enroll.errors import CertificateRefused, ConfigurationError, StateDamaged
 from enroll.flows.acme.account import Account
 from enroll.flows.acme.challenge import prover
 from enroll.flows.acme.client import AcmeClient
@@ -256,9 +256,7 @@ def _came_from(anchors: tuple[x509.Certificate, ...], identity: IdentityName, co
     """Whether the certificate in use came by ACME, from the CA that has these anchors."""
     try:
         current = context.identities.current(identity)
-    except StateUnreadable:
-        raise
-    except StateError:
+    except StateDamaged:
         return False  # it is damaged, and enrolling again is the way out
     if current is None or current.flow != FlowName.ACME:
         return False

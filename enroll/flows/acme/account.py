@@ -30,8 +30,7 @@ from enroll.errors import (
     KeyNotFound,
     KeyStoreError,
     KeyStoreUnavailable,
-    StateError,
-    StateUnreadable,
+    StateDamaged,
     UnsupportedKey,
 )
 from enroll.flows.acme.client import AcmeClient, Signer, offered, text_member
@@ -249,9 +248,7 @@ class Account:
             return AccountRecord(
                 **read_record(self._file, [field.name for field in fields(AccountRecord)], self._files)
             )
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("The ACME account is forgotten, a new one is made: %s", error.what)
             return AccountRecord()
 

@@ -6,12 +6,11 @@ used: a CA has no need to send a scanner anywhere else, and what has taken over 
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ from enroll.flows.acme.problem import BAD_NONCE, RATE_LIMITED, read_problem
 from enroll.flows.base import LONGEST_WAIT, FlowContext
 from enroll.foreign import printable
 from enroll.http import Answer, HttpsSession
+from enroll.http.retry_after import retry_after
 from enroll.keystore.base import PrivateKey
 from enroll.tls import client_context
 from enroll.trust import read_anchors
@@ -34,7 +34,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{1,256}")  # RFC 8555 6.5.1: base64url, and a
 _ADDRESS = re.compile(r"[!-~]{1,2048}")
 _SHORTEST_WAIT = timedelta(minutes=1)
 _DEFAULT_WAIT = timedelta(minutes=15)
-_TOO_MANY_REQUESTS, _UNAVAILABLE, _SERVER_ERRORS, _ERRORS = 429, 503, 500, 400
+_TOO_MANY_REQUESTS, _SERVER_ERRORS, _ERRORS = 429, 500, 400
 
 
 @dataclass(frozen=True)
@@ -244,17 +244,16 @@ class AcmeClient:
         return read_problem(_json_or_nothing(answer.body), answer.status).kind == BAD_NONCE
 
     def _reply(self, answer: Answer) -> Reply:
-        wait = _wait(answer.headers.get("retry-after", ""), self._clock.now())
+        wait = retry_after(answer.headers.get("retry-after", ""), self._clock.now())
         if answer.status < _ERRORS:
             return Reply(answer.status, answer.headers.get("location", ""), wait, answer.body, answer.content_type)
         problem = read_problem(_json_or_nothing(answer.body), answer.status)
-        says_when = answer.status == _UNAVAILABLE and wait is not None
-        if problem.kind == RATE_LIMITED or answer.status == _TOO_MANY_REQUESTS or says_when:
+        if problem.kind == RATE_LIMITED:
             problem.retry_at = self.retry_at(wait)
-        elif answer.status >= _SERVER_ERRORS:
+        elif answer.status == _TOO_MANY_REQUESTS or answer.status >= _SERVER_ERRORS:
             raise ServerUnreachable(
                 f"The CA cannot answer now: {problem.reason}.", remedy="This is tried again by itself."
-            )
+            ).left_alone_for(wait)
         raise problem
 
     def _read_directory(self, members: Mapping[str, Any]) -> Directory:
@@ -328,19 +327,6 @@ def _origin(url: str) -> tuple[str, int] | None:
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or parts.fragment:
         return None
     return parts.hostname.lower(), port
-
-
-def _wait(retry_after: str, now: datetime) -> timedelta | None:
-    """Retry-After (RFC 9110 10.2.3: seconds or a date); None where there is no usable one."""
-    text = retry_after.strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return timedelta(seconds=int(text))
-    try:
-        # A date without a zone is in UTC.
-        moment = email.utils.parsedate_to_datetime(text)
-        return max((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, timedelta())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _json(body: bytes) -> object:

@@ -4,7 +4,7 @@
 
 A random moment in the window is chosen once and kept until the CA suggests another window. Retry-After is both the
 shortest and the longest time between two questions (4.3). Whatever cannot be used means that the scanner renews by its
-own schedule (`enroll.rotation`).
+own schedule (`enroll.renewal`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from cryptography import x509
 
 from enroll.certificates import PARSE_ERRORS
 from enroll.clock import Clock
-from enroll.errors import ConfigurationError, EnrollmentError, StateError
+from enroll.errors import ConfigurationError, EnrollmentError, ServerUnreachable, StateError
 from enroll.flows.acme.client import AcmeClient
 from enroll.flows.acme.jws import base64url
 from enroll.flows.base import FlowContext
 from enroll.identity import Generation
-from enroll.rotation import latest_renewal
+from enroll.renewal.due import latest_renewal
+from enroll.renewal.silence import Purpose, Silences
 from enroll.suggestion import Suggestion, Window, read_suggestion, write_suggestion
 
 USUAL_PAUSE = timedelta(hours=6)  # RFC 9773 4.3.3: without a usable answer
@@ -62,11 +63,21 @@ def refresh(generation: Generation, context: FlowContext) -> None:
     waits = kept is not None and now < kept.ask_again_at <= now + LONGEST_PAUSE
     if waits or now > generation.certificate.not_valid_after_utc:  # RFC 9773 4.3: not after it has expired
         return
+    url, serial_number = context.settings.acme.directory_url, context.settings.device.serial_number
+    silences = Silences(context.settings.state_directory, context.files)
+    silence = silences.of(url, Purpose.ENROLLMENT)
+    if silence is not None and silence.at <= now < silence.ask_again_at(None, serial_number):
+        return
     try:
         with AcmeClient.configured(context) as client:
+            client.directory()
+            silences.forget(url, Purpose.ENROLLMENT)
             said = ask(client, generation.certificate, kept, context.clock, secrets.SystemRandom().random)
         write_suggestion(said, generation, context.identities, context.files)
-    except (ConfigurationError, StateError) as error:
+    except ServerUnreachable as error:
+        silences.note(url, Purpose.ENROLLMENT, now, error.retry_after)
+        _LOG.warning("The CA does not say when it wants a renewal: %s", error)
+    except (ConfigurationError, EnrollmentError, StateError) as error:
         _LOG.warning("The CA is not asked when it wants %s renewed: %s", generation.identity, error)
 
 

@@ -45,7 +45,7 @@ def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContex
         raise StateError(
             f"The identity {identity} has no certificate.", remedy="There is nothing to revoke.", code="not-enrolled"
         )
-    with AcmeClient.configured(context) as client, context.identities.lock():
+    with AcmeClient.configured(context) as client, context.identities.kept_lock():
         signer = Account(client, context).known()
         if signer is not None:
             try:

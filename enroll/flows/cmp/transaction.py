@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Self
 
 from cryptography import x509
@@ -26,6 +27,7 @@ from enroll.flows.cmp.syntax import Body
 from enroll.foreign import printable
 from enroll.http import Answer as HttpAnswer
 from enroll.http import HttpsSession
+from enroll.http.retry_after import retry_after
 from enroll.time_stamp_syntax import decoded, encoded, whole
 
 CONTENT_TYPE = "application/pkixcmp"  # RFC 9811 3.3
@@ -164,7 +166,7 @@ class Transaction:
         message = self._message(body, content, nonce, implicit_confirm=implicit_confirm, version_3=version_3)
         channel = self._channel
         headers = {"Content-Type": CONTENT_TYPE, "Accept": CONTENT_TYPE}
-        received = _message_in(channel.session.post(channel.url, headers, message))
+        received = _message_in(channel.session.post(channel.url, headers, message), channel.clock.now())
         # Who answers for another has only the nonce of the request that it passed on.
         nonces = (nonce, self._request_nonce) if body is Body.POLLREQ else (nonce,)
         return self._read(received, nonces, {*answers, Body.ERROR})
@@ -235,13 +237,14 @@ def _subject_key_identifier(certificate: x509.Certificate) -> bytes | None:
         return None
 
 
-def _message_in(answer: HttpAnswer) -> bytes:
+def _message_in(answer: HttpAnswer, now: datetime) -> bytes:
     """The message in an answer, whatever its HTTP status: errors are messages as well (RFC 9811 3.2)."""
     if answer.content_type == CONTENT_TYPE and answer.body:
         return answer.body
     what = f"The CMP server answers with HTTP status {answer.status} and no CMP message."
     if answer.status >= 500 or answer.status == 429:  # noqa: PLR2004 - RFC 6585 4: too many requests
-        raise ServerUnreachable(what, remedy="It cannot answer now; this is tried again by itself.")
+        error = ServerUnreachable(what, remedy="It cannot answer now; this is tried again by itself.")
+        raise error.left_alone_for(retry_after(answer.headers.get("retry-after", ""), now))
     raise ProtocolViolation(what, remedy="Check the address in [cmp] url, its path included.")
 
 

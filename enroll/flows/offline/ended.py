@@ -8,16 +8,15 @@ no key any more.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from enroll.errors import StateError, StateUnreadable
-from enroll.record import damaged, read_time
-from enroll.statefile import StateFiles
+from enroll.errors import StateDamaged
+from enroll.record import damaged, read_document, read_time, write_document
+from enroll.statefile import STATE_FILE_LIMIT, StateFiles
 
 ENDED_LIMIT = 50  # of an identity; the oldest are forgotten
 
@@ -72,9 +71,7 @@ class EndedRequests:
         """
         try:
             return self._read() if self._files.exists(self._path) else ()
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("What became of earlier requests is forgotten: %s", error.what)
             return ()
 
@@ -95,13 +92,10 @@ class EndedRequests:
             }
             for one in (*kept, ended)[-ENDED_LIMIT:]
         ]
-        self._files.write(self._path, json.dumps(records, indent=1).encode("ascii") + b"\n")
+        write_document(self._path, records, self._files)
 
     def _read(self) -> tuple[Ended, ...]:
-        try:
-            records = json.loads(self._files.read(self._path))
-        except (ValueError, RecursionError) as error:
-            raise damaged(self._path) from error
+        records = read_document(self._path, self._files, STATE_FILE_LIMIT)
         if not isinstance(records, list):
             raise damaged(self._path)
         return tuple(self._one(record) for record in records)

@@ -14,7 +14,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from enroll.errors import StateError, StateUnreadable
+from enroll.collector import collect
+from enroll.errors import StateDamaged
 from enroll.flows.base import FlowContext
 from enroll.flows.offline import Kept
 from enroll.flows.offline.ended import End, Ended, EndedRequests
@@ -22,7 +23,6 @@ from enroll.identity import Generation, IdentityName
 from enroll.issue import PENDING_LIFETIME
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.offline_request import key_digest
-from enroll.retire import destroy_unused
 
 NUMBER = re.compile(r"[0-9]{8}-[0-9a-f]{6}")
 
@@ -114,14 +114,14 @@ class Requests:
         return self._identities.journal_by_hand(identity, number)
 
     def end(self, request: Request, end: End) -> None:
-        """A request is over: what became of it is noted, its key destroyed, its folder removed.
+        """A request is over: what became of it is noted, its folder removed, its key destroyed.
 
         Raises:
             StateError: The disk refused; it is ended by the next command.
         """
         self.note(request, end)
-        destroy_unused(request.pending, self._context.stores)
         self.remove(request.identity, request.number)
+        collect(self._identities, self._context.stores)
 
     def note(self, request: Request, end: End) -> None:
         """Note what became of a request; while it is still there, that comes first."""
@@ -154,18 +154,14 @@ class Requests:
     def _journaled(self, identity: IdentityName, number: str) -> PendingRequest | None:
         try:
             return self.journal(identity, number).read()
-        except StateUnreadable:
-            raise
-        except StateError as error:
+        except StateDamaged as error:
             _LOG.warning("The request %s is forgotten: %s", number, error.what)
             return None
 
     def _current(self, identity: IdentityName) -> Generation | None:
         try:
             return self._identities.current(identity)
-        except StateUnreadable:
-            raise
-        except StateError:
+        except StateDamaged:
             return None  # enrolling again is the way out of a damaged identity
 
     def _is_in_use(self, identity: IdentityName, pending: PendingRequest, current: Generation | None) -> bool:
@@ -180,9 +176,7 @@ class Requests:
     def _key_uri(self, identity: IdentityName, number: int) -> str | None:
         try:
             return self._identities.key_uri(identity, number)
-        except StateUnreadable:
-            raise
-        except StateError:
+        except StateDamaged:
             return None  # damaged, and so no reason for anything
 
     def _state(self, pending: PendingRequest, current: Generation | None) -> State:

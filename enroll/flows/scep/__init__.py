@@ -22,7 +22,7 @@ import json
 import logging
 import secrets
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from cryptography import x509
@@ -65,6 +65,7 @@ from enroll.flows.scep.messages import (
 from enroll.flows.scep.requester import Requester, decrypting, first_requester
 from enroll.flows.scep.syntax import MessageType
 from enroll.http import Answer, HttpsSession
+from enroll.http.retry_after import retry_after
 from enroll.identity import IdentityName
 from enroll.keystore.secretfile import read_secret
 from enroll.tls import client_context
@@ -75,7 +76,7 @@ MESSAGE_LIMIT = 256 * 1024  # bytes
 WAIT = timedelta(hours=1)  # a CA that says PENDING does not say until when
 
 _LOG = logging.getLogger(__name__)
-_OK, _SERVER_ERROR = 200, 500
+_OK, _TOO_MANY, _SERVER_ERROR = 200, 429, 500  # RFC 9110 15; RFC 6585 4
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ class ScepFlow:
         exchange = Exchange(transaction, secrets.token_bytes(NONCE_BYTES), requester, authority)
         url = f"{self._settings.url}?operation=PKIOperation"
         answer = self._session.post(url, {"Content-Type": CONTENT_TYPE}, exchange.message(kind, content))
-        _check_status(answer)
+        _check_status(answer, self._context.clock.now())
         if answer.content_type != CONTENT_TYPE:
             raise violation("an answer of another media type than application/x-pki-message")
         return exchange.read(answer.body)
@@ -309,14 +310,15 @@ class ScepFlow:
 
     def _get(self, operation: str) -> Answer:
         answer = self._session.get(f"{self._settings.url}?operation={operation}", {})
-        _check_status(answer)
+        _check_status(answer, self._context.clock.now())
         return answer
 
 
-def _check_status(answer: Answer) -> None:
-    if answer.status >= _SERVER_ERROR:
-        raise ServerUnreachable(
+def _check_status(answer: Answer, now: datetime) -> None:
+    if answer.status >= _SERVER_ERROR or answer.status == _TOO_MANY:
+        error = ServerUnreachable(
             f"The SCEP server cannot answer: HTTP {answer.status}.", remedy="Its log says why; try again later."
         )
+        raise error.left_alone_for(retry_after(answer.headers.get("retry-after", ""), now))
     if answer.status != _OK:
         raise violation(f"HTTP {answer.status}", "Check [scep] url; it needs the path of the server.")

@@ -35,10 +35,9 @@ from enroll.keystore.pkcs11.known import KnownKey, KnownObject, KnownSecret
 from enroll.keystore.pkcs11.library import Library
 from enroll.keystore.pkcs11.refused import RefusedPins
 from enroll.keystore.secretfile import read_secret
-from enroll.keystore.tokenuri import SCHEME, ObjectType, TokenUri
+from enroll.keystore.tokenuri import OWN_LABEL, SCHEME, ObjectType, TokenUri
 from enroll.statefile import StateFiles
 
-OWN_LABEL = "scanseal-"  # begins the label of every key made here
 IDENTIFIER_SIZE = 16  # bytes of CKA_ID
 RETRY_SECONDS = 1.0  # between two attempts to open a token that is not there or locked
 

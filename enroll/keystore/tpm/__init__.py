@@ -25,6 +25,7 @@ from tpm2_pytss import TSS2_Exception as TssError
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.config import TpmStoreSettings
 from enroll.errors import (
+    DiskRefused,
     KeyDamaged,
     KeyMismatch,
     KeyNotFound,
@@ -111,10 +112,10 @@ class TpmKeyStore:
         return tuple(f"{self.scheme}:{name}" for name in names if KEY_NAME.fullmatch(name))
 
     def destroy(self, uri: str) -> None:
-        """Remove the file; nothing happens where there is none. The TPM need not be there."""
+        """As the same of key files (`enroll.keystore.software`). The TPM need not be there."""
         name = _name(uri)
         with _key_store_errors():
-            self._files.remove(self._path(name))
+            self._files.remove_with_leftovers(self._path(name))
         self._connection.forget(name)
 
     def check(self) -> None:
@@ -273,6 +274,8 @@ def _key_store_errors(kind: type[KeyStoreError] = KeyStoreError) -> Iterator[Non
         yield
     except StateUnreadable as error:
         raise KeyStoreUnavailable(error.what, remedy="Run this as root or as the user scanseal.") from error
+    except DiskRefused as error:  # the key may be as it was
+        raise KeyStoreUnavailable(error.what, remedy=error.remedy) from error
     except StateError as error:
         raise kind(error.what, remedy=error.remedy) from error
 

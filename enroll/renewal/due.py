@@ -31,27 +31,22 @@ def renewal_time(certificate: x509.Certificate, suggested: datetime | None = Non
     """
     if suggested is not None:
         return min(max(suggested, _earliest_renewal(certificate)), latest_renewal(certificate))
-    begin, lifetime = _life(certificate)
+    begin, lifetime = life(certificate)
     return begin + (lifetime / 2 if lifetime < SHORT_LIFETIME else lifetime * 2 / 3)
-
-
-def renewal_due(certificate: x509.Certificate, now: datetime, suggested: datetime | None = None) -> bool:
-    """Whether to renew now. An expired certificate is due as well: it is never given up."""
-    return now >= renewal_time(certificate, suggested)
 
 
 def latest_renewal(certificate: x509.Certificate) -> datetime:
     """The moment after which no suggestion puts a renewal off."""
-    begin, lifetime = _life(certificate)
+    begin, lifetime = life(certificate)
     return begin + lifetime * _LATEST
 
 
 def _earliest_renewal(certificate: x509.Certificate) -> datetime:
-    begin, lifetime = _life(certificate)
+    begin, lifetime = life(certificate)
     return begin + min(lifetime * _EARLIEST, _LONGEST_REST)
 
 
-def _life(certificate: x509.Certificate) -> tuple[datetime, timedelta]:
+def life(certificate: x509.Certificate) -> tuple[datetime, timedelta]:
     """Beginning and length of the time in which certificate and key can be used."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     try:
