@@ -25,6 +25,7 @@ from enroll.errors import KeyMismatch, KeyStoreError, KeyStoreUnavailable, PinRe
 from enroll.keystore.base import KeyStore, PrivateKey
 from enroll.keystore.tokenuri import TokenUri
 from tests.support.key_stores import WRONG_SECRET, secret_file
+from tests.support.reliability.measured import measured
 from tests.support.softhsm import SoftHsm, new_softhsm
 from tests.support.swtpm import SwTpm, running_swtpm
 from tests.support.tpm2_pkcs11 import TokenInTpm, token_in_tpm
@@ -108,6 +109,14 @@ class TestRemoved:
         assert report["first_error"] < ERROR_WITHIN
         assert report["longest_call"] < ERROR_WITHIN
         assert report["signed_again"] < BACK_WITHIN
+        measured(
+            "R7",
+            f"token taken out while two threads sign, {'through p11-kit' if through_proxy else 'directly'}",
+            seconds_to_the_error=report["first_error"],
+            longest_call_seconds=report["longest_call"],
+            seconds_to_the_next_signature=report["signed_again"],
+            wrong_signatures=report["wrong"],
+        )
 
     def test_it_is_named_and_not_asked_for_again_at_once(self, softhsm_of_its_own: SoftHsm) -> None:
         hsm = softhsm_of_its_own

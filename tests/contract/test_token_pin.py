@@ -18,6 +18,7 @@ from enroll.keystore.base import PrivateKey
 from enroll.keystore.tokenuri import TokenUri
 from enroll.statefile import StateFiles
 from tests.support.key_stores import WRONG_SECRET, secret_file
+from tests.support.reliability.measured import measured
 from tests.support.softhsm import PIN, SoftHsm
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +138,9 @@ def test_a_refused_pin_is_sent_once_by_a_process(softhsm: SoftHsm, tmp_path: Pat
             store.check()
         store.close()
 
-    assert calls.read_text().count("C_Login") == 1
+    logins_sent = calls.read_text().count("C_Login")
+    assert logins_sent == 1
+    measured("R7", "a wrong PIN, by three openings of the store in one process", logins=logins_sent)
 
 
 def test_each_of_several_tokens_is_logged_in_to_once(

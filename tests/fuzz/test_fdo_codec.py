@@ -43,6 +43,7 @@ from enroll.keystore.base import PublicKey
 from tests.support.byte_mutation import mutations
 from tests.support.fdo import reference_codec
 from tests.support.fdo.vectors import Vector, vectors
+from tests.support.reliability.measured import measured
 
 CASES = 100_000
 SHARES = 10  # tests, so that they can run next to each other
@@ -232,6 +233,9 @@ def test_damaged_and_made_up_bytes_are_read_or_refused(share: int) -> None:
     print(share, dict(tally))  # noqa: T201 - for whoever wants to know
     assert tally["read"] > CASES // SHARES // 100  # the damage is small enough to come through the first check
     assert tally.total() == CASES // SHARES
+    measured(
+        "R12", f"damaged and made-up messages, share {share} of {SHARES}", messages=tally.total(), read=tally["read"]
+    )
 
 
 def _of_size(head: bytes, unit: bytes) -> bytes:

@@ -36,6 +36,7 @@ from tests.support.golden_objects import CONTENT_SEQUENCE
 from tests.support.mutation import Mutator
 from tests.support.product_signing import sign_without_key
 from tests.support.raw_dicom import Node, Nodes, instance, part10, text
+from tests.support.reliability.measured import measured
 from tests.support.signed_seeds import PIXELS, RLE, RLE_FRAME, image, in_order, seed, seeds
 from tests.support.verifier_fuzz import Tally, VerifierFuzzer
 
@@ -71,6 +72,8 @@ def test_mutants_are_refused_or_reported(part: int) -> None:
     assert tally["reported"] > count / 3
     assert tally["compared"] > count / 25
     assert len(tally["refused"]) > 12
+    slowest = round(tally["slowest"], 2)
+    measured("R13", f"mutants verified, part {part} of {PARTS}", mutants=count, failures=0, slowest_seconds=slowest)
 
 
 def test_mutants_are_diagnosed_within_bounds() -> None:

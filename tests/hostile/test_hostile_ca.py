@@ -38,6 +38,7 @@ from tests.support.hostile_ca.scanner import DEVICE, Customer
 from tests.support.hostile_ca.server import HostileCa
 from tests.support.pki import DEVICE as MACHINE
 from tests.support.pki import NOW, Content, HospitalCa, new_key
+from tests.support.reliability.measured import measured
 from tests.support.scripted_server import CERTS_ONLY
 
 SECONDS = 4.0  # of one run; an exchange may take one second
@@ -172,6 +173,7 @@ def test_every_misbehaviour_has_a_name_of_its_own_and_a_clause_and_there_are_man
     assert len(names) == len(set(names)) >= 60
     assert all(misbehaviour.clause.startswith(("RFC ", "X.690 ")) for misbehaviour in MISBEHAVIOURS)
     assert all(layer.misbehaviours for layer in LAYERS)
+    measured("R11", "ways in which a CA misbehaves, each a test", ways=len(names), runs=len(RUNS))
 
 
 # --- 10,000 damaged messages
@@ -235,13 +237,14 @@ def accepted(certificate: x509.Certificate, count: int) -> tuple[list[x509.Certi
 
 def test_of_ten_thousand_damaged_messages_none_is_accepted() -> None:
     """RFC 7030 4.2.3: the certificate in them was wrong, and damage never makes it right."""
-    begun, read = time.process_time(), 0
+    begun, read, each = time.process_time(), 0, 10_000 // len(WRONG) + 1
     for wrong in WRONG:
-        found, readable = accepted(wrong, 10_000 // len(WRONG) + 1)
+        found, readable = accepted(wrong, each)
         assert found == []
         read += readable
 
     assert read > 500  # the damage is not always found by the first reader
+    measured("R11", "damaged messages of a CA", messages=each * len(WRONG), readable=read, accepted=0)
     assert time.process_time() - begun < 20 * SECONDS
 
 

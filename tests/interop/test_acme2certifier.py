@@ -22,10 +22,12 @@ from enroll.flows.acme.revoke import revoke
 from enroll.flows.settings import FlowName
 from enroll.http import Answer, HttpsSession
 from enroll.identity import Generation, IdentityName
-from enroll.rotation import latest_renewal, renewal_due, renewal_time
+from enroll.renewal.due import latest_renewal, renewal_time
+from enroll.renewal.spread import spread_renewal_time
 from enroll.suggestion import read_suggestion
 from tests.support.acme.acme2certifier import Acme2Certifier, running_acme2certifier
 from tests.support.agent_process import new_scanner
+from tests.support.certificates import SERIAL_NUMBER
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import Scanner
 
@@ -109,8 +111,7 @@ def test_the_renewal_waits_for_the_window_of_the_ca(scanner: Scanner) -> None:
     moment = suggested(scanner, generation)
 
     assert begin + lifetime * 0.85 - timedelta(seconds=5) <= moment <= latest_renewal(certificate)
-    assert not renewal_due(certificate, begin + lifetime * 0.7, moment)
-    assert renewal_due(certificate, moment, moment)
+    assert renewal_time(certificate, moment) == moment
 
 
 def test_the_moment_is_chosen_once_and_the_ca_asked_no_sooner_than_it_wants(
@@ -191,7 +192,7 @@ def test_the_commands_follow_the_ca(server: Acme2Certifier, tmp_path: Path, caps
 
         said("enroll", "acme", "--identity", "device")
         certificate = scanner.identities.current(DEVICE).certificate  # type: ignore[union-attr]
-        by_own_schedule = renewal_time(certificate).isoformat()
+        by_own_schedule = spread_renewal_time(certificate, None, SERIAL_NUMBER, DEVICE).isoformat()
         assert said("status")["identities"]["device"]["renewal_due_at"] == by_own_schedule
 
         (device,) = (record for record in said("renew")["identities"] if record["identity"] == "device")

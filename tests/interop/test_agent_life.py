@@ -165,6 +165,7 @@ def test_renewal_while_images_are_signed_fails_no_request(enrolled: Scanner) -> 
         for thread in threads:
             thread.start()
         try:
+            wait_until(lambda: generations, 10)
             for _ in range(2):
                 number = enrolled.enroll().number
                 wait_until(functools.partial(operator.contains, generations, number), 10)

@@ -20,6 +20,7 @@ from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner, running_agent, wait_until
 from tests.support.hospital import Hospital
 from tests.support.other_user import NOBODY
+from tests.support.records import set_key_uri
 from tests.support.softhsm import PIN, SECURITY_OFFICER_PIN
 from tests.support.swtpm import running_swtpm
 
@@ -251,8 +252,7 @@ def swap_keys(scanner: Scanner) -> None:
     device, signing = (scanner.identities.current(name) for name in (IdentityName.DEVICE, IdentityName.SIGNING))
     assert device
     assert signing
-    path = scanner.identities.directory(IdentityName.DEVICE) / "current" / "key.uri"
-    path.write_text(f"{signing.key_uri}\n", "utf-8")
+    set_key_uri(scanner.identities.directory(IdentityName.DEVICE) / "current", signing.key_uri)
 
 
 def damage_identity(scanner: Scanner) -> None:
@@ -264,7 +264,7 @@ def open_keys(scanner: Scanner) -> None:
 
 
 def name_no_key(scanner: Scanner) -> None:
-    (scanner.identities.directory(IdentityName.SIGNING) / "current" / "key.uri").write_text("cloud:x\n", "utf-8")
+    set_key_uri(scanner.identities.directory(IdentityName.SIGNING) / "current", "cloud:x")
 
 
 @pytest.mark.parametrize(
@@ -273,9 +273,9 @@ def name_no_key(scanner: Scanner) -> None:
         (change_passphrase, {("key", "device"), ("key", "signing")}),
         (forget_passphrase, {("key-store", "software")}),
         (show_passphrase, {("key-store", "software")}),
-        (lose_key, {("key", "signing")}),
+        (lose_key, {("key", "signing"), ("device-state", "")}),
         (swap_keys, {("key", "device")}),
-        (damage_identity, {("identity", "signing")}),
+        (damage_identity, {("identity", "signing"), ("device-state", "")}),
         (open_keys, {("state-directory", "")}),
         (name_no_key, {("identity", "signing")}),
     ],

@@ -362,8 +362,7 @@ def test_others_read_the_messages(hospital: Site) -> None:
 
 
 def test_nothing_to_sign_with_is_said_before_anything_is_sent(hospital: Site) -> None:
-    directory = hospital.scanner.identities.directory(IdentityName.IDEVID)
-    (directory / "current").unlink()
+    hospital.scanner.identities.wipe(IdentityName.IDEVID)
 
     with pytest.raises(Exception, match="scanseal enroll vendor"):
         ask(hospital)

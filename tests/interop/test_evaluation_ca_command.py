@@ -29,6 +29,7 @@ from enroll.identity import IdentityName, IdentityStore
 from enroll.statefile import StateFiles
 from tests.support.openssl import curl, needs_curl
 from tests.support.pki import DEVICE, HospitalCa, new_key
+from tests.support.records import rewrite
 
 REQUEST = CertificateRequest.for_device(DEVICE, Usage.DEVICE)
 SCANSEAL = (sys.executable, "-m", "agent.cli.main")
@@ -107,8 +108,7 @@ def test_a_request_is_approved_by_the_command_in_the_log(tmp_path: Path) -> None
         (line,) = (line for line in ca.log.read_text().splitlines() if "To approve: " in line)
         subprocess.run(shlex.split(line.partition("To approve: ")[2]), check=True)
         journal = ca.directory / "scanner" / "identities" / "device" / "pending" / "request.json"
-        waiting = json.loads(journal.read_text())
-        journal.write_text(json.dumps({**waiting, "until": ""}))  # as if the time to ask again had come
+        rewrite(journal, until="")  # as if the time to ask again had come
         code, said = ca.enroll()
 
     assert code == exits.OK, said

@@ -128,7 +128,15 @@ def test_the_status_names_all_identities_and_what_each_role_can_do(
 
     assert run(["status", "--config", str(enrolled.directory / "scanseal.toml")]) == exits.OK
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["device", "signing", "derivation", "synthesis", "signs", "agent"]
+    assert [line.split()[0] for line in lines] == [
+        "scanner",
+        "device",
+        "signing",
+        "derivation",
+        "synthesis",
+        "signs",
+        "agent",
+    ]
     assert "ready: acquisition ready, derivation ready, synthesis ready" in lines[-1]
 
 
@@ -335,8 +343,8 @@ def test_a_broken_identity_of_one_role_leaves_the_others_signing(scanner: Scanne
             client.splice_instance(image(SYNTHETIC), role="synthesis")
         status = client.status()
 
-    assert (refused.value.status, refused.value.code) == (503, "signing-failed")
-    assert status["roles"]["synthesis"] == "signing-failed"
+    assert (refused.value.status, refused.value.code) == (503, "key-damaged")
+    assert status["roles"]["synthesis"] == "key-damaged"
     assert (status["refused_generation"]["identity"], status["refused_generation"]["code"]) == (
         "synthesis",
         "key-not-found",

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from enroll.csr import CertificateRequest, Usage
 from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.by_hand import DEVICE, SIGNING, ByHand, offline_settings
+from tests.support.clocks import SteppedClock
 from tests.support.openssl import needs_openssl, openssl
 from tests.support.pki import DEVICE as SCANNER
 from tests.support.pki import Content, HospitalCa, new_key
@@ -353,6 +355,32 @@ def renewed(configured: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[
     return code, signing
 
 
+def test_near_its_end_people_hear_that_they_renew_it_by_hand(
+    scanner: Scanner,
+    ca: OpensslCa,
+    configured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = scanner.state.parent
+    request, answer = exported(folder, configured), folder / "answer.pem"
+    ca.sign(request, answer)
+    assert offline("import", answer, *configured) == exits.OK
+    current = scanner.identities.current(SIGNING)
+    assert current is not None
+    clock = SteppedClock(current.certificate.not_valid_after_utc - timedelta(hours=11))
+    monkeypatch.setattr("agent.cli.renew.SystemClock", lambda: clock)
+    run(["renew", "--unattended", *configured])
+    exported(folder, configured)
+    (number,) = scanner.identities.requests_by_hand(SIGNING)
+    clock.advance(timedelta(hours=6))
+    run(["renew", "--unattended", *configured])
+
+    before, later = [text for text in caplog.messages if text.startswith("The certificate of signing")]
+    assert "It is renewed by hand: run: scanseal enroll offline export --identity signing. To act:" in before
+    assert f"It is renewed by hand: request {number} waits for its answer. To act: hospital IT." in later
+
+
 def test_a_renewal_by_hand_waits_for_a_person_and_makes_no_request(
     tmp_path: Path, scanner: Scanner, ca: OpensslCa, configured: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +390,7 @@ def test_a_renewal_by_hand_waits_for_a_person_and_makes_no_request(
 
     code, signing = renewed(configured, capsys)
     assert (code, signing["state"]) == (exits.TRY_LATER, "export-due")
+    assert not {"next_attempt", "reason", "early_by", "window"} & set(signing)  # no timer tries
     assert scanner.identities.requests_by_hand(SIGNING) == ()
 
     exported(tmp_path, configured)

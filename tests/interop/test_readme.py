@@ -81,7 +81,7 @@ def fresh_copy(tmp_path: Path) -> Path:
     for name in filter(None, listed.stdout.decode().split("\0")):
         target = tmp_path / "clone" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
+        shutil.copy2(ROOT / name, target, follow_symlinks=False)  # a golden state directory has links to directories
     return tmp_path / "clone"
 
 

@@ -21,6 +21,7 @@ from enroll.certificates import serial_text
 from tests.support.agent_process import Scanner, new_scanner, running_agent, wait_until
 from tests.support.dicom_samples import small_instance
 from tests.support.openssl import needs_openssl
+from tests.support.records import values_of
 from tests.support.revoking_ca import PORT, RevokingCa, renew, web_server
 
 REFRESH = 1.0  # seconds, docs/socket-protocol.md
@@ -73,7 +74,7 @@ def seconds_to_the_end(
 
 def known(scanner: Scanner) -> dict[str, Any]:
     """The record of the signing identity."""
-    return json.loads((scanner.state / "identities/signing/revocation.json").read_text("utf-8"))  # type: ignore[no-any-return]
+    return values_of(scanner.state / "identities/signing/revocation.json")  # type: ignore[no-any-return]
 
 
 def reported(configuration: Path, capsys: pytest.CaptureFixture[str], *command: str) -> Any:

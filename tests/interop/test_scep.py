@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from agent.cli import exits
 from agent.cli.main import run
 from enroll.algorithms import KeyAlgorithm
 from enroll.config import IdentitiesSettings, IdentitySettings, KeyStoreSettings, Pkcs11StoreSettings, StoreName
+from enroll.csr import CertificateRequest, Usage
 from enroll.enroller import Enroller
 from enroll.errors import (
     CertificateRefused,
@@ -23,10 +25,12 @@ from enroll.errors import (
     ProtocolViolation,
     ServerUnreachable,
 )
-from enroll.flows.base import Pending
+from enroll.flows.base import FlowContext, Pending
+from enroll.flows.scep import ScepFlow
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.issue import NotAsked
+from tests.support.clocks import SteppedClock
 from tests.support.enrolling import Keyholder, Scanner, settings, with_memory_key
 from tests.support.openssl import openssl
 from tests.support.scep_server import CHALLENGE, Site, scep_site
@@ -184,6 +188,20 @@ def test_a_key_that_only_signs_is_renewed_by_the_challenge_password(with_token: 
 
     assert kinds(with_token) == [PKCS_REQ, PKCS_REQ]
     assert second.certificate.serial_number != first.certificate.serial_number
+
+
+def test_after_its_certificate_has_ended_the_challenge_password_proves_who_asks(hospital: Site) -> None:
+    """A scanner that was away for longer than its certificate lived."""
+    first = enrolled(hospital)
+    request = CertificateRequest.for_device(hospital.scanner.settings.device, Usage.DEVICE)
+    later = SteppedClock(first.certificate.not_valid_after_utc + timedelta(days=1))
+
+    def proof(context: FlowContext) -> str:
+        with ScepFlow.connect(DEVICE, context) as flow:
+            return flow.plan(request, first.certificate)[-1].proof
+
+    assert proof(hospital.scanner.context) == "a signature by the certificate in use"
+    assert proof(replace(hospital.scanner.context, clock=later)) == "the challenge password"
 
 
 def test_a_server_that_does_not_renew_is_asked_with_the_challenge_password(hospital: Site) -> None:

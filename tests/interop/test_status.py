@@ -15,6 +15,7 @@ from agent.errors import AgentRefused
 from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner, running_agent, wait_until
 from tests.support.dicom_samples import small_instance
+from tests.support.records import rewrite
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_it_says_where_the_key_is_now_and_not_where_it_was_once(
 ) -> None:
     scanner.enroll()
     record = scanner.identities.directory(IdentityName.SIGNING) / "current" / "meta.json"
-    record.write_text(record.read_text("utf-8").replace('"software"', '"hardware"'), "utf-8")
+    rewrite(record.resolve(), protection="hardware")
     configuration = str(scanner.configure())
 
     assert run(["status", "--config", configuration]) == exits.UNAVAILABLE

@@ -27,6 +27,7 @@ from tests.support.device_keys import ALGORITHMS, TLS_VERSIONS, TokenScanner, de
 from tests.support.hospital import Hospital
 from tests.support.key_stores import secret_file
 from tests.support.openssl import needs_openssl
+from tests.support.records import set_key_uri
 from tests.support.softhsm import SoftHsm, softhsm_of_this_process
 from tests.support.tls_client import NO_NEW_CODE, NO_PROVIDER, NO_SIGNER, Answer
 
@@ -247,7 +248,7 @@ def test_a_key_that_is_gone_is_named(ec_scanner: TokenScanner, hsm: SoftHsm, rou
     needs_route(route)
     scanner = in_softhsm(tmp_path, KeyAlgorithm.P_256, hsm)
     scanner.enroll_with_password()
-    (scanner.directory / "state/identities/device/current/key.uri").write_text("pkcs11:token=direct;object=gone\n")
+    set_key_uri(scanner.directory / "state/identities/device/current", "pkcs11:token=direct;object=gone")
     (answer,) = scanner.run(ROUTES[route], "get@https://127.0.0.1:1/")
 
     assert answer["error"] == "KeyNotFound"
@@ -260,8 +261,7 @@ def test_the_key_of_another_certificate_is_refused(
     needs_route(route)
     scanner = in_softhsm(tmp_path, KeyAlgorithm.P_256, hsm)
     scanner.enroll_with_password()
-    other = f"{ec_scanner.device().key_uri}\n"
-    (scanner.directory / "state/identities/device/current/key.uri").write_text(other)
+    set_key_uri(scanner.directory / "state/identities/device/current", ec_scanner.device().key_uri)
     (answer,) = scanner.run(ROUTES[route], "get@https://127.0.0.1:1/")
 
     assert answer["error"] == "KeyMismatch"

@@ -29,7 +29,7 @@ from enroll.clock import SystemClock
 from enroll.config import IdentitySettings, StoreName, VendorIdentitySettings
 from enroll.csr import CertificateRequest, Usage, build, hardware_module_name
 from enroll.enroller import Enroller
-from enroll.errors import CertificateRefused, ConfigurationError, EnrollmentRefused, ScansealError
+from enroll.errors import ConfigurationError, EnrollmentRefused, ScansealError, StateError
 from enroll.evaluation.vendor_ca import VendorCa
 from enroll.evaluation.vendor_server import LABEL, VendorServer
 from enroll.flows.settings import FlowName
@@ -501,8 +501,9 @@ def test_a_revoked_factory_identity_renews_nothing(service: Service) -> None:
     revoked = replace(known, state=RevocationState.REVOKED, revocation=Revocation(now, "keyCompromise"))
     RevocationRecords(scanner.identities).write(factory, revoked)
 
-    with pytest.raises(CertificateRefused, match="revoked"):
+    with pytest.raises(StateError, match="revoked") as refused:
         issued(scanner, SIGNER)
+    assert refused.value.code == "certificate-revoked"
     assert scanner.matching_pair(SIGNER) == signer
 
 

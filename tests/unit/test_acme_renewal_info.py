@@ -11,7 +11,7 @@ from enroll.flows.acme.client import AcmeClient
 from enroll.flows.acme.renewal_info import ask, certificate_id, moment, read_window
 from enroll.http import HttpsSession
 from enroll.identity import Generation, IdentityName
-from enroll.rotation import latest_renewal
+from enroll.renewal.due import latest_renewal
 from enroll.statefile import StateFiles
 from enroll.suggestion import Suggestion, Window, read_suggestion, suggested_renewal, write_suggestion
 from tests.support.acme.scripted import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from enroll.csr import permanent_identifier
 from enroll.errors import ConfigurationError, StateError
 from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.keystore.base import Protection
+from enroll.record import write_document
 from enroll.statefile import StateFiles
 from tests.support import enrolling
 from tests.support import pretend_tpm as tpm
 from tests.support.clocks import SteppedClock
 from tests.support.pki import NOW, HospitalCa, new_key
 from tests.support.pretend_tpm import AkCertificate
+from tests.support.records import values_of
 
 KEY = new_key()
 CERTIFICATE = HospitalCa().issue(KEY.public_key())
@@ -110,7 +113,8 @@ def test_evidence_of_the_generation_before_is_none_for_this_one(attestation: Att
 def test_evidence_is_checked_each_time_it_is_shown(attestation: Attestation) -> None:
     keep(attestation)
     path = store(attestation).path(generation())
-    path.write_text(path.read_text("utf-8").replace('"certInfo": "/1RD', '"certInfo": "AAAA'), "utf-8")
+    values = json.dumps(values_of(path))
+    write_document(path, json.loads(values.replace('"certInfo": "/1RD', '"certInfo": "AAAA')), StateFiles(), 0o640)
     record = attested.record(generation(), attestation)
 
     assert record["state"] == "refused"

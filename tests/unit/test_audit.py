@@ -25,6 +25,12 @@ class FixedClock:
     def monotonic(self) -> float:
         return 0.0
 
+    def boottime(self) -> float:
+        return 0.0
+
+    def boot_id(self) -> str:
+        return "boot"
+
     def sleep(self, seconds: float) -> None:
         raise NotImplementedError
 
@@ -245,6 +251,17 @@ def test_the_trail_is_not_written_through_a_link(path: Path, tmp_path: Path) -> 
 
     with pytest.raises(StateError):
         AuditTrail(path, FixedClock())
+
+
+def test_a_line_after_the_end_is_refused_and_reaches_no_other_file(path: Path, tmp_path: Path) -> None:
+    """A thread that nobody waited for records, and the number of the descriptor is that of another file by now."""
+    trail = AuditTrail(path, FixedClock())
+    trail.close()
+    with (tmp_path / "other").open("wb"), pytest.raises(StateError, match="cannot be used"):
+        trail.record("agent-stopped", {}, durable=True)
+
+    assert (tmp_path / "other").read_bytes() == b""
+    assert verify(path).records == 0
 
 
 def test_long_fields_stay_within_a_line(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 
 from agent import checks
 from agent.checks import Finding, Place, State
+from agent.cli.main import run
 from agent.errors import AgentUnreachable
+from enroll.clock_record import Doubt
+from enroll.clock_sense import TimeSense
 from enroll.errors import ConfigurationError, KeyMismatch, KeyStoreUnavailable, PinRefused
 from enroll.identity import IdentityName
 from enroll.keystore.base import Protection
+from tests.support.agent_process import new_scanner
 from tests.support.certificates import Authority, rsa_key
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -77,11 +82,13 @@ def test_another_user_is_told_that_the_service_may_see_something_else() -> None:
     assert "runuser -u scanseal -- scanseal check" in checks.user(0, 700, "scanseal").remedy
 
 
-def test_a_clock_does_not_stand_before_what_has_happened() -> None:
-    assert checks.clock(NOW, []).state is State.OK
-    assert checks.clock(NOW, [NOW + timedelta(minutes=4)]).state is State.OK
-    assert checks.clock(NOW, [NOW + timedelta(minutes=6)]).state is State.FAILED
-    assert checks.clock(datetime(1970, 1, 1, tzinfo=UTC), []).state is State.FAILED
+def test_a_clock_that_is_not_believed_has_to_be_set() -> None:
+    assert checks.clock(TimeSense(NOW, NOW, None, NOW)).state is State.OK
+    for doubt in Doubt:
+        found = checks.clock(TimeSense(datetime(1970, 1, 1, tzinfo=UTC), NOW, doubt, NOW))
+        assert (found.state, found.code) == (State.FAILED, "clock-suspect")
+        assert "1970-01-01" in found.what
+        assert "scanseal check --clock-is-right" in found.remedy
 
 
 def test_a_certificate_is_valid_then_due_then_over(tmp_path: Path) -> None:
@@ -96,8 +103,22 @@ def test_a_certificate_is_valid_then_due_then_over(tmp_path: Path) -> None:
     }
 
     for now, state in moments.items():
-        found = checks.certificate(SIGNING, certificate, now, None)
+        found = checks.certificate(SIGNING, certificate, now, begin + (end - begin) / 2)
         assert (found.state, bool(found.remedy)) == (state, state is not State.OK)
+
+
+def test_check_and_the_timer_name_the_same_day(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each scanner renews at a moment of its own, days before others."""
+    with new_scanner(tmp_path) as scanner:
+        scanner.authority.not_after += timedelta(days=3650)
+        scanner.enroll()
+        configured = str(scanner.configure())
+        run(["renew", "--dry-run", "--json", "--config", configured])
+        due = {each["identity"]: each.get("due_at") for each in json.loads(capsys.readouterr().out)["identities"]}
+        run(["check", "--json", "--config", configured])
+        said = [each["what"] for each in json.loads(capsys.readouterr().out)["findings"]]
+
+    assert any(f"renewed from {due['signing'][:10]} on" in what for what in said)
 
 
 def test_hardware_that_is_required_is_not_replaced_by_anything() -> None:

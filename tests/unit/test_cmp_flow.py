@@ -352,7 +352,7 @@ def test_a_token_that_is_away_for_now_is_no_reason_to_take_another_identity(
 
 
 def test_a_scanner_without_any_identity_is_told_where_to_get_one(scanner: Scanner) -> None:
-    (scanner.identities.directory(FACTORY) / "current").unlink()
+    scanner.identities.wipe(FACTORY)
 
     with pytest.raises(StateError, match="scanseal enroll vendor"):
         signs(scanner)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.main import COMMANDS
+from enroll.errors import StateDamaged, StateError
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -54,3 +57,13 @@ def test_every_finding_of_a_verification_is_explained() -> None:
     assert len(codes) > 30
     assert len(stamps) > 10
     assert sorted((codes | {f"time-stamp-{why}" for why in stamps}) - explained) == []
+
+
+def test_the_page_on_damaged_state_names_every_error_of_state_and_commands_that_exist() -> None:
+    text = (ROOT / "docs/operations/state.md").read_text("utf-8")
+    codes = {kind.code for kind in (*StateError.__subclasses__(), *StateDamaged.__subclasses__())}
+    commands = set(re.findall(r"`scanseal ([a-z]+)", text))
+
+    assert sorted(code for code in codes - {"state-unreadable"} if f"`{code}`" not in text) == []
+    assert commands
+    assert commands <= set(COMMANDS)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.enroller import Enroller, flow_of
-from enroll.errors import ConfigurationError
+from enroll.errors import ConfigurationError, EnrollmentError, StateError
+from enroll.failure import Failures
 from enroll.flows.settings import FdoRenewal, FdoSettings, FlowName
-from enroll.identity import IdentityName
+from enroll.flows.vendor import _proof
+from enroll.identity import Generation, IdentityName
 from enroll.journal import PendingRequest, Step
+from enroll.renewal.ladder import RUNGS
+from enroll.renewal.silence import Purpose, Silences
+from enroll.revocation.lists import Revocation
+from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.statefile import StateFiles
 from enroll.wanted import Wish
+from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import HospitalCa
 
@@ -145,3 +155,43 @@ def test_an_onboarding_under_way_goes_on_by_fdo(scanner: Scanner) -> None:
     scanner.identities.journal(DEVICE).write(request)
 
     assert flow_of(DEVICE, scanner.settings, scanner.identities) is FlowName.FDO
+
+
+# --- what is an answer of a server, and what is none
+
+
+def test_a_proof_that_has_ended_is_no_answer_of_the_server(scanner: Scanner) -> None:
+    """Nobody was asked: the server still counts as silent, and somebody may put right what is wrong here."""
+    came_by(scanner, "est", DEVICE)
+    url = "https://127.0.0.1:1"
+    scanner = scanner.restarted(est=replace(scanner.settings.est, url=url))
+    assert isinstance(scanner.clock, SteppedClock)
+    scanner.clock.advance(timedelta(days=800))
+    silences = Silences(scanner.settings.state_directory, scanner.files)
+    silences.note(url, Purpose.ENROLLMENT, scanner.clock.now())
+
+    for _ in range(len(RUNGS) + 2):
+        with pytest.raises(StateError) as refused:
+            Enroller(scanner.context).enroll(DEVICE, FlowName.EST)
+        assert refused.value.code == "certificate-wrong-dates"
+        assert refused.value.what_next == EnrollmentError.what_next
+
+    assert silences.of(url, Purpose.ENROLLMENT) is not None
+    failure = Failures(scanner.identities).last(DEVICE)
+    assert failure is not None
+    assert failure.in_a_row == len(RUNGS)
+
+
+def test_nor_is_a_factory_identity_that_is_revoked(tmp_path: Path) -> None:
+    vendor = HospitalCa("Vendor CA")
+    scanner = Scanner(settings(tmp_path), (vendor.certificate,))
+    factory = scanner.issue(CaFlow(vendor, scanner.clock, name="vendor"), IdentityName.IDEVID)
+    assert isinstance(factory, Generation)
+    now = scanner.clock.now()
+    known = RevocationRecord(factory.number, serial_text(factory.certificate), now, RevocationState.REVOKED)
+    RevocationRecords(scanner.identities).write(factory, replace(known, revocation=Revocation(now)))
+    came_by(scanner, "vendor", IdentityName.VENDOR)
+
+    with pytest.raises(StateError) as refused:
+        _proof(IdentityName.VENDOR, scanner.context)
+    assert refused.value.code == "certificate-revoked"

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from enroll.certificates import serial_text
 from enroll.errors import (
-    CertificateRefused,
     ConfigurationError,
     KeyDamaged,
     KeyMismatch,
@@ -212,10 +211,10 @@ def key_of_another_certificate(scanner: Scanner, _: pytest.MonkeyPatch) -> Scann
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (expired, CertificateRefused),
-        (of_another_ca, CertificateRefused),
+        (expired, StateError),
+        (of_another_ca, StateError),
         (damaged, StateError),
-        (revoked, CertificateRefused),
+        (revoked, StateError),
         (key_lost, KeyNotFound),
         (key_of_another_kind, UnsupportedKey),
         (key_of_another_certificate, KeyMismatch),

@@ -31,6 +31,7 @@ from tests.support.agent_process import new_scanner
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import NOW, HospitalCa
+from tests.support.records import rewrite
 
 DEVICE = IdentityName.DEVICE
 
@@ -156,7 +157,7 @@ def test_a_damaged_record_is_said_to_be_damaged_and_replaced_by_the_next(
 ) -> None:
     fail(failures, ServerUnreachable("1"), SteppedClock())
     path = tmp_path / "state/identities/device/last-failure.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    rewrite(path, **change)
     with pytest.raises(StateError):
         failures.last(DEVICE)
     fail(failures, ServerUnreachable("2"), SteppedClock())
@@ -169,7 +170,7 @@ def test_a_damaged_record_is_said_to_be_damaged_and_replaced_by_the_next(
 def test_the_count_has_an_end(failures: Failures, tmp_path: Path) -> None:
     fail(failures, ServerUnreachable("1"), SteppedClock())
     path = tmp_path / "state/identities/device/last-failure.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "attempts": str(MOST_ATTEMPTS)}))
+    rewrite(path, attempts=str(MOST_ATTEMPTS))
     fail(failures, ServerUnreachable("2"), SteppedClock())
 
     assert failures.last(DEVICE) is not None

@@ -16,9 +16,20 @@ from agent.daemon.signer import IDENTITY_OF, RETRY_SECONDS, Identities, Identity
 from agent.daemon.wire import HashName, Role
 from agent.errors import CertificateNotUsable, SigningError
 from enroll.algorithms import KeyAlgorithm
+from enroll.certificates import serial_text
 from enroll.config import StoreName
-from enroll.errors import KeyNotFound, KeyStoreError, PinRefused, ScansealError, UnsupportedKey
+from enroll.errors import (
+    KeyNotFound,
+    KeyStoreError,
+    PinRefused,
+    ScansealError,
+    StateDamaged,
+    StateError,
+    UnsupportedKey,
+)
 from enroll.identity import IdentityName
+from enroll.revocation.lists import Revocation, Statement
+from enroll.revocation.record import RevocationRecord, RevocationRecords
 from tests.support.agent_process import Scanner, new_scanner
 
 
@@ -33,6 +44,12 @@ class SteppingClock:
 
     def monotonic(self) -> float:
         return self.passed.total_seconds()
+
+    def boottime(self) -> float:
+        return self.monotonic()
+
+    def boot_id(self) -> str:
+        return "boot"
 
     def sleep(self, seconds: float) -> None:
         self.passed += timedelta(seconds=seconds)
@@ -137,11 +154,16 @@ def test_a_key_that_belongs_to_another_certificate_stops_the_start(
     assert refused.value.remedy
 
 
-def test_a_key_that_is_gone_stops_the_start(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
+def test_a_key_that_is_gone_is_refused_and_the_agent_starts(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """It has to be there to take up the generation that comes in its place (ADR 37)."""
     scanner.keys.destroy(scanner.enroll().key_uri)
 
-    with pytest.raises(KeyNotFound):
-        follow(scanner, audit, clock)
+    identities = follow(scanner, audit, clock)
+
+    assert isinstance(refusal(identities), KeyNotFound)
+    assert identities.view(IdentityName.SIGNING).active is None
 
 
 def test_a_key_that_is_not_rsa_stops_the_start(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
@@ -186,6 +208,55 @@ def test_a_refused_generation_is_tried_again(scanner: Scanner, audit: AuditTrail
     assert refusal(identities) is None
 
 
+def full_disk(monkeypatch: pytest.MonkeyPatch, identities: Identities) -> None:
+    """A look at the identities while the trail takes no line."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StateError("The disk is full.", code="audit-unavailable")
+
+    with monkeypatch.context() as full:
+        full.setattr(AuditTrail, "record", refuse)
+        with pytest.raises(StateError, match="full"):
+            identities.refresh()
+
+
+def test_a_refusal_that_the_audit_trail_could_not_take_is_told_when_it_can(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    pointer = scanner.identities.directory(IdentityName.SIGNING) / "current"
+    pointer.unlink()
+    pointer.symlink_to("generations/9999")
+
+    full_disk(monkeypatch, identities)
+    for _ in range(3):
+        identities.refresh()
+
+    (line,) = scanner.audit("identity-refused")
+    assert (line["identity"], line["code"]) == ("signing", "state-damaged")
+
+
+def test_a_revocation_that_the_audit_trail_could_not_take_is_told_when_it_can(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is signed meanwhile."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    revoked = active(identities).generation
+    told = Statement(clock.now(), clock.now() + timedelta(hours=1), Revocation(clock.now(), "keyCompromise"))
+    record = RevocationRecord(revoked.number, serial_text(revoked.certificate), clock.now())
+    RevocationRecords(scanner.identities).write(revoked, record.after(told, "http://ca", clock.now()))
+
+    full_disk(monkeypatch, identities)
+    assert active(identities).revocation == told.revocation
+    for _ in range(3):
+        identities.refresh()
+
+    (line,) = scanner.audit("certificate-revoked")
+    assert (line["identity"], line["reason"]) == ("signing", "keyCompromise")
+
+
 def test_a_refused_pin_is_not_tried_again_unasked(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
     """A token locks after a few wrong PINs."""
     scanner.enroll()
@@ -206,13 +277,29 @@ def test_a_refused_pin_is_not_tried_again_unasked(scanner: Scanner, audit: Audit
 def test_an_identity_that_is_taken_away_signs_no_more(
     scanner: Scanner, audit: AuditTrail, clock: SteppingClock
 ) -> None:
-    """Keys fail closed."""
+    """Keys fail closed: its owner gives the scanner up."""
     scanner.enroll()
     identities = follow(scanner, audit, clock)
-    (scanner.identities.directory(IdentityName.SIGNING) / "current").unlink()
+    scanner.identities.release_record.write_bytes(b"")
+    scanner.identities.retract(IdentityName.SIGNING)
     identities.refresh()
 
     assert identities.view(IdentityName.SIGNING).active is None
+
+
+def test_a_pointer_that_is_lost_stops_nothing_that_is_loaded_and_the_next_start(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """Nobody has given the scanner up, so something is damaged; it does not begin as if there had been nothing."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    scanner.identities.retract(IdentityName.SIGNING)
+    identities.refresh()
+
+    assert generation(identities) == 1
+    assert isinstance(refusal(identities), StateDamaged)
+    with pytest.raises(StateDamaged, match=r"current is missing"):
+        follow(scanner, audit, clock)
 
 
 def test_no_representation_shows_the_key(scanner: Scanner, audit: AuditTrail, clock: SteppingClock) -> None:
@@ -221,24 +308,34 @@ def test_no_representation_shows_the_key(scanner: Scanner, audit: AuditTrail, cl
     assert "key=" not in repr(active(follow(scanner, audit, clock))).replace("key_uri=", "")
 
 
-def test_a_certificate_that_is_not_valid_yet_replaces_none_that_is(
+def test_a_certificate_that_has_ended_replaces_none_that_is_valid(
     scanner: Scanner, audit: AuditTrail, clock: SteppingClock
 ) -> None:
-    """The clocks of a CA and a scanner differ by minutes; signing must not stop for that."""
+    scanner.enroll()
+    identities = follow(scanner, audit, clock)
+    scanner.authority.not_after = datetime.now(UTC) + timedelta(minutes=5)
+    scanner.enroll()
+    clock.sleep(600)
+
+    identities.refresh()
+    assert generation(identities) == 1
+    refused = refusal(identities)
+    assert refused is not None
+    assert refused.code == "certificate-expired"
+
+
+def test_a_certificate_that_begins_later_than_the_clock_shows_is_used(
+    scanner: Scanner, audit: AuditTrail, clock: SteppingClock
+) -> None:
+    """It passed every check when it came, so it is the clock that has been set back since."""
     scanner.enroll()
     identities = follow(scanner, audit, clock)
     scanner.authority.not_before += timedelta(hours=2)
     scanner.enroll()
 
     identities.refresh()
-    assert generation(identities) == 1
-    refused = refusal(identities)
-    assert refused is not None
-    assert refused.code == "certificate-not-yet-valid"
-
-    clock.sleep(timedelta(hours=2).total_seconds())
-    identities.refresh()
     assert generation(identities) == 2
+    assert refusal(identities) is None
 
 
 # --- every role has its own

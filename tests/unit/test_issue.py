@@ -19,6 +19,7 @@ from enroll.config import IdentitiesSettings, SigningIdentitySettings, StoreName
 from enroll.csr import Usage
 from enroll.errors import (
     CertificateRefused,
+    DiskRefused,
     EnrollerBusy,
     EnrollmentError,
     EnrollmentRefused,
@@ -38,6 +39,7 @@ from enroll.keystore.keys import StoredEcKey
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import HospitalCa, new_key
+from tests.support.records import rewrite
 
 Asked: TypeAlias = Enrollment | OfferedEnrollment
 
@@ -247,6 +249,25 @@ def test_an_unreachable_ca_leaves_the_request_for_the_next_run(scanner: Scanner,
     assert enrolled(scanner.restarted(), flow).key_uri == key_uri
 
 
+def test_a_full_disk_shows_before_the_ca_is_asked(
+    scanner: Scanner, flow: CaFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the timer would ask it every ten minutes with a request under way: no attempt and no answer can be kept."""
+    flow.answer = unreachable
+    with pytest.raises(ServerUnreachable):
+        scanner.issue(flow)
+    asked: list[str] = []
+    monkeypatch.setattr(flow, "anchors_and_intermediates", lambda: asked.append("cacerts"))
+
+    def full(path: Path, data: bytes, mode: int = 0o600) -> None:
+        raise DiskRefused(f"{path} cannot be written.", remedy=f"Make room, for {len(data)} bytes of mode {mode}.")
+
+    monkeypatch.setattr(scanner.files, "write", full)
+    with pytest.raises(DiskRefused):
+        scanner.issue(flow)
+    assert asked == []
+
+
 def test_a_202_is_repeated_with_the_same_key_when_the_ca_says(scanner: Scanner, flow: CaFlow) -> None:
     """RFC 7030 4.2.3."""
     wait = Pending(scanner.clock.now() + timedelta(hours=1), "waiting for approval")
@@ -267,9 +288,13 @@ def test_a_clock_that_was_set_back_does_not_make_us_wait_for_years(scanner: Scan
     flow.answer = lambda _: Pending(scanner.clock.now() + timedelta(hours=1))
     scanner.issue(flow)
 
-    advance(scanner, -timedelta(days=365))
+    assert isinstance(scanner.clock, SteppedClock)
+    scanner.clock.moment -= timedelta(days=365)
     scanner.issue(flow)
+    assert len(flow.asked) == 1
 
+    advance(scanner, timedelta(hours=1))
+    scanner.issue(flow)
     assert len(flow.asked) == 2
 
 
@@ -503,7 +528,7 @@ def test_a_damaged_name_of_a_key_destroys_no_other_key(scanner: Scanner, flow: C
     before = enrolled(scanner, flow)
     path = scanner.identities.directory(SIGNING) / "pending" / "request.json"
     scanner.identities.journal(SIGNING).write(PendingRequest(Step.PLANNED, "signing-0", "", "", scanner.clock.now()))
-    path.write_text(path.read_text().replace('"signing-0"', f'"{name}"'))
+    rewrite(path, key_name=name)
     after = enrolled(scanner, flow)
 
     assert set(scanner.stores.list()) == {before.key_uri, after.key_uri}

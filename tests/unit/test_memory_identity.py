@@ -30,6 +30,7 @@ from agent.daemon.wire import HashName
 from agent.errors import SigningError
 from enroll.algorithms import KeyAlgorithm
 from enroll.certificates import private_key_usage_period, serial_text
+from enroll.clock_sense import ClockSense
 from enroll.config import SigningIdentitySettings, StoreName
 from enroll.csr import CertificateRequest, Usage, stated_protection
 from enroll.errors import KeyStoreError, ScansealError, StateError
@@ -75,6 +76,7 @@ class Keyholder:
     ca: HospitalCa = field(default_factory=lambda: HospitalCa("Hospital"))
     identities: Identities = field(init=False)
     memory: MemoryIdentity = field(init=False)
+    sense: ClockSense = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
@@ -84,10 +86,11 @@ class Keyholder:
         scanner = self.scanner
         for uri in scanner.keys.list():
             scanner.keys.destroy(uri)
-        maker = KeyMaker(SIGNING, SETTINGS, DEVICE, scanner.keys, self.clock)
+        self.sense = ClockSense(self.clock)
+        maker = KeyMaker(SIGNING, SETTINGS, DEVICE, scanner.keys, self.sense)
         self.memory = MemoryIdentity(maker, scanner.identities, scanner.files, self.audit, AtOnce())
         self.identities = Identities(
-            scanner.identities, scanner.keys, self.audit, self.clock, in_memory={SIGNING: self.memory}
+            scanner.identities, scanner.keys, self.audit, self.sense, in_memory={SIGNING: self.memory}
         )
 
     def offer(self) -> Offer | None:
@@ -126,7 +129,7 @@ class Keyholder:
     def signs_with(self) -> int:
         """The generation that makes a signature now."""
         active = self.identities.active_key(SIGNING)
-        active.sign(bytes(32), HashName.SHA256, self.clock.now())
+        active.sign(bytes(32), HashName.SHA256, active.judged_at(self.sense.sense()))
         return active.generation.number
 
     def refusal(self) -> str:
@@ -379,15 +382,28 @@ def test_a_certificate_that_lives_shorter_than_the_key_is_replaced_in_time(keyho
     assert keyholder.signs_with() == 1
 
 
-def test_a_clock_that_is_set_back_does_not_stop_signing_for_longer_than_a_certificate_takes(
-    keyholder: Keyholder,
-) -> None:
+def test_a_clock_that_is_set_back_does_not_stop_signing(keyholder: Keyholder) -> None:
     keyholder.enroll()
     keyholder.clock.moment -= timedelta(days=400)
     keyholder.identities.refresh()
 
-    assert keyholder.refusal() == "certificate-not-yet-valid"
-    assert keyholder.enroll() == keyholder.signs_with() == 2
+    assert keyholder.signs_with() == 1
+    assert keyholder.offer() is None
+
+
+def test_a_key_that_was_made_while_the_clock_was_fast_is_replaced(keyholder: Keyholder) -> None:
+    """Its certificate says when it may sign, and that time does not come for years."""
+    keyholder.clock.reboot(timedelta(days=9000))
+    keyholder.start()
+    keyholder.pass_time(timedelta(seconds=30))
+    (old,) = keyholder.held()
+    keyholder.clock.moment -= timedelta(days=9000)
+    keyholder.enroll()
+    keyholder.pass_time(timedelta(seconds=1))
+
+    assert old not in keyholder.held()
+    keyholder.enroll()
+    assert keyholder.signs_with() == 2
 
 
 def test_a_clock_that_is_set_back_does_not_prolong_the_life_of_a_key(keyholder: Keyholder) -> None:
@@ -413,7 +429,7 @@ def test_a_ca_that_grants_minutes_is_not_asked_in_a_loop(keyholder: Keyholder) -
     assert len(keyholder.scanner.audit("memory-key-made")) <= 1 + 600 / (2 / 3 * 120)
 
 
-@pytest.mark.parametrize("fault", ["nobody knows the key", "the clocks differ"])
+@pytest.mark.parametrize("fault", ["nobody knows the key", "its certificate has ended"])
 def test_no_error_that_is_kept_holds_a_key(keyholder: Keyholder, fault: str) -> None:
     """The frames of its traceback would, and with them the memory of a key that was destroyed."""
     keyholder.enroll()
@@ -423,9 +439,8 @@ def test_no_error_that_is_kept_holds_a_key(keyholder: Keyholder, fault: str) -> 
     if fault == "nobody knows the key":
         keyholder.commit(keyholder.ca.issue(keyholder.scanner.keys.load(other).public_key()), other)
     else:
-        keyholder.clock.moment += HOUR
-        keyholder.certify()
-        keyholder.clock.moment -= HOUR
+        keyholder.certify(lifetime=timedelta(seconds=1))
+        keyholder.clock.advance(timedelta(seconds=2))
     keyholder.identities.refresh()
     refused = keyholder.identities.view(SIGNING).refused
     assert refused is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from enroll.keystore.base import PrivateKey, Protection
 from enroll.offer import FILE_NAME, PERIOD_MARGIN, Offer, check_offer, read_offer, write_offer
 from enroll.statefile import StateFiles
 from tests.support.pki import DEVICE, NOW, REQUEST, HospitalCa, new_key
+from tests.support.records import rewrite, values_of
 
 FILES = StateFiles()
 KEY = new_key()
@@ -42,7 +42,7 @@ def test_an_offer_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def offered_in(pending: Path) -> Offer:
-    record = json.loads((pending / FILE_NAME).read_bytes())
+    record = values_of(pending / FILE_NAME)
     return Offer(record["key_uri"], x509.load_pem_x509_csr(record["request"].encode()))
 
 
@@ -88,8 +88,8 @@ def with_damaged_period() -> str:
     ],
 )
 def test_a_damaged_offer_is_a_state_error(tmp_path: Path, changes: dict[str, str]) -> None:
-    record = {"key_uri": "memory:signing-1", "request": pem(offered().request), **changes}
-    (tmp_path / FILE_NAME).write_text(json.dumps(record))
+    write_offer(offered(), tmp_path, FILES)
+    rewrite(tmp_path / FILE_NAME, **changes)
 
     with pytest.raises(StateError, match=r"offer\.json is damaged"):
         read_offer(tmp_path, FILES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from agent.daemon.signer import Identities
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.config import StoreName
 from enroll.enroller import asked_for as asked_for_identity
-from enroll.errors import KeyStoreUnavailable, StateError
+from enroll.errors import DiskRefused, KeyStoreUnavailable, StateError, StateTooNew
 from enroll.fdo import cbor
 from enroll.fdo.credential import CredentialStore, DeviceCredential, Owner
 from enroll.fdo.hand_over import write_anchors
@@ -44,6 +45,7 @@ from tests.support.agent_process import new_scanner
 from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
 from tests.support.pki import HospitalCa
+from tests.support.records import rewrite, set_key_uri, values_of
 from tests.unit.test_issue_power_cuts import FailingFiles, PowerCut
 
 CA = HospitalCa()
@@ -55,7 +57,19 @@ DEVICE, SIGNING, DERIVATION, VENDOR = (
     IdentityName.VENDOR,
 )
 OWNER = Owner("a" * 64, "b" * 64, (CA.certificate,), renewal='{"flow": "est", "url": "https://a", "label": ""}')
-STAYS = {"audit", "enroll.lock", "fdo", "identities", "keys", "watch.lock"}
+STAYS = {
+    "audit",
+    "clock.json",
+    "clock.lock",
+    "enroll.lock",
+    "fdo",
+    "identities",
+    "keys",
+    "ledger",
+    "owner.json",
+    "owner.lock",
+    "watch.lock",
+}
 
 
 def owned(folder: Path, *, fdo: bool = True) -> Scanner:
@@ -342,7 +356,7 @@ IN_TOKEN = "pkcs11:token=gone;object=signing-0123456789abcdef;type=private"
 def moved_into_a_token(scanner: Scanner, *, by_hand: bool = True) -> None:
     """The key of a generation, and that of a request, are in a token that nobody has any more."""
     identities = scanner.identities
-    (identities.directory(SIGNING) / "generations" / "0002" / "key.uri").write_text(f"{IN_TOKEN}\n")
+    set_key_uri(identities.directory(SIGNING) / "generations" / "0002", IN_TOKEN)
     request = PendingRequest(Step.SENT, "derivation-0123456789abcdef", IN_TOKEN, "{}", scanner.clock.now())
     identities.journal(DERIVATION).write(request)
     scanner.stores.destroy("software:derivation-0123456789abcdef")
@@ -513,7 +527,7 @@ def test_the_timer_goes_on_with_what_was_cut_off(tmp_path: Path, capsys: pytest.
     run(["check", "--config", configuration])
     assert "has begun to give it up" in capsys.readouterr().out.splitlines()[1]
 
-    assert run(["renew", "--config", configuration, "--dry-run"]) == exits.OK
+    assert run(["renew", "--config", configuration, "--dry-run"]) == exits.CONFIGURATION  # nothing will be renewed
     assert scanner.identities.current(DEVICE) is not None
     (scanner.identities.directory(DERIVATION) / "pending" / "request.json").write_text("{")
     scanner.stores.destroy("software:derivation-0123456789abcdef")
@@ -643,7 +657,7 @@ def test_the_list_is_written_before_anything_goes(tmp_path: Path, monkeypatch: p
         with pytest.raises(KeyboardInterrupt):
             releasing(scanner).run()
 
-    assert json.loads(json.loads(scanner.identities.release_record.read_text())["by_hand"]) == list(by_hand)
+    assert json.loads(values_of(scanner.identities.release_record)["by_hand"]) == list(by_hand)
 
 
 def test_a_damaged_list_keeps_nothing_from_going_and_that_is_said(tmp_path: Path) -> None:
@@ -655,6 +669,69 @@ def test_a_damaged_list_keeps_nothing_from_going_and_that_is_said(tmp_path: Path
     releasing(scanner).run()
 
     assert_released(scanner)
+
+
+NOT_LOST = {
+    "release.json": "release.json",
+    "of-the-account": "acme/account.json",
+    "of-fdo": "fdo/credential.current",
+}
+
+
+@pytest.mark.parametrize("name", NOT_LOST.values(), ids=NOT_LOST)
+def test_what_cannot_be_read_for_now_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Otherwise nobody would be told which certificates to revoke; and FDO would still know the owner."""
+    scanner = owned(tmp_path)
+    told = releasing(scanner).inventory().by_hand
+    whole = IdentityStore.wipe
+    with monkeypatch.context() as patched:
+        patched.setattr(IdentityStore, "wipe", interrupted_after(whole))
+        with pytest.raises(KeyboardInterrupt):
+            releasing(scanner).run()
+    path = scanner.settings.state_directory / name
+    before = path.read_bytes()
+    genuine = os.open
+
+    def refuse(opened: Path, *rest: int) -> int:
+        if opened == path:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return genuine(opened, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(DiskRefused):
+            releasing(scanner).run()
+
+    assert path.read_bytes() == before
+    assert releasing(scanner).inventory().by_hand == told
+    assert releasing(scanner).run() == ()
+    assert_released(scanner)
+
+
+def interrupted_after(step: Callable[[IdentityStore, IdentityName], None]) -> Callable[..., None]:
+    def interrupted(identities: IdentityStore, name: IdentityName) -> None:
+        step(identities, name)
+        raise KeyboardInterrupt
+
+    return interrupted
+
+
+def test_a_list_of_a_newer_version_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner = owned(tmp_path)
+    record = scanner.identities.release_record
+    write_record(record, {"begun_at": "", "by_hand": "[]", "lost": "[]"}, FILES)
+    with monkeypatch.context() as patched:
+        patched.setattr("enroll.record.FORMAT", 2)
+        rewrite(record)
+    before = record.read_bytes()
+
+    with pytest.raises(StateTooNew):
+        releasing(scanner).run()
+
+    assert record.read_bytes() == before
+    assert scanner.identities.current(DEVICE) is not None
 
 
 def tasks(scanner: Scanner) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from agent.errors import CertificateNotUsable
 from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.config import RevocationSettings
-from enroll.errors import CertificateRefused, CertificateRevoked, StateError
+from enroll.errors import CertificateRefused, CertificateRevoked, StateDamaged
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
 from enroll.revocation.lists import Revocation, Statement
@@ -28,6 +27,7 @@ from enroll.revocation.record import RevocationRecord, RevocationRecords, Revoca
 from enroll.revocation.watch import ADDRESSES_LIMIT, Places
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.pki import new_key
+from tests.support.records import rewrite
 from tests.support.revoking_ca import RevokingCa
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -151,12 +151,80 @@ def test_it_says_nothing_of_another_generation(scanner: Scanner) -> None:
 def test_a_damaged_record_is_no_answer(scanner: Scanner, change: dict[str, object]) -> None:
     generation = scanner.enroll()
     noted(scanner, generation, STOLEN)
-    path = scanner.identities.directory(IdentityName.SIGNING) / "revocation.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    directory = scanner.identities.directory(IdentityName.SIGNING)
+    for path in (directory / "revocation.json", directory / "revoked" / "0001.json"):
+        rewrite(path, **change)
 
-    with pytest.raises(StateError):
+    with pytest.raises(StateDamaged):
         RevocationRecords(scanner.identities).of(generation)
     assert not RevocationRecords(scanner.identities).calls_for_renewal(IdentityName.SIGNING)
+
+
+@pytest.mark.parametrize("name", ["revocation.json", "revoked/0001.json"])
+def test_one_damaged_file_makes_nobody_forget_a_revocation(scanner: Scanner, name: str) -> None:
+    generation = scanner.enroll()
+    noted(scanner, generation, STOLEN)
+    (scanner.identities.directory(IdentityName.SIGNING) / name).write_text("")
+
+    record = RevocationRecords(scanner.identities).of(generation)
+
+    assert record is not None
+    assert record.state is RevocationState.REVOKED
+
+
+@pytest.mark.parametrize("said", [STOLEN, HOLD], ids=["stolen", "on hold"])
+def test_a_run_that_is_cut_off_between_the_two_files_makes_nobody_forget_a_revocation(
+    scanner: Scanner, said: Revocation
+) -> None:
+    """Also where the CA said both of the same moment."""
+    generation = scanner.enroll()
+    directory = scanner.identities.directory(IdentityName.SIGNING)
+    noted(scanner, generation, None)
+    before = (directory / "revocation.json").read_bytes()
+    noted(scanner, generation, said)
+    (directory / "revocation.json").write_bytes(before)
+
+    record = RevocationRecords(scanner.identities).of(generation)
+
+    assert record is not None
+    assert record.state is RevocationState.REVOKED
+
+
+def test_a_run_that_is_cut_off_between_the_two_files_makes_nobody_forget_that_a_hold_is_lifted(
+    scanner: Scanner,
+) -> None:
+    generation = scanner.enroll()
+    kept = scanner.identities.directory(IdentityName.SIGNING) / "revoked" / "0001.json"
+    noted(scanner, generation, HOLD)
+    before = kept.read_bytes()
+    noted(scanner, generation, None, later=True)
+    kept.write_bytes(before)
+
+    record = RevocationRecords(scanner.identities).of(generation)
+
+    assert record is not None
+    assert record.state is RevocationState.GOOD
+
+
+def test_a_generation_that_was_revoked_is_so_after_the_next_one_is_known_to_be_good(scanner: Scanner) -> None:
+    """It may come into use again, where the next one is damaged."""
+    revoked = scanner.enroll()
+    noted(scanner, revoked, STOLEN)
+    noted(scanner, scanner.enroll(), None)
+
+    record = RevocationRecords(scanner.identities).of(revoked)
+
+    assert record is not None
+    assert record.state is RevocationState.REVOKED
+
+
+def test_a_hold_that_is_lifted_is_forgotten_in_both_files(scanner: Scanner) -> None:
+    generation = scanner.enroll()
+    noted(scanner, generation, HOLD)
+    noted(scanner, generation, None, later=True)
+    (scanner.identities.directory(IdentityName.SIGNING) / "revocation.json").unlink()
+
+    assert RevocationRecords(scanner.identities).of(generation) is None
 
 
 def test_a_revoked_certificate_proves_nothing(scanner: Scanner) -> None:

@@ -28,6 +28,7 @@ from enroll.keystore.base import Protection
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.clocks import SteppedClock
 from tests.support.fixed_keys import fixed_rsa_key
+from tests.support.records import rewrite
 
 HARDWARE = Demands(require_hardware=True)
 RSA_2048 = fixed_rsa_key("signer")
@@ -213,7 +214,7 @@ def test_it_counts_what_the_store_says_now_and_not_what_is_written_down(
 ) -> None:
     generation = scanner.enroll()
     meta = scanner.identities.directory(IdentityName.SIGNING) / "generations" / "0001" / "meta.json"
-    meta.write_text(meta.read_text("utf-8").replace("software", "hardware"), "utf-8")
+    rewrite(meta, protection="hardware")
     assert generation.protection is Protection.SOFTWARE
 
     with pytest.raises(KeyRefused):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from enroll.identity import IdentityName
 from enroll.statefile import StateFiles
 from enroll.vendor.case import ServiceCase, new_nonce, normalized, shown
 from enroll.vendor.ticket import sign_ticket
+from tests.support.records import rewrite
 from tests.unit.test_service_ticket import KEY, TICKET
 
 ALPHABET = "123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -86,7 +86,7 @@ def test_a_new_nonce_is_shown_to_who_wants_one(case: ServiceCase) -> None:
 
 def test_a_nonce_that_cannot_be_read_is_replaced(case: ServiceCase, tmp_path: Path) -> None:
     case.nonce()
-    (tmp_path / "vendor" / "nonce.json").write_text(json.dumps({"nonce": "A" * 16}))
+    rewrite(tmp_path / "vendor" / "nonce.json", nonce="A" * 16)
 
     assert normalized(case.nonce()) == case.nonce()
 
@@ -105,9 +105,9 @@ def test_the_ticket_is_kept_for_its_owner_alone_and_checked_again_when_it_is_rea
     file = tmp_path / "vendor" / "ticket.json"
     assert file.stat().st_mode & 0o777 == 0o600
 
-    whole = file.read_text()
-    for damaged in (whole.replace(text, "x"), whole.replace('"0"', '"-1"'), whole.replace('"0"', '"\u0661"')):
-        file.write_text(damaged)
+    for changes in ({"ticket": "x"}, {"idevid": "-1"}, {"vendor": "\u0661"}):
+        case.accept(text, TICKET)
+        rewrite(file, **changes)
         assert case.ticket() is None  # another one is the way out
 
 

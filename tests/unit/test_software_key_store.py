@@ -6,6 +6,7 @@ import hmac
 import os
 import ssl
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from enroll.errors import (
     StateError,
     UnsupportedKey,
 )
+from enroll.keystore import software
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.statefile import StateFiles
 from tests.support.other_user import error_of
@@ -129,6 +131,31 @@ def test_a_file_that_was_cut_is_damaged(store: SoftwareKeyStore, directory: Path
 
     with pytest.raises(KeyDamaged, match=r"k\.pem"):
         store.load(uri)
+
+
+@pytest.mark.parametrize("changed", ["p", "q", "d", "dmp1", "dmq1", "iqmp", "n", "e"])
+def test_a_key_whose_numbers_do_not_belong_together_is_refused(changed: str) -> None:
+    """RFC 8017 3.2. OpenSSL is not asked to check them, because that would hold up whatever signs meanwhile."""
+    numbers = rsa.generate_private_key(65537, 2048).private_numbers()
+    public = numbers.public_numbers
+    values = {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}
+    values |= {"e": public.e, "n": public.n}
+    values[changed] += 2
+    public = rsa.RSAPublicNumbers(values.pop("e"), values.pop("n"))
+    software._check_numbers(numbers)
+
+    with pytest.raises(ValueError, match="no RSA key"):
+        software._check_numbers(rsa.RSAPrivateNumbers(**values, public_numbers=public))
+
+
+def test_loading_a_long_key_takes_no_time_from_those_that_sign(store: SoftwareKeyStore) -> None:
+    """Whatever this thread computes then, it may compute with the lock of the interpreter held."""
+    uri = store.generate("k", KeyAlgorithm.RSA_4096)
+    store.load(uri)
+    before = time.thread_time()
+    store.load(uri)
+
+    assert time.thread_time() - before < 0.05
 
 
 def test_a_key_of_another_passphrase_names_the_ways_out(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enroll.errors import EnrollerBusy, StateError
+from enroll.errors import DiskRefused, EnrollerBusy, StateError
 from enroll.statefile import STATE_FILE_LIMIT, StateFiles
 
 FILES = StateFiles()
@@ -51,6 +51,56 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
         FILES.write(path, b"new")
 
     assert path.read_bytes() == b"old"
+    assert entries(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("call", ["write", "point"])
+def test_a_directory_in_the_place_of_a_file_is_put_aside(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "inner").write_bytes(b"")
+
+    if call == "write":
+        FILES.write(path, b"content")
+        assert FILES.read(path) == b"content"
+    else:
+        FILES.point(path, "content")
+        assert FILES.target(path) == "content"
+
+    aside, name = entries(tmp_path)
+    assert aside.startswith(".a.damaged-")
+    assert (entries(tmp_path / aside), name) == (["inner"], "a")
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_directory_that_cannot_be_synced_is_not_said_to_hold_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What was written is there: whoever enables a scanner must not hear that it is still disabled."""
+    path = tmp_path / "a"
+    FILES.write(path, b"old")
+    genuine_open, genuine_fsync = os.open, os.fsync
+
+    def open_(name: Path, *rest: int) -> int:
+        if call == "open" and name == tmp_path:
+            raise NoSpaceError
+        return genuine_open(name, *rest)
+
+    def fsync(descriptor: int) -> None:
+        if call == "fsync" and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise NoSpaceError
+        genuine_fsync(descriptor)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DiskRefused) as refused:
+        FILES.write(path, b"new")
+
+    is_new = path.read_bytes() == b"new"
+    assert is_new is (call == "fsync")
+    assert ("may not survive a power cut" in refused.value.what) is is_new
+    assert ("still in use" in str(refused.value)) is not is_new
+    assert ("still in use" in refused.value.what_next) is not is_new
     assert entries(tmp_path) == ["a"]
 
 

@@ -20,11 +20,13 @@ from tests.support.pki import HospitalCa
 CA = HospitalCa()
 SIGNING = IdentityName.SIGNING
 FOR_THE_GROUP = {
+    "ledger",
     "identities",
     "identities/signing",
     "identities/signing/generations",
     "identities/signing/generations/0001",
 }
+FACTS = {"clock.json", "owner.json", "identities/signing/newest.json"}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to a user needs root: run the tests as root")
 
@@ -61,8 +63,10 @@ def test_after_an_enrollment_the_group_reads_certificates_and_nothing_else(scann
     generation = {name for name in found if name.startswith("identities/signing/generations/0001/")}
     assert len(generation) == 5
     assert {name for name, mode in found.items() if mode == 0o750} == FOR_THE_GROUP
-    assert {name for name, mode in found.items() if mode == 0o640} == generation
-    assert all(found[name] & 0o077 == 0 for name in set(found) - FOR_THE_GROUP - generation)
+    readable = {name for name, mode in found.items() if mode == 0o640}
+    ledger = {name for name in found if name.startswith("ledger/")}
+    assert generation < readable <= generation | FACTS | ledger
+    assert all(found[name] & 0o077 == 0 for name in set(found) - FOR_THE_GROUP - readable)
 
 
 def test_a_request_under_way_is_for_the_service_alone(scanner: Scanner) -> None:

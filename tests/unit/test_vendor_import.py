@@ -226,8 +226,8 @@ def test_the_last_failure_is_kept_until_an_import_succeeds(vendor: Vendor) -> No
 
 def test_a_request_under_way_is_given_up(vendor: Vendor) -> None:
     stores, journal = vendor.scanner.stores, vendor.scanner.identities.journal(IdentityName.VENDOR)
-    uri = stores.generate(StoreName.SOFTWARE, "vendor-0123", VendorIdentitySettings().key_algorithm)
-    journal.write(PendingRequest(Step.SENT, "vendor-0123", uri, '{"flow": "vendor"}', NOW))
+    uri = stores.generate(StoreName.SOFTWARE, "vendor-0123456789abcdef", VendorIdentitySettings().key_algorithm)
+    journal.write(PendingRequest(Step.SENT, "vendor-0123456789abcdef", uri, '{"flow": "vendor"}', NOW))
 
     generation = vendor.imports(vendor.certificate())
     assert stores.list() == (generation.key_uri,)

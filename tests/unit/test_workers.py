@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -14,8 +15,10 @@ import pytest
 
 from agent.config import AgentSettings
 from agent.daemon.compose import worker_options
+from agent.daemon.wire import ALIVE, EXHAUSTED
 from agent.daemon.worker import Worker
 from agent.daemon.workers import GOOD_LIFE, LONGEST_DELAY, SILENCE, Workers
+from agent.daemon.workers import Worker as Running
 
 
 class SteppingClock:
@@ -29,6 +32,12 @@ class SteppingClock:
 
     def monotonic(self) -> float:
         return self.passed
+
+    def boottime(self) -> float:
+        return self.passed
+
+    def boot_id(self) -> str:
+        return "boot"
 
     def sleep(self, seconds: float) -> None:
         self.passed += seconds
@@ -117,6 +126,63 @@ def test_a_worker_ends_when_it_is_asked_to(workers: Workers) -> None:
         hear(workers)
 
     assert process.returncode in (0, -signal.SIGKILL)  # it may be buried while it still closes its files
+
+
+def test_a_worker_without_memory_gets_no_new_caller_and_is_replaced(workers: Workers) -> None:
+    """setrlimit(2), RLIMIT_AS: there is no room for the stack of another thread."""
+    before, (worker,) = number(workers), workers.running()
+    hear(workers)
+    resource.prlimit(before, resource.RLIMIT_AS, (1 << 20, resource.prlimit(before, resource.RLIMIT_AS)[1]))
+    caller, connection = socket.socketpair()
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with caller, connection, channel, theirs:
+        assert workers.hand_over(worker, connection, theirs)
+        while not worker.leaves:
+            hear(workers)
+    while worker in workers.running():
+        assert select.select([worker.control], [], [], 10)[0]
+        workers.listen(worker)
+
+    assert number(workers) != before
+    assert worker.process.returncode in (0, -signal.SIGKILL)  # it may be buried while it still closes its files
+
+
+def exhaust(workers: Workers, worker: Running) -> None:
+    """Have the keyholder hear that it has no memory left; it goes on with what it has."""
+    os.kill(worker.process.pid, signal.SIGSTOP)  # or it would end at once, as it has nothing to do
+    ours, said = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with said:
+        worker.control.close()
+        ours.settimeout(0)
+        worker.control = ours
+        said.send(EXHAUSTED)
+        workers.listen(worker)
+        said.send(ALIVE)
+
+
+def test_a_worker_without_memory_is_replaced_while_its_callers_are_answered_still(workers: Workers) -> None:
+    (worker,) = workers.running()
+    exhaust(workers, worker)
+
+    assert worker.process.poll() is None
+    assert worker in workers.running()
+    assert [each.leaves for each in workers.running()] == [False, True]
+
+
+def test_only_one_for_each_place_may_answer_callers_without_memory(workers: Workers, clock: SteppingClock) -> None:
+    (worker,) = workers.running()
+    exhaust(workers, worker)
+    clock.sleep(1)
+    workers.tend()
+    (second, _) = workers.running()
+    exhaust(workers, second)
+    clock.sleep(1)
+    workers.tend()
+    workers.listen(worker)  # which was waited for before it was buried
+
+    assert worker.process.returncode == -signal.SIGKILL
+    assert [each.leaves for each in workers.running()] == [False, True]
+    assert second in workers.running()
 
 
 def test_a_request_that_never_ends_ends_the_worker(clock: SteppingClock) -> None:

@@ -51,6 +51,12 @@ class MovedClock:
     def monotonic(self) -> float:
         return time.monotonic() - self._begun + self._moved
 
+    def boottime(self) -> float:
+        return self.monotonic()
+
+    def boot_id(self) -> str:
+        return "boot"
+
     def sleep(self, seconds: float) -> None:
         self._moved += seconds
 

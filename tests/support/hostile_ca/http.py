@@ -26,6 +26,7 @@ PAUSE = 0.2  # seconds; much less than the time for one exchange, which a byte n
 PIECES = 50  # of an endless answer
 BLOCK = bytes(1 << 16)
 MANY_BLOCKS = 1600  # 100 MiB
+_BOMB = gzip.compress(bytes(BODY_LIMIT * 64), compresslevel=1)  # made before anybody waits for it
 
 _VIOLATION = Expected(ProtocolViolation, "protocol-violation")
 _UNREACHABLE = Expected(ServerUnreachable, "server-unreachable", HOSPITAL_IT)
@@ -149,8 +150,7 @@ def _chunked(size: bytes) -> Change:
 
 
 def _compressed(turn: Turn) -> Said:
-    bomb = gzip.compress(bytes(BODY_LIMIT * 64))
-    return replace(turn.said, body=bomb, headers=(*turn.said.headers, "Content-Encoding: gzip"))
+    return replace(turn.said, body=_BOMB, headers=(*turn.said.headers, "Content-Encoding: gzip"))
 
 
 def _status(status: str, *, keep: bool = False) -> Change:

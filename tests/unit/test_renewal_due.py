@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from enroll.rotation import renewal_due, renewal_time
+from enroll.renewal.due import renewal_time
 from tests.support.key_usage_period import period_value, with_period
 from tests.support.pki import NOW, HospitalCa, new_key
 
@@ -28,14 +28,6 @@ def test_two_thirds_of_the_lifetime_and_half_of_a_short_one(lifetime: timedelta,
     due = NOW + renewed_after
 
     assert renewal_time(certificate) == due
-    assert not renewal_due(certificate, due - timedelta(seconds=1))
-    assert renewal_due(certificate, due)
-
-
-def test_an_expired_certificate_stays_due() -> None:
-    certificate = CA.issue(new_key().public_key(), begin=NOW, end=NOW + timedelta(days=1))
-
-    assert renewal_due(certificate, NOW + timedelta(days=1000))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +62,6 @@ def test_the_ca_may_suggest_another_moment_as_long_as_there_is_time_left(
     moment, due = NOW + timedelta(days=suggested), NOW + timedelta(days=renewed_after)
 
     assert renewal_time(certificate, moment) == due
-    assert not renewal_due(certificate, due - timedelta(seconds=1), moment)
-    assert renewal_due(certificate, due, moment)
 
 
 def test_of_a_short_life_a_tenth_has_passed_before_the_ca_may_have_it_renewed() -> None:

@@ -1,0 +1,1 @@
+"""What the tests of reliability share: faults on demand, crashes, load, and the figures they bring."""

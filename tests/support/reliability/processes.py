@@ -1,0 +1,26 @@
+"""What the processes of an agent hold: memory and descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of one process.
+
+    Args:
+        resident: Bytes of memory.
+        descriptors: How many.
+    """
+
+    resident: int
+    descriptors: int
+
+    @classmethod
+    def by(cls, pid: int) -> Held:
+        """What a process holds now; needs the right to look inside."""
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+        resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+        return cls(int(resident) << 10, len(list(Path(f"/proc/{pid}/fd").iterdir())))
