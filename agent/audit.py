@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import re
+import stat
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -31,8 +32,9 @@ from typing import Any, BinaryIO
 
 from agent.errors import AlreadyRunning
 from enroll.clock import Clock
-from enroll.errors import StateError
+from enroll.errors import DiskRefused, StateError
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
+from enroll.statefile_refusals import kind_of
 
 LINE_LIMIT = 16 * 1024  # bytes
 _TAIL_LIMIT = 4 * LINE_LIMIT  # bytes that are looked through for the last whole line
@@ -40,6 +42,7 @@ NO_HASH = "0" * 64
 SYNCED_WITHIN = 1.0  # seconds until a line is on a disk that works: all that a power cut may take
 
 _TORN = "torn-line"
+_NOT_WITHOUT_A_LINE = "Nothing is signed until its lines can be written."
 _HASH_MEMBER = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 _HASH_MEMBER_SIZE = len(',"hash":""}') + 64
 _PAUSE = SYNCED_WITHIN / 2  # seconds between two syncs; the other half is for the disk
@@ -183,10 +186,11 @@ class AuditTrail:
         self._unsynced.append(line[:written])
         if written != len(line):
             self._whole = False
-            raise StateError(
+            raise DiskRefused(
                 f"The audit trail {self._path} took only part of a line.",
                 remedy="Make room on the disk.",
                 code="audit-unavailable",
+                what_next=_NOT_WITHOUT_A_LINE,
             )
 
     def _sync(self) -> None:
@@ -257,10 +261,15 @@ def verify(path: Path) -> AuditSummary:
         StateError: The file cannot be read, or a line was changed, dropped or moved; the message names it.
     """
     try:
-        with path.open("rb") as file:
-            return _verify(path, file)
+        # O_NONBLOCK: a FIFO in its place must not be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            summary = _verify(path, file) if is_file else None
     except OSError as error:
         raise _unusable(path, error) from error
+    if summary is None:
+        raise _unusable(path, OSError(errno.EINVAL, "It is not a regular file"))
+    return summary
 
 
 def _verify(path: Path, file: BinaryIO) -> AuditSummary:
@@ -313,10 +322,13 @@ def _torn_fields(torn: bytes) -> dict[str, str | int]:
 
 
 def _unusable(path: Path, error: OSError) -> StateError:
-    return StateError(
+    # A full disk may have room again by itself, so an agent that could not start is started again: docs/exit-codes.md.
+    kind = DiskRefused if kind_of(error) is DiskRefused else StateError
+    return kind(
         f"The audit trail {path} cannot be used: {error.strerror}.",
         remedy="Check the disk and the permissions.",
         code="audit-unavailable",
+        what_next=_NOT_WITHOUT_A_LINE,
     )
 
 

@@ -42,7 +42,7 @@ from agent.errors import AgentError
 from enroll.clock_sense import CLOCK_SUSPECT, TimeSense
 from enroll.clock_sense import REMEDY as CLOCK_REMEDY
 from enroll.config import StoreName
-from enroll.errors import KeyStoreUnavailable, ScansealError, ServerUnreachable
+from enroll.errors import EnrollerBusy, KeyStoreUnavailable, ScansealError, ServerUnreachable
 from enroll.foreign import printable
 from enroll.identity import VENDORS_IDENTITIES, IdentityName
 from enroll.keystore.base import Protection
@@ -108,7 +108,7 @@ class Place:
 
 def failure(check: str, error: ScansealError, subject: str = "") -> Finding:
     """What a check says that ended with an error."""
-    later = isinstance(error, KeyStoreUnavailable | AgentError | ServerUnreachable)
+    later = isinstance(error, KeyStoreUnavailable | AgentError | ServerUnreachable | EnrollerBusy)
     state = State.UNAVAILABLE if later else State.FAILED
     return Finding(check, state, error.what, error.remedy, subject, error.code)
 

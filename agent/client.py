@@ -38,12 +38,14 @@ class DigestSignature:
         certificate: DER of the certificate that verifies it.
         key_generation: Number of the generation of the identity that signed.
         protection: Where its key lives: "hardware", "memory" or "software"; empty where the agent does not say.
+        warnings: Codes of what somebody should know, although it was signed.
     """
 
     signature: bytes
     certificate: bytes = field(repr=False)
     key_generation: int
     protection: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class SigningClient:
                 certificate=_binary(answer["certificate"]),
                 key_generation=_number(answer["key_generation"]),
                 protection=_text(answer.get("protection", "")),
+                warnings=tuple(_text(warning) for warning in answer.get("warnings", ())),  # older agents have none
             )
         except (KeyError, TypeError, ValueError) as error:
             raise invalid("not the signature of a digest") from error

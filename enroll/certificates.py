@@ -33,6 +33,7 @@ PARSE_ERRORS = (  # what `cryptography` raises for a certificate that it cannot 
     x509.UnsupportedGeneralNameType,
 )
 _FIRST_LINE = re.compile(rb"scanseal-format ([0-9]{1,9}) sha256 ([0-9a-f]{64})")
+_PLACE = b"scanseal-file "
 _ARMOUR = re.compile(rb"-----(?:BEGIN|END) [A-Z0-9 ]{1,40}-----")
 
 
@@ -81,12 +82,14 @@ def parse_certificates(data: bytes, path: Path) -> tuple[x509.Certificate, ...]:
 
 
 def write_kept(path: Path, certificates: Sequence[x509.Certificate], files: StateFiles, mode: int) -> None:
-    """Put certificates into a file of their own, with a checksum in its first line, which other programs skip.
+    """Put certificates into a file of their own, with two lines before them that other programs skip.
+
+    The first has a checksum. The second has the name of the file, so that those of one CA are not taken for another's.
 
     Raises:
         StateError: The disk refused.
     """
-    data = pem(certificates)
+    data = _place(path) + pem(certificates)
     files.write(path, f"scanseal-format {FORMAT} sha256 {sha256_of(data)}\n".encode("ascii") + data, mode)
 
 
@@ -94,7 +97,7 @@ def read_kept(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
     """The certificates of such a file.
 
     Raises:
-        StateDamaged: Not as it was written.
+        StateDamaged: Not as it was written, or the copy of another one.
         StateTooNew: A newer scanseal wrote it.
         StateError: Unreadable.
     """
@@ -103,7 +106,13 @@ def read_kept(path: Path, files: StateFiles) -> tuple[x509.Certificate, ...]:
     if found is None or found[2].decode("ascii") != sha256_of(data):
         raise damaged(path)
     check_format(int(found[1]), path)
+    if data.startswith(_PLACE) and not data.startswith(_place(path)):  # scanseal 0.1.0 wrote none
+        raise damaged(path)
     return parse_certificates(data, path)
+
+
+def _place(path: Path) -> bytes:
+    return _PLACE + path.name.encode() + b"\n"
 
 
 def decode_base64(body: bytes) -> bytes:

@@ -22,6 +22,7 @@ FILE_NAME = "clock.json"
 
 _FIELDS = ("believed", "believed_in", "estimate", "boottime", "boot_id", "doubt", "since", "confirmed_by", "shown")
 _FILE_MODE = 0o640
+_BETWEEN_NAMES = ", "
 
 
 class Doubt(StrEnum):
@@ -63,7 +64,7 @@ class Seen:
         boot_id: In which start of the machine.
         doubt: At that moment.
         since: When the doubt began, by the estimate.
-        confirmed_by: Who said that the clock is right; empty once that is in the audit trail.
+        confirmed_by: Who said that the clock is right, one or more; empty once that is in the audit trail.
         shown: What the wall clock showed, in doubt.
     """
 
@@ -146,6 +147,12 @@ def write_seen(seen: Seen, root: Path, files: StateFiles) -> None:
         "shown": seen.shown.isoformat() if seen.shown else "",
     }
     write_record(root / FILE_NAME, values, files, _FILE_MODE)
+
+
+def with_name(names: str, who: str) -> str:
+    """Those who said that the clock is right, with one more, or with more than one."""
+    known = [name for name in (*names.split(_BETWEEN_NAMES), *who.split(_BETWEEN_NAMES)) if name]
+    return _BETWEEN_NAMES.join(dict.fromkeys(known))
 
 
 def later(moment: datetime, by: timedelta) -> datetime:

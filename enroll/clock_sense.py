@@ -33,7 +33,7 @@ from datetime import datetime, timedelta
 
 from enroll.build_time import BUILD_TIME
 from enroll.clock import Clock
-from enroll.clock_record import Doubt, Reading, Seen, changing_seen, read_seen, write_seen
+from enroll.clock_record import Doubt, Reading, Seen, changing_seen, read_seen, with_name, write_seen
 from enroll.errors import HOSPITAL_IT, StateError, StateTooNew, StateUnreadable
 from enroll.identity import IdentityName, IdentityStore
 from enroll.trust import CLOCK_SKEW
@@ -250,7 +250,8 @@ class ClockSense:
                 )
             if self._identities is not None and not self._writable:
                 read_seen(self._identities.root, self._identities.files)  # it says why not
-            self._seen = _believed(reading, who)
+            self._take_up()  # somebody else may have said the same, and the audit trail not say so yet
+            self._seen = _believed(reading, with_name(self._seen.confirmed_by if self._seen else "", who))
             self._write(self._seen)
         return before
 

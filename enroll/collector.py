@@ -6,6 +6,8 @@ A key of the ledger (`enroll.keystore.ledger`) is needed as long as one of these
     a journal        of the request under way, or of one that is carried by hand
     acme/account.json    for the key of the ACME account, and the next one
 
+Nothing ever names one that was made to be measured (`scanseal check --speed`), which is done under the same lock.
+
 Where one of them cannot be read, all keys stay that it might name. What cannot be destroyed, because its token is away
 for example, stays in the ledger: the next run tries again, and `scanseal status` says so. Nothing else depends on that.
 
@@ -27,8 +29,9 @@ from enroll.keystore.ledger import Ledger, Place
 from enroll.record import damaged, read_document
 
 _ACCOUNT = "acme-account"
+MEASURED = "check"  # before a hyphen, the name of a key that is made to be measured
 # A shorter name would not be one of ours.
-_COLLECTED = re.compile(rf"({'|'.join([*IdentityName, _ACCOUNT])})-[0-9a-f]{{16}}")
+_COLLECTED = re.compile(rf"({'|'.join([*IdentityName, _ACCOUNT, MEASURED])})-[0-9a-f]{{16}}")
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,9 +89,8 @@ def unneeded(identities: IdentityStore) -> tuple[tuple[str, ...], tuple[Leftover
         if match := _COLLECTED.fullmatch(name):
             by_owner.setdefault(match[1], []).append(name)
     for owner, names in by_owner.items():
-        named = _of_account(identities) if owner == _ACCOUNT else _of_identity(IdentityName(owner), identities)
         try:
-            needed = set(named)
+            needed = set(_named(owner, identities))
         except StateUnreadable:
             raise
         except StateError as error:
@@ -124,6 +126,14 @@ def _destroy(name: str, ledger: Ledger, stores: KeyStores) -> None:
     except UnsupportedKey:
         ledger.cross_out(name)
         raise
+
+
+def _named(owner: str, identities: IdentityStore) -> Iterator[str]:
+    if owner == MEASURED:
+        return iter(())
+    if owner == _ACCOUNT:
+        return _of_account(identities)
+    return _of_identity(IdentityName(owner), identities)
 
 
 def _of_identity(name: IdentityName, identities: IdentityStore) -> Iterator[str]:

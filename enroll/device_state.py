@@ -8,7 +8,11 @@
 
 The first that fits of `needs-service` for the record of the owner, `disabled`, `needs-service` for a certificate,
 `key-lost`, `owned` and `unowned` is the state: whatever else is wrong, a scanner that was disabled stays so. Where the
-record of the owner is damaged, nothing is signed; where a certificate is, the other identities go on.
+record of the owner is damaged, nothing is signed; where a certificate is, the other identities go on. So the machine
+tells apart three of what people are told as `needs-service` (`Situation`).
+
+`TRANSITIONS` is the one place that says what may happen in which state, and where it leads. Whatever signs, enrolls or
+changes the state asks `refusal` first.
 """
 
 from __future__ import annotations
@@ -17,7 +21,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from enroll.errors import HOSPITAL_IT, NOBODY, OWNER, SERVICE, ScansealError
+from enroll.errors import (
+    HOSPITAL_IT,
+    NOBODY,
+    OWNER,
+    SERVICE,
+    DeviceDisabled,
+    ScansealError,
+    StateDamaged,
+    StateError,
+)
 from enroll.owner_record import ENABLE, RESET, OwnerRecord
 
 RELEASE = "scanseal owner release"
@@ -33,11 +46,31 @@ class DeviceState(StrEnum):
     NEEDS_SERVICE = "needs-service"
 
 
-class DeviceEvent(StrEnum):
-    """What may happen to a scanner."""
+class Situation(StrEnum):
+    """The same, with what is damaged where service is needed: that decides what may be done about it."""
 
+    UNOWNED = "unowned"
+    OWNED = "owned"
+    DISABLED = "disabled"
+    KEY_LOST = "key-lost"
+    CERTIFICATE_DAMAGED = "certificate-damaged"
+    RECORD_LOST = "record-lost"  # that of the owner: damaged, or missing
+    RECORD_CLOSED = "record-closed"  # it may be whole, and cannot be read here and now, or not by this version
+
+    @property
+    def state(self) -> DeviceState:
+        """What people are told."""
+        needs_service = {Situation.CERTIFICATE_DAMAGED, Situation.RECORD_LOST, Situation.RECORD_CLOSED}
+        return DeviceState.NEEDS_SERVICE if self in needs_service else DeviceState(self.value)
+
+
+class DeviceEvent(StrEnum):
+    """What may happen to a scanner: first what somebody does and may be refused, then what comes over it."""
+
+    SIGN = "sign"
     ENROLL = "enroll"  # a person gets new certificates, over whatever was lost or damaged
     RENEW = "renew"
+    GIVE_UP = "give-up"  # certificates at the CA, and keys that nothing needs
     DISABLE = "disable"
     ENABLE = "enable"
     RESET = "reset"  # `enable --reset-record`
@@ -86,19 +119,25 @@ class DeviceStanding:
     who_must_act: str = NOBODY
 
 
-def state_of(facts: DeviceFacts) -> DeviceState:
-    """The state that the facts make; see the top of this file for the order."""
+def situation_of(facts: DeviceFacts) -> Situation:
+    """What the facts make; see the top of this file for the order."""
     if facts.record_problem is not None:
-        return DeviceState.NEEDS_SERVICE
+        is_lost = isinstance(facts.record_problem, StateDamaged)
+        return Situation.RECORD_LOST if is_lost else Situation.RECORD_CLOSED
     if facts.record is not None and facts.record.is_disabled:
-        return DeviceState.DISABLED
+        return Situation.DISABLED
     if facts.damaged:
-        return DeviceState.NEEDS_SERVICE
+        return Situation.CERTIFICATE_DAMAGED
     if facts.lost:
-        return DeviceState.KEY_LOST
+        return Situation.KEY_LOST
     # An enrollment that was cut off just before its end leaves a record of an owner who has nothing here yet.
     is_owned = facts.record is not None and facts.record.is_owned and bool(facts.owners)
-    return DeviceState.OWNED if is_owned else DeviceState.UNOWNED
+    return Situation.OWNED if is_owned else Situation.UNOWNED
+
+
+def state_of(facts: DeviceFacts) -> DeviceState:
+    """The state that the facts make."""
+    return situation_of(facts).state
 
 
 def standing(facts: DeviceFacts, enrolling: str = "scanseal enroll") -> DeviceStanding:
@@ -137,50 +176,106 @@ def _disabled(record: OwnerRecord) -> str:
     return f"since {record.since:%Y-%m-%d %H:%M} UTC{who}: {record.reason or 'no reason was given'}"
 
 
-_UNOWNED, _OWNED, _DISABLED = DeviceState.UNOWNED, DeviceState.OWNED, DeviceState.DISABLED
-_KEY_LOST, _NEEDS_SERVICE = DeviceState.KEY_LOST, DeviceState.NEEDS_SERVICE
-_ENABLED = frozenset({_UNOWNED, _OWNED, _KEY_LOST})  # by what is there
+_UNOWNED, _OWNED, _DISABLED, _KEY_LOST = Situation.UNOWNED, Situation.OWNED, Situation.DISABLED, Situation.KEY_LOST
+_DAMAGED, _RECORD_LOST, _RECORD_CLOSED = (
+    Situation.CERTIFICATE_DAMAGED,
+    Situation.RECORD_LOST,
+    Situation.RECORD_CLOSED,
+)
+_STAYS: frozenset[Situation] = frozenset()  # it may be done, and changes nothing here
+_BY_WHAT_IS_THERE = frozenset({_UNOWNED, _OWNED, _KEY_LOST, _DAMAGED})
+_VENDORS_ALONE = frozenset({_UNOWNED, _KEY_LOST, _DAMAGED})  # what the vendor has given may be lost or damaged, too
+_LET = {  # by an owner who has not disabled it
+    DeviceEvent.SIGN: _STAYS,  # by the identities that can
+    DeviceEvent.ENROLL: _STAYS,
+    DeviceEvent.RENEW: _STAYS,
+    DeviceEvent.GIVE_UP: _STAYS,
+    DeviceEvent.DISABLE: frozenset({_DISABLED}),
+    DeviceEvent.ENABLE: _STAYS,
+    DeviceEvent.RESET: _STAYS,
+    DeviceEvent.LOSE_RECORD: frozenset({_RECORD_LOST}),
+}
 
-# Where each event may lead. An event that is not named for a state changes nothing: it is refused, or there is nothing
-# to do. Only `enable`, `reset` and `release` lead out of `disabled`, or out of a record of the owner that is lost.
-TRANSITIONS: Mapping[DeviceState, Mapping[DeviceEvent, frozenset[DeviceState]]] = {
-    _UNOWNED: {
+# Where each event may lead; to stay is always possible. What somebody does and is not named is refused; what comes over
+# a scanner and is not named changes nothing. Only `enable`, `reset` and `release` lead out of `disabled`, and only
+# `disable`, `reset` and `release` out of a record of the owner that is lost.
+TRANSITIONS: Mapping[Situation, Mapping[DeviceEvent, frozenset[Situation]]] = {
+    _UNOWNED: _LET
+    | {
         DeviceEvent.ENROLL: frozenset({_OWNED}),
         DeviceEvent.RENEW: frozenset({_OWNED}),  # what was asked for has come
-        DeviceEvent.DISABLE: frozenset({_DISABLED}),
+        DeviceEvent.RELEASE: _STAYS,
         DeviceEvent.LOSE_KEY: frozenset({_KEY_LOST}),  # of what the vendor has given
-        DeviceEvent.LOSE_RECORD: frozenset({_NEEDS_SERVICE}),
-        DeviceEvent.LOSE_CERTIFICATE: frozenset({_NEEDS_SERVICE}),
+        DeviceEvent.LOSE_CERTIFICATE: frozenset({_DAMAGED}),
     },
-    _OWNED: {
-        DeviceEvent.DISABLE: frozenset({_DISABLED}),
+    _OWNED: _LET
+    | {
         DeviceEvent.RELEASE: frozenset({_UNOWNED}),
         DeviceEvent.LOSE_KEY: frozenset({_KEY_LOST}),
-        DeviceEvent.LOSE_RECORD: frozenset({_NEEDS_SERVICE}),
         # The generation before is in use then, if it is whole; its key may have been lost earlier.
-        DeviceEvent.LOSE_CERTIFICATE: frozenset({_NEEDS_SERVICE, _KEY_LOST}),
+        DeviceEvent.LOSE_CERTIFICATE: frozenset({_DAMAGED, _KEY_LOST}),
+    },
+    _KEY_LOST: _LET
+    | {
+        DeviceEvent.ENROLL: frozenset({_UNOWNED, _OWNED}),
+        DeviceEvent.RENEW: frozenset({_UNOWNED, _OWNED}),  # of an identity whose key proves nothing to the CA
+        DeviceEvent.RELEASE: frozenset({_UNOWNED}),
+        DeviceEvent.LOSE_CERTIFICATE: frozenset({_DAMAGED, _UNOWNED, _OWNED}),  # the key of the one before is there
+    },
+    _DAMAGED: _LET
+    | {
+        DeviceEvent.ENROLL: frozenset({_UNOWNED, _OWNED, _KEY_LOST}),
+        DeviceEvent.RELEASE: frozenset({_UNOWNED, _KEY_LOST}),
     },
     _DISABLED: {
-        DeviceEvent.ENABLE: _ENABLED | {_NEEDS_SERVICE},
-        DeviceEvent.RESET: _ENABLED | {_NEEDS_SERVICE},
-        DeviceEvent.RELEASE: frozenset({_UNOWNED}),
-        DeviceEvent.LOSE_RECORD: frozenset({_NEEDS_SERVICE}),
+        DeviceEvent.GIVE_UP: _STAYS,
+        DeviceEvent.DISABLE: _STAYS,
+        DeviceEvent.ENABLE: _BY_WHAT_IS_THERE,
+        DeviceEvent.RESET: _BY_WHAT_IS_THERE,
+        DeviceEvent.RELEASE: _VENDORS_ALONE,
+        DeviceEvent.LOSE_RECORD: frozenset({_RECORD_LOST}),
     },
-    _KEY_LOST: {
-        DeviceEvent.ENROLL: frozenset({_OWNED}),
-        DeviceEvent.RENEW: frozenset({_OWNED}),  # of an identity whose key proves nothing to the CA
+    _RECORD_LOST: {
+        DeviceEvent.GIVE_UP: _STAYS,
         DeviceEvent.DISABLE: frozenset({_DISABLED}),
-        DeviceEvent.RELEASE: frozenset({_UNOWNED}),
-        DeviceEvent.LOSE_RECORD: frozenset({_NEEDS_SERVICE}),
-        DeviceEvent.LOSE_CERTIFICATE: frozenset({_NEEDS_SERVICE, _OWNED}),  # the key of the one before is there
+        DeviceEvent.RESET: _BY_WHAT_IS_THERE,
+        DeviceEvent.RELEASE: _VENDORS_ALONE,
     },
-    _NEEDS_SERVICE: {
-        DeviceEvent.ENROLL: _ENABLED,  # over a certificate that is damaged
-        DeviceEvent.DISABLE: frozenset({_DISABLED}),
-        DeviceEvent.RESET: _ENABLED,
-        DeviceEvent.RELEASE: frozenset({_UNOWNED}),
-    },
+    # What it says is overwritten by nobody who cannot read it.
+    _RECORD_CLOSED: {DeviceEvent.GIVE_UP: _STAYS, DeviceEvent.LOSE_RECORD: frozenset({_RECORD_LOST})},
 }
+
+# What comes now would go with what the owner gives up.
+_ENDED_BY_RELEASE = frozenset({DeviceEvent.ENROLL, DeviceEvent.RENEW, DeviceEvent.GIVE_UP})
+
+
+def refusal(facts: DeviceFacts, event: DeviceEvent) -> ScansealError | None:
+    """Why something may not be done now; None where it may.
+
+    Args:
+        facts: What was found. Which identities are in use, damaged or lost refuses nothing: whoever asks need not look.
+        event: Something that somebody does.
+
+    Returns:
+        A StateError where the owner is giving the scanner up; the problem of the record; or DeviceDisabled.
+    """
+    if facts.is_releasing and event in _ENDED_BY_RELEASE:
+        return StateError(
+            "The owner of this scanner has begun to give it up, and that has not come to its end.",
+            remedy=f"Run again: {RELEASE}",
+            code="release-under-way",
+        )
+    if event in TRANSITIONS[situation_of(facts)]:
+        return None
+    return facts.record_problem or _told_disabled(facts.record)
+
+
+def _told_disabled(record: OwnerRecord | None) -> DeviceDisabled:
+    since = f" on {record.since:%Y-%m-%d %H:%M} UTC" if record else ""
+    because = f" ({record.reason})" if record and record.reason else ""
+    return DeviceDisabled(
+        f"The owner has disabled this scanner{since}{because}.", remedy=f"Its owner may run: {ENABLE}"
+    )
 
 
 _COMMANDS = {
@@ -192,11 +287,11 @@ _COMMANDS = {
 }
 
 
-def ways_out(state: DeviceState) -> tuple[str, ...]:
+def ways_out(situation: Situation) -> tuple[str, ...]:
     """The commands with which a person may lead the scanner to another state."""
-    return tuple(command for event, command in _COMMANDS.items() if may_become(state, event) != {state})
+    return tuple(command for event, command in _COMMANDS.items() if TRANSITIONS[situation].get(event))
 
 
-def may_become(state: DeviceState, event: DeviceEvent) -> frozenset[DeviceState]:
-    """The states that an event may lead to; to stay is always one of them."""
-    return TRANSITIONS[state].get(event, frozenset()) | {state}
+def may_become(situation: Situation, event: DeviceEvent) -> frozenset[Situation]:
+    """What an event may lead to; to stay is always among it."""
+    return TRANSITIONS[situation].get(event, frozenset()) | {situation}

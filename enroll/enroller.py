@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from threading import Event
 from typing import Self
 
 from enroll.clock import Clock
 from enroll.clock_sense import ClockSense
 from enroll.collector import Leftover, collect
 from enroll.config import EnrollSettings
+from enroll.device_state import DeviceEvent
 from enroll.errors import (
     ConfigurationError,
     EnrollerBusy,
@@ -81,14 +83,15 @@ class Enroller:
         _check_brings(flow_name, identity)
         context = self.context
         settings, identities, clock = context.settings, context.identities, context.clock
-        if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock.now()) is None:
+        if made_by_agent(identity, settings) and waiting_offer(identity, identities, clock) is None:
             return NotAsked()  # before a token is opened for the connection
         with (
-            Failures(identities).noted(identity, flow_name, clock),
-            self._silence_noted(flow_name),
+            Failures(identities).noted(identity, flow_name, clock) as attempt,
+            self._silence_noted(flow_name) as asked,
             self._connect(identity, flow_name) as flow,
         ):
-            return issue(
+            attempt.is_answered = False
+            answer = issue(
                 identity,
                 settings,
                 stores=context.stores,
@@ -96,7 +99,10 @@ class Enroller:
                 flow=flow,
                 clock=clock,
                 at_once=context.at_once,
+                answered=asked.set,
             )
+            attempt.is_answered = isinstance(answer, Generation) or asked.is_set()
+            return answer
 
     def collect(self) -> tuple[Leftover, ...]:
         """Bring commands that were cut off to their end, and destroy keys that nothing needs any more.
@@ -160,12 +166,15 @@ class Enroller:
         return suggested_renewal(generation, self.context.identities, self.context.files)
 
     @contextmanager
-    def _silence_noted(self, flow_name: FlowName) -> Iterator[None]:
-        """Keep that the server gives no answer, for all identities that it is asked for; and forget it when it does."""
+    def _silence_noted(self, flow_name: FlowName) -> Iterator[Event]:
+        """Keep that the server gives no answer, for all identities that it is asked for; and forget it when it does.
+
+        What it hands out is set by whoever has had an answer: a run that asks nobody proves nothing.
+        """
         context, url = self.context, address_of(flow_name, self.context.settings)
-        silences = Silences(context.settings.state_directory, context.files)
+        silences, answered = Silences(context.settings.state_directory, context.files), Event()
         try:
-            yield
+            yield answered
         except ServerUnreachable as error:
             if url:
                 silences.note(url, Purpose.ENROLLMENT, context.clock.now(), error.retry_after)
@@ -173,7 +182,8 @@ class Enroller:
         except EnrollmentError:
             silences.forget(url, Purpose.ENROLLMENT)
             raise
-        silences.forget(url, Purpose.ENROLLMENT)
+        if answered.is_set():
+            silences.forget(url, Purpose.ENROLLMENT)
 
     def _connect(self, identity: IdentityName, flow_name: FlowName) -> AbstractContextManager[Flow]:
         # A process loads the flow that it uses and no other.
@@ -221,8 +231,7 @@ def asked_for(names: Sequence[IdentityName], flow: FlowName, identities: Identit
             knows whether it is disabled.
     """
     identities.files.check_owner(identities.root)
-    identities.check_kept()
-    identities.owner_file.check_may_enroll()
+    identities.owner_file.check_allowed(DeviceEvent.ENROLL)
     before = {name: identities.wanted(name).known() for name in names if identities.readable(name) is None}
     for name, wish in before.items():
         identities.wanted(name).write(replace(wish, flow=flow) if wish else Wish(flow, clock.now()))

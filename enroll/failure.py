@@ -3,8 +3,8 @@
     identities/<name>/last-failure.json
 
 It is there from the first failure on, and gone with the next answer of a CA that is none: a certificate, or the word
-that the request has to wait. Two enrollers at once are no failure. What a command line shows may be what is kept:
-errors hold no secret.
+that the request has to wait. A run that asks nobody leaves it as it is. Two enrollers at once are no failure. What a
+command line shows may be what is kept: errors hold no secret.
 """
 
 from __future__ import annotations
@@ -64,6 +64,17 @@ class Failure:
     in_a_row: int
 
 
+@dataclass
+class Attempt:
+    """What is known of an attempt while it lasts.
+
+    Args:
+        is_answered: Whether a server has said something, or the certificate is there that it said before.
+    """
+
+    is_answered: bool = True
+
+
 class Failures:
     """What is kept of failures.
 
@@ -101,21 +112,23 @@ class Failures:
         )
 
     @contextmanager
-    def noted(self, name: IdentityName, flow: str, clock: Clock) -> Iterator[None]:
-        """Keep what an attempt fails with, and forget it after one that does not.
+    def noted(self, name: IdentityName, flow: str, clock: Clock) -> Iterator[Attempt]:
+        """Keep what an attempt fails with, and forget it after one that does not, unless nobody was asked.
 
         Whatever goes wrong with the record, the error of the attempt is the one that is raised.
         """
+        attempt = Attempt()
         try:
-            yield
+            yield attempt
         except (EnrollerBusy, StateUnreadable):
             raise  # nothing was tried; or by a user whose files the service could not read
         except ScansealError as error:
             with _only_logged(name):
                 self._keep(name, _failure(error, flow, self._before(name), clock.now()))
             raise
-        with _only_logged(name):
-            self._files.remove(self._path(name))
+        if attempt.is_answered:
+            with _only_logged(name):
+                self._files.remove(self._path(name))
 
     def _before(self, name: IdentityName) -> Failure | None:
         try:

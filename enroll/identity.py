@@ -27,7 +27,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from enroll.errors import EnrollerBusy, StateDamaged, StateError
+from enroll.device_state import DeviceEvent
+from enroll.errors import EnrollerBusy, StateDamaged
 from enroll.generation import VENDORS_IDENTITIES, Generation, IdentityName
 from enroll.generation_files import (
     KEY,
@@ -43,7 +44,7 @@ from enroll.journal import Journal
 from enroll.keystore.base import Protection
 from enroll.offer import FILE_NAME as OFFER_FILE_NAME
 from enroll.offer import Offer, read_offer
-from enroll.owner_record import OwnerFile
+from enroll.owner_file import OwnerFile
 from enroll.record import damaged
 from enroll.statefile import GROUP_DIRECTORY, StateFiles
 from enroll.trust import VerifiedCertificate
@@ -296,7 +297,7 @@ class IdentityStore:
     @property
     def release_record(self) -> Path:
         """What is there while the owner gives the scanner up; see `enroll.owner_release`."""
-        return self._root / "release.json"
+        return self.owner_file.release_record
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -308,8 +309,8 @@ class IdentityStore:
             StateError: The lock file cannot be made, or the state directory belongs to another user; or an owner is
                 giving the scanner up, and what came now would go with it; or as `OwnerFile.read`.
         """
-        with self.kept_lock():
-            self.owner_file.check_may_enroll()
+        with self.release_lock():
+            self.owner_file.check_allowed(DeviceEvent.ENROLL)
             yield
 
     @contextmanager
@@ -325,12 +326,7 @@ class IdentityStore:
         Raises:
             StateError: The owner has begun to give it up: nobody can enroll before that has come to its end.
         """
-        if self._files.exists(self.release_record):
-            raise StateError(
-                "The owner of this scanner has begun to give it up, and that has not come to its end.",
-                remedy="Run again: scanseal owner release",
-                code="release-under-way",
-            )
+        self.owner_file.check_allowed(DeviceEvent.GIVE_UP)
 
     def release_lock(self) -> AbstractContextManager[None]:
         """The same for whoever releases the scanner."""

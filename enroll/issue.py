@@ -24,6 +24,7 @@ import hashlib
 import json
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -61,6 +62,7 @@ from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import Journal, PendingRequest, Step
 from enroll.keystore import KeyStores
 from enroll.keystore.base import Protection, PublicKey
+from enroll.leftover_files import remove_leftover_files
 from enroll.offer import Offer, check_offer
 from enroll.trust import VerifiedCertificate, check_issued, names_kept, public_key_info_of
 
@@ -84,13 +86,16 @@ def made_by_agent(identity: IdentityName, settings: EnrollSettings) -> bool:
     return wanted.key_store is StoreName.MEMORY
 
 
-def waiting_offer(identity: IdentityName, identities: IdentityStore, now: datetime) -> Offer | None:
+def waiting_offer(identity: IdentityName, identities: IdentityStore, clock: Clock) -> Offer | None:
     """The offer that waits for its certificate; None where there is none, or nothing left to do for it.
+
+    In doubt of the clock it waits if it does so by what the clock shows: no key is given up for a floor that the clock
+    has raised while it was wrong, and a certificate for it would end the doubt.
 
     Raises:
         StateError: It is damaged.
     """
-    return _waiting(identities.offer(identity), identities.readable(identity), now)
+    return _waiting(identities.offer(identity), identities.readable(identity), ClockSense.of(clock).sense())
 
 
 def issue(  # noqa: PLR0913 - the parts of a running enroller
@@ -103,6 +108,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
     clock: Clock,
     journal: Journal | None = None,
     at_once: bool = False,
+    answered: Callable[[], None] = lambda: None,
 ) -> Generation | Pending | NotAsked:
     """Get a new key and certificate for an identity, or go on with a request that is under way.
 
@@ -115,6 +121,7 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         clock: The time.
         journal: Of the request; by default the one of the identity. Requests that are sent by hand have their own.
         at_once: Whether not to wait for the moment to come back that was named before.
+        answered: Called when a server has answered, whatever it said.
 
     Returns:
         The generation that is in use now; or when to come back, where the CA has not decided yet; or that a key of the
@@ -132,8 +139,10 @@ def issue(  # noqa: PLR0913 - the parts of a running enroller
         collect(identities, stores)
         journal = journal or identities.journal(identity)
         sense = ClockSense.configured(clock, identities)
+        remove_leftover_files(identities.root, identities.files, sense.wall())
         sense.keep()
-        return _Transaction(identity, wanted, request, stores, identities, journal, flow, sense).run(at_once=at_once)
+        run = _Transaction(identity, wanted, request, stores, identities, journal, flow, sense, answered).run
+        return run(at_once=at_once)
 
 
 def planned(
@@ -181,8 +190,12 @@ def _moment(issued: _Certificates, public_key: PublicKey, sense: TimeSense) -> d
     return sense.now
 
 
-def _waiting(offer: Offer | None, current: Generation | None, now: datetime) -> Offer | None:
-    return None if offer is None or offer.is_over(current.certificate if current else None, now) else offer
+def _waiting(offer: Offer | None, current: Generation | None, sense: TimeSense) -> Offer | None:
+    if offer is None:
+        return None
+    begin, end = private_key_usage_period(offer.request) or (None, None)
+    now = sense.within(begin, end) if begin and end else sense.now
+    return None if offer.is_over(current.certificate if current else None, now) else offer
 
 
 @dataclass(frozen=True)
@@ -195,6 +208,7 @@ class _Transaction:
     journal: Journal
     flow: Flow
     clock: ClockSense
+    answered: Callable[[], None]
 
     def run(self, *, at_once: bool) -> Generation | Pending | NotAsked:
         now = self.clock.now()
@@ -207,7 +221,7 @@ class _Transaction:
             if self.wanted.key_store is not StoreName.MEMORY:
                 return current
             pending = None
-        offer = self._offer(current, now)
+        offer = self._offer(current)
         if offer is None and self.wanted.key_store is StoreName.MEMORY:
             if pending:
                 self._abandon()
@@ -253,9 +267,12 @@ class _Transaction:
     def _confirm(self, handle: Handle, certificate: x509.Certificate) -> None:
         """Without an answer the next run confirms again; a CA that says no, or knows nothing of it any more, had it."""
         try:
-            self.flow.confirm(handle, certificate)
+            was_told = self.flow.confirm(handle, certificate)
         except EnrollmentRefused as error:
+            was_told = True
             _LOG.warning("The certificate of %s is used, its confirmation failed: %s", self.identity, error)
+        if was_told:
+            self.answered()
 
     def _reject(self, handle: Handle) -> None:
         try:
@@ -272,6 +289,7 @@ class _Transaction:
         except CertificateRefused:  # by a flow that has to judge what came before it may end
             self._abandon()
             raise
+        self.answered()
         if isinstance(answer, Refused):
             self._abandon()
             raise EnrollmentRefused(
@@ -315,11 +333,11 @@ class _Transaction:
             _LOG.warning("What the CA issued is lost, it is asked again: %s", error.what)
             return None
 
-    def _offer(self, current: Generation | None, now: datetime) -> Offer | None:
+    def _offer(self, current: Generation | None) -> Offer | None:
         """What is offered and waits, after it has proved to be what this identity asks for."""
         if not isinstance(self.wanted, SigningIdentitySettings) or self.wanted.key_store is not StoreName.MEMORY:
             return None
-        offer = _waiting(self.identities.offer(self.identity), current, now)
+        offer = _waiting(self.identities.offer(self.identity), current, self.clock.sense())
         if offer is not None:
             check_offer(offer, self.request, self.wanted)
         return offer
@@ -353,7 +371,10 @@ class _Transaction:
         if pending.step is Step.PLANNED or pending.asked != self._asked(offer) or too_old:
             return None
         try:
-            return self._asking(pending, offer, current)
+            try:
+                return self._asking(pending, offer, current)
+            except KeyNotFound:  # or so says a token in a bad moment; begun anew, it would lose the key for good
+                return self._asking(pending, offer, current)
         except (KeyNotFound, KeyDamaged, UnsupportedKey) as error:
             _LOG.warning("A request under way is begun anew: %s", error.what)
             return None

@@ -24,6 +24,7 @@ from pathlib import Path
 from enroll.certificates import name_text, serial_text
 from enroll.collector import collect
 from enroll.config import EnrollSettings
+from enroll.device_state import DeviceEvent
 from enroll.errors import (
     DiskRefused,
     KeyDamaged,
@@ -156,6 +157,7 @@ class OwnerRelease:
         context = self.context
         identities, files, root = context.identities, context.files, context.settings.state_directory
         with identities.release_lock(), identities.watch_lock():
+            identities.owner_file.check_allowed(DeviceEvent.RELEASE)
             left = self._keep(self._left())
             for name in OWNERS_IDENTITIES:
                 identities.retract(name)

@@ -7,7 +7,7 @@ an operator names are read in the same way, only that links are followed, and th
 reads them gives the remedy.
 
 What the disk refuses (`DiskRefused`) says nothing about what is on it, and may be over by itself; so it is not taken
-for damage. Only a sector that cannot be read is (`StateLost`): that stays so until something else is written.
+for damage. Only a sector that cannot be read twice is (`StateLost`): that stays so until something else is written.
 """
 
 from __future__ import annotations
@@ -15,32 +15,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
-import pwd
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from enroll.errors import (
-    DiskRefused,
-    ScansealError,
-    StateDamaged,
-    StateError,
-    StateLost,
-    StateUnreadable,
-    StateUnsafe,
+from enroll.errors import ScansealError, StateDamaged, StateError, StateLost
+from enroll.statefile_refusals import (
+    check_safe,
+    give_back,
+    kind_of,
+    not_durable,
+    not_read,
+    not_written,
+    owner_of,
+    unreadable,
+    user_name,
 )
 
 STATE_FILE_LIMIT = 1 << 20  # bytes; certificates, chains and records are far smaller
 GROUP_DIRECTORY = 0o750  # for directories on the way to what administrators may read
 
-_OF_OTHERS = 0o022  # the group or everybody may write
-_DISK = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
-)
-_NOT_AS_IT_WAS = frozenset({errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EINVAL})
+Content = TypeVar("Content")
 
 
 class StateFiles:
@@ -62,6 +60,10 @@ class StateFiles:
             DiskRefused: No file can be opened.
             StateError: Unreadable for another reason; or one that an operator names is not there.
         """
+        return _twice(lambda: self._read(path, limit, follow=follow))
+
+    @staticmethod
+    def _read(path: Path, limit: int, *, follow: bool) -> bytes:
         links = 0 if follow else os.O_NOFOLLOW
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer.
@@ -69,17 +71,17 @@ class StateFiles:
         except OSError as error:
             if follow and error.errno == errno.ENOENT:
                 raise StateError(f"{path} cannot be read: {error.strerror}.", remedy="Restore the file.") from error
-            raise _not_read(path, error, "Restore the file, or enroll again.") from error
+            raise not_read(path, error, "Restore the file, or enroll again.") from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise StateDamaged(f"{path} is not a regular file.", remedy="Remove it and enroll again.")
             if not follow:
-                _check_safe(path, status)
+                check_safe(path, status)
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 data = file.read(limit + 1)
         except OSError as error:
-            raise _not_read(path, error) from error
+            raise not_read(path, error) from error
         finally:
             os.close(descriptor)
         if len(data) > limit:
@@ -95,13 +97,17 @@ class StateFiles:
             StateUnsafe: It belongs to somebody else.
             StateError: Unreadable for another reason.
         """
+        return _twice(lambda: self._target(link))
+
+    @staticmethod
+    def _target(link: Path) -> str | None:
         try:
             target = os.readlink(link)
-            _check_safe(link, os.lstat(link), modes=False)
+            check_safe(link, os.lstat(link), modes=False)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _not_read(link, error, "Restore the link, or enroll again.") from error
+            raise not_read(link, error, "Restore the link, or enroll again.") from error
         return target
 
     def write(self, path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -157,12 +163,16 @@ class StateFiles:
         Raises:
             StateError: It is no directory, or unreadable.
         """
+        return _twice(lambda: self._names(directory))
+
+    @staticmethod
+    def _names(directory: Path) -> list[str]:
         try:
             return os.listdir(directory)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _not_read(directory, error) from error
+            raise not_read(directory, error) from error
 
     @contextlib.contextmanager
     def locked(self, path: Path, busy: ScansealError | None) -> Iterator[None]:
@@ -178,7 +188,7 @@ class StateFiles:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            what, kind = f"{path} cannot be opened: {error.strerror}.", _kind(error)
+            what, kind = f"{path} cannot be opened: {error.strerror}.", kind_of(error)
             raise kind(what, remedy="Check its permissions, and the disk.") from error
         try:
             try:
@@ -207,7 +217,7 @@ class StateFiles:
                 _make_directory(directory, mode if directory == path else GROUP_DIRECTORY)
                 self.sync_directory(directory.parent)
         except OSError as error:
-            raise _not_written(path, error) from error
+            raise not_written(path, error) from error
 
     def check_owner(self, path: Path) -> None:
         """Refuse a directory of another user: what we make in it, its owner could not read.
@@ -215,13 +225,13 @@ class StateFiles:
         Raises:
             StateError: `path` is there and belongs to another user.
         """
-        owner, user = _owner(path), os.geteuid()
+        owner, user = owner_of(path), os.geteuid()
         if owner is None or owner == user:
             return
-        name = _user_name(owner)
+        name = user_name(owner)
         raise StateError(
-            f"{path} belongs to {name}, and this runs as {_user_name(user)}.",
-            remedy=f"Run it as that user: runuser -u {name} -- scanseal enroll" if owner else _give_back(path),
+            f"{path} belongs to {name}, and this runs as {user_name(user)}.",
+            remedy=f"Run it as that user: runuser -u {name} -- scanseal enroll" if owner else give_back(path),
             code="state-of-another-user",
         )
 
@@ -243,7 +253,7 @@ class StateFiles:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _kind(error)(f"{path} cannot be removed: {error.strerror}.", remedy="Check the disk.") from error
+            raise kind_of(error)(f"{path} cannot be removed: {error.strerror}.", remedy="Check the disk.") from error
 
     def remove_with_leftovers(self, path: Path) -> None:
         """Remove a file, and what a crash has left of it while it was written."""
@@ -285,11 +295,11 @@ def _in_directory_of(path: Path) -> Iterator[None]:
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                raise _not_durable(path, error) from error
+                raise not_durable(path, error) from error
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -300,19 +310,12 @@ def _replace(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def unreadable(path: Path) -> StateUnreadable:
-    """What to raise for a file that is not for the user who runs this."""
-    remedy = "Run this as root, as the user scanseal, or as a member of scanseal-admin."
-    for inner, outer in itertools.pairwise((path, *path.parents)):
-        if _owner(outer) == os.geteuid() and _owner(inner) not in (None, os.geteuid()):
-            # Made by a command that was run as root, say.
-            remedy = f"Something in {outer} belongs to another user. {_give_back(outer)}"
-            break
-    return StateUnreadable(f"{path} cannot be read: Permission denied.", remedy=remedy)
-
-
-def _give_back(path: Path) -> str:
-    return f"Run as root: chown -R {_user_name(os.geteuid())} {path}"
+def _twice(read: Callable[[], Content]) -> Content:
+    """What lies in a bad sector is lost at the second look, too; what a disk that came late could not say is not."""
+    try:
+        return read()
+    except StateLost:
+        return read()
 
 
 def _make_directory(path: Path, mode: int) -> None:
@@ -320,80 +323,3 @@ def _make_directory(path: Path, mode: int) -> None:
     given = stat.S_IMODE(path.stat().st_mode)
     if given & mode != mode:
         path.chmod(given | mode)  # the umask of whoever runs a command; the set-group-ID bit stays
-
-
-def _owner(path: Path) -> int | None:
-    """The number of its owner; None where there is nothing, or nothing that may be looked at."""
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return None
-
-
-def _user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"#{number}"
-
-
-def _kind(error: OSError) -> type[StateError]:
-    """What a refusal of the system says about a state file."""
-    if error.errno in _DISK:
-        return DiskRefused
-    return StateDamaged if error.errno in _NOT_AS_IT_WAS else StateError
-
-
-def _not_read(path: Path, error: OSError, remedy: str = "Check the disk.") -> StateError:
-    if isinstance(error, PermissionError):
-        return unreadable(path)
-    kind = _kind(error)
-    if error.errno == errno.EIO:
-        kind, remedy = StateLost, "Check the disk. Then restore the file, or enroll again."
-    elif kind is DiskRefused:
-        remedy = "Check the disk."
-    return kind(f"{path} cannot be read: {error.strerror}.", remedy=remedy)
-
-
-def _check_safe(path: Path, status: os.stat_result, *, modes: bool = True) -> None:
-    """Refuse a state file, or the directory it lies in, that somebody else may write.
-
-    Root may read for the user of the service; so an owner is right who also owns the directory around it.
-
-    Raises:
-        StateUnsafe: It is not safe.
-        OSError: That cannot be found out.
-    """
-    directory = path.parent
-    around, above = os.stat(directory), os.stat(directory.parent)
-    for each, owners, found in (
-        (path, {around.st_uid}, status),
-        (directory, {above.st_uid}, around),
-    ):
-        if found.st_uid not in {0, os.geteuid(), *owners}:
-            raise _unsafe(each, f"belongs to {_user_name(found.st_uid)}", directory)
-        if modes and stat.S_IMODE(found.st_mode) & _OF_OTHERS:
-            raise _unsafe(each, "may be written by other users", directory)
-
-
-def _unsafe(path: Path, why: str, directory: Path) -> StateUnsafe:
-    return StateUnsafe(
-        f"{path} {why}.",
-        remedy=f"Find out who changed it. If it is as it should be, run as root: chmod go-w {path}; "
-        f"chown --reference={directory.parent} {path}",
-    )
-
-
-def _not_written(path: Path, error: OSError) -> StateError:
-    return (DiskRefused if error.errno in _DISK else StateError)(
-        f"{path} cannot be written: {error.strerror}.",
-        remedy="Check free space and permissions; what was there before is still in use.",
-    )
-
-
-def _not_durable(path: Path, error: OSError) -> StateError:
-    return (DiskRefused if error.errno in _DISK else StateError)(
-        f"{path} is written, but may not survive a power cut: {error.strerror}.",
-        remedy="Check the disk, and run it again.",
-        what_next="What was written is in use, until the power fails.",
-    )

@@ -7,7 +7,6 @@ A token is logged in to once, and a PIN that it refuses is not sent again, becau
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from agent import checks, enrollment_checks
 from agent.checks import Finding, State
 from agent.cli import device, renewal_plan
 from agent.cli.checking_ways import enrollment, leftover_keys, release_under_way, way_for
-from agent.cli.signing_rate import kind_of, measure
+from agent.cli.signing_rate import kind_of, measure, trial_key
 from agent.cli.surroundings import (
     AGENT_SERVICE,
     callers,
@@ -374,16 +373,14 @@ class _Inspection:
 
     @contextmanager
     def _key_to_measure(self, name: IdentityName, place: StorePlace) -> Iterator[PrivateKey]:
-        """The key of an identity, or one like it that is gone afterwards."""
+        """The key of an identity, or one like it that is gone afterwards: at the latest when the timer has run."""
         if name in self.keys:
             yield self.keys[name]
             return
-        temporary = f"check-{secrets.token_hex(4)}"
-        uri = self.stores.generate_for_trial(place.store, temporary, self._settings(name).key_algorithm, place.token)
-        try:
-            yield self.stores.load(uri)
-        finally:
-            self.stores.destroy(uri)
+        identities = IdentityStore(self.configuration.enroll.state_directory, self.files)
+        algorithm = self._settings(name).key_algorithm
+        with trial_key(self.stores, identities, place.store, algorithm, place.token) as key:
+            yield key
 
     def _limits(self) -> Iterator[Finding]:
         services = limits_of_services()

@@ -18,7 +18,8 @@ from enroll.clock import Clock
 from enroll.clock_sense import ClockSense
 from enroll.errors import StateError
 from enroll.identity import IdentityStore
-from enroll.owner_record import OwnerDecision, OwnerFile, OwnerRecord
+from enroll.owner_file import OwnerFile
+from enroll.owner_record import OwnerDecision, OwnerRecord
 from enroll.statefile import StateFiles
 
 

@@ -11,7 +11,7 @@ from agent.cli.running import Status
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.device_facts import device_facts, lost_key_files
-from enroll.device_state import DeviceState, standing, ways_out
+from enroll.device_state import DeviceState, Situation, situation_of, standing, ways_out
 from enroll.enroller import Enroller
 from enroll.errors import StateError, StateUnreadable
 from enroll.foreign import printable
@@ -30,24 +30,24 @@ def record(settings: EnrollSettings, agent: Status, way: str) -> dict[str, Any]:
         agent: What the agent says: it knows of keys in tokens.
         way: What follows `scanseal enroll` in the command that brings new certificates here.
     """
-    found = _found(settings, agent, way)
-    known = found["state"] in list(DeviceState)  # the agent may be of another release
-    return {**found, "ways_out": list(ways_out(DeviceState(found["state"]))) if known else []}
+    found, situation = _found(settings, agent, way)
+    return {**found, "ways_out": list(ways_out(situation)) if situation else []}
 
 
-def _found(settings: EnrollSettings, agent: Status, way: str) -> dict[str, str]:
+def _found(settings: EnrollSettings, agent: Status, way: str) -> tuple[dict[str, str], Situation | None]:
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
         identities, stores = enroller.context.identities, enroller.context.stores
         try:
-            found = standing(device_facts(identities, lost_key_files(identities, stores)), f"scanseal enroll{way}")
+            facts = device_facts(identities, lost_key_files(identities, stores))
         except StateUnreadable as error:
-            return _of_agent(agent) or _plain(_HIDDEN, error.what, error.remedy, error.who_must_act)
+            said = _of_agent(agent)
+            return (said or _plain(_HIDDEN, error.what, error.remedy, error.who_must_act)), _situation_of_agent(said)
         except StateError as error:
-            return _plain(DeviceState.NEEDS_SERVICE, error.what, error.remedy, error.who_must_act)
-    said = _of_agent(agent)
+            return _plain(DeviceState.NEEDS_SERVICE, error.what, error.remedy, error.who_must_act), None
+    found, said = standing(facts, f"scanseal enroll{way}"), _of_agent(agent)
     if found.state is DeviceState.OWNED and said and said["state"] == DeviceState.KEY_LOST:
-        return said
-    return asdict(found)
+        return said, Situation.KEY_LOST
+    return asdict(found), situation_of(facts)
 
 
 def lines(record: Mapping[str, Any]) -> list[str]:
@@ -80,6 +80,11 @@ def _of_agent(agent: Status) -> dict[str, str] | None:
     if not isinstance(said, dict) or any(not isinstance(said.get(name), str) for name in names):
         return None
     return {name: printable(said[name], 1000) for name in names}
+
+
+def _situation_of_agent(said: Mapping[str, str] | None) -> Situation | None:
+    """None where the agent does not say enough: where service is needed, that may be for several reasons."""
+    return next((each for each in Situation if said is not None and each == said["state"]), None)
 
 
 def _plain(state: str, reason: str, next_action: str, who_must_act: str) -> dict[str, str]:

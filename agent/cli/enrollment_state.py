@@ -11,7 +11,8 @@ from agent.cli import exits, renewal_plan
 from agent.cli.enrolling import command_by_hand
 from enroll.clock import Clock
 from enroll.config import RevocationSettings
-from enroll.errors import ConfigurationError, DeviceDisabled, StateError
+from enroll.device_state import DeviceEvent
+from enroll.errors import CertificateRevoked, ConfigurationError, DeviceDisabled, StateError
 from enroll.failure import Failures
 from enroll.fdo.credential import fdo_directory
 from enroll.fdo.owner_policy import AWAITED, OwnerPolicy
@@ -96,8 +97,9 @@ def _next_attempt(
         return None
     suggested = suggested_renewal(current, context.identities, context.files) if current else None
     try:
-        plan = renewal_plan.of(name, current, suggested, context)
-    except ConfigurationError:
+        at_once = RevocationRecords(context.identities).calls_for_renewal(name)
+        plan = renewal_plan.of(name, current, suggested, context, at_once=at_once)
+    except (ConfigurationError, CertificateRevoked):
         return None  # the timer says so
     at = plan.decision.until if isinstance(plan.decision, Wait) else plan.facts.now
     return {"at": at.isoformat(), "reason": str(plan.decision.why)}
@@ -106,8 +108,7 @@ def _next_attempt(
 def _may_enroll(identities: IdentityStore) -> bool:
     """Whether the scanner as a whole may; where not, its state says why."""
     try:
-        identities.check_kept()
-        identities.owner_file.check_may_enroll()
+        identities.owner_file.check_allowed(DeviceEvent.RENEW)
     except (DeviceDisabled, StateError):
         return False
     return True

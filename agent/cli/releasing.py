@@ -9,6 +9,7 @@ import click
 
 from agent.cli import exits
 from agent.cli.noting import note
+from enroll.device_state import DeviceEvent
 from enroll.errors import KeyStoreError
 from enroll.flows.base import FlowContext
 from enroll.owner_release import OwnerRelease
@@ -32,6 +33,7 @@ def release(context: FlowContext) -> tuple[str, ...]:
         click.exceptions.Exit: A person has interrupted it half way, and has been told so.
     """
     owner_release = OwnerRelease(context)
+    context.identities.owner_file.check_allowed(DeviceEvent.RELEASE)  # before the audit trail says that it has begun
     try:
         is_new, by_hand = not owner_release.is_under_way, owner_release.by_hand()
         _note(context, "owner-release-begun")

@@ -13,6 +13,7 @@ from agent.cli.renewing import Outcome, Renewals
 from agent.daemon.hardening import protect_memory
 from enroll.clock import SystemClock
 from enroll.clock_sense import ClockSense
+from enroll.device_state import DeviceEvent
 from enroll.enroller import Enroller
 from enroll.errors import DeviceDisabled
 from enroll.owner_release import OwnerRelease
@@ -57,8 +58,7 @@ def command(config: Path, *, force: bool, unattended: bool, dry_run: bool, as_js
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
         try:
             if dry_run:
-                enroller.context.identities.check_kept()
-                enroller.context.identities.owner_file.check_may_enroll()
+                enroller.context.identities.owner_file.check_allowed(DeviceEvent.RENEW)
             else:
                 _prepare(enroller, unattended=unattended)
         except DeviceDisabled as error:
@@ -77,7 +77,7 @@ def _prepare(enroller: Enroller, *, unattended: bool) -> None:
     ClockSense.of(context.clock).keep()
     # Also while the scanner is disabled: whoever enables it gets none that signs with a revoked certificate.
     watch_revocations(context.settings, context.clock, context.identities, patient=unattended)
-    context.identities.owner_file.check_may_enroll()
+    context.identities.owner_file.check_allowed(DeviceEvent.RENEW)
     enroller.collect()
 
 

@@ -124,7 +124,7 @@ def of(
         current: In use.
         suggested: When the CA wants it to be renewed, where it says anything.
         context: Of the enroller.
-        at_once: Whether it does not matter when it is due.
+        at_once: Whether it does not matter when it is due; it never does where a newer one is damaged (ADR 34).
 
     Raises:
         ConfigurationError: Nobody says how it is renewed; or the maintenance window is none.
@@ -137,6 +137,7 @@ def of(
         due = spread_renewal_time(current.certificate, suggested, *names)
         lives = Life(due, begin, begin + lifetime, _came(current, context))
         early = earlier_by(current.certificate, *names) if suggested is None else timedelta()
+        at_once = at_once or current.damaged_newer is not None
     pending = pending_request(identity, context)
     facts = _facts(identity, lives, pending, last_failure(identity, context), context, at_once=at_once)
     return Plan(facts, decide(facts), early)

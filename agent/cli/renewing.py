@@ -132,9 +132,8 @@ class Renewals:
                 plan = renewal_plan.of(identity, None, None, context, at_once=at_once)
             else:
                 suggested = self._suggested(current, enroller)
-                at_once = at_once or current.damaged_newer is not None
                 plan = renewal_plan.of(identity, current, suggested, context, at_once=at_once)
-                if self.dry_run or not (plan.is_due or at_once):
+                if self.dry_run or not (plan.is_due or plan.facts.at_once):
                     return self._not_now(plan, command_by_hand(current))
                 if current.flow == FlowName.OFFLINE:
                     return self._by_hand(current, plan, context)
@@ -197,7 +196,7 @@ class Renewals:
 
     def _served(self, identity: IdentityName, context: FlowContext) -> Outcome:
         """The same for an identity whose keys the agent makes."""
-        offer = waiting_offer(identity, context.identities, context.clock.now())
+        offer = waiting_offer(identity, context.identities, context.clock)
         if self.dry_run and offer is not None:
             return Outcome({"identity": identity, "state": "due"}, f"{identity}: the agent has asked for a certificate")
         flow = flow_of(identity, self.settings, context.identities)
@@ -297,7 +296,7 @@ def _check_not_offered(identity: IdentityName, context: FlowContext) -> None:
     Raises:
         ConfigurationError: One does.
     """
-    if waiting_offer(identity, context.identities, context.clock.now()) is not None:
+    if waiting_offer(identity, context.identities, context.clock) is not None:
         raise ConfigurationError(
             f"The agent waits for a certificate of a key in memory, but [identity.{identity}] key_store is not "
             '"memory".',

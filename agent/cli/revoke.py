@@ -15,8 +15,8 @@ from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.config import EnrollSettings
 from enroll.enroller import Enroller
-from enroll.errors import CA_OPERATOR, ConfigurationError, StateError
-from enroll.flows.base import FlowContext
+from enroll.errors import CA_OPERATOR, ConfigurationError, StateDamaged, StateError
+from enroll.flows.base import FlowContext, Revoked
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.revocation.lists import Revocation
@@ -63,10 +63,10 @@ def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
     Example: scanseal revoke --identity device --reason superseded
     """
     protect_memory()
-    generation = _revoke(IdentityName(identity), x509.ReasonFlags(reason), configuration(config).enroll)
+    generation, known = _revoke(IdentityName(identity), x509.ReasonFlags(reason), configuration(config).enroll)
     serial_number = serial_text(generation.certificate)
     show(
-        {"identity": identity, "generation": generation.number, "serial_number": serial_number, "reason": reason},
+        {"identity": identity, "generation": generation.number, "serial_number": serial_number, "reason": known},
         f"{identity}: the certificate {serial_number} of generation {generation.number} is revoked. "
         f"Enroll again to replace it: scanseal enroll {generation.flow} --identity {identity}",
         as_json=as_json,
@@ -74,7 +74,8 @@ def command(config: Path, *, identity: str, reason: str, as_json: bool) -> int:
     return exits.OK
 
 
-def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSettings) -> Generation:
+def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSettings) -> tuple[Generation, str]:
+    """What was revoked, and the reason that is known of it now."""
     with Enroller.configured(settings, SystemClock(), StateFiles()) as enroller:
         context = enroller.context
         current = context.identities.current(identity)
@@ -85,13 +86,20 @@ def _revoke(identity: IdentityName, reason: x509.ReasonFlags, settings: EnrollSe
                 code="not-enrolled",
             )
         revoked = _by(current, reason, context)
-        _note(revoked, reason, context)
-        return revoked
+        return revoked.generation, _note(revoked, reason, context)
 
 
-def _note(generation: Generation, reason: x509.ReasonFlags, context: FlowContext) -> None:
-    """Let the agent know at once (docs/adr/0028-cmp.md): the CA may have neither OCSP nor a list."""
-    now = context.clock.now()
+def _note(revoked: Revoked, reason: x509.ReasonFlags, context: FlowContext) -> str:
+    """Let the agent know at once (docs/adr/0028-cmp.md): the CA may have neither OCSP nor a list.
+
+    What the CA has said of it before stays, and where it had revoked it before, nobody here knows why.
+    """
+    now, generation, records = context.clock.now(), revoked.generation, RevocationRecords(context.identities)
+    known = _known(generation, records)
+    if known is not None and known.is_final:
+        return known.reason
+    if revoked.was_already:
+        reason = x509.ReasonFlags.unspecified
     record = RevocationRecord(
         generation=generation.number,
         serial=serial_text(generation.certificate),
@@ -102,10 +110,19 @@ def _note(generation: Generation, reason: x509.ReasonFlags, context: FlowContext
         answered_at=now,
         source="scanseal revoke",
     )
-    RevocationRecords(context.identities).write(generation, record)
+    records.write(generation, record)
+    return reason.value
 
 
-def _by(current: Generation, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
+def _known(generation: Generation, records: RevocationRecords) -> Revocation | None:
+    try:
+        record = records.of(generation)
+    except StateDamaged:
+        return None  # written anew
+    return record.revocation if record else None
+
+
+def _by(current: Generation, reason: x509.ReasonFlags, context: FlowContext) -> Revoked:
     match FlowName(current.flow):
         case FlowName.ACME:
             from enroll.flows.acme.revoke import revoke as revoke_by_acme

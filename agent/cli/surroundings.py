@@ -15,7 +15,8 @@ from agent.checks import Finding, Place, State, failure
 from agent.config import AgentSettings
 from agent.daemon.roles import RoleTable, group_number
 from enroll.errors import ConfigurationError, StateError
-from enroll.statefile import StateFiles, unreadable
+from enroll.statefile import StateFiles
+from enroll.statefile_refusals import unreadable
 
 AGENT_SERVICE = "scanseal.service"
 SERVICES = (AGENT_SERVICE, "scanseal-renew.service")

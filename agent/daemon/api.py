@@ -128,6 +128,7 @@ class Api:
                 "certificate": _base64(signature.certificate),
                 "key_generation": signature.generation,
                 "protection": signature.protection,
+                "warnings": _warnings(signature),
             },
         )
 
@@ -203,8 +204,13 @@ class _Added:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Codes of what somebody should know although it was signed."""
-        found = {VENDOR_ONLY: self.signature.vendor_only, CLOCK_SUSPECT: self.signature.clock_suspect}
-        return (*self.instance.warnings, *(warning for warning, applies in found.items() if applies))
+        return (*self.instance.warnings, *_warnings(self.signature))
+
+
+def _warnings(signature: Signature) -> tuple[str, ...]:
+    """Codes of what somebody should know of a signature, whatever was signed."""
+    found = {VENDOR_ONLY: signature.vendor_only, CLOCK_SUSPECT: signature.clock_suspect}
+    return tuple(warning for warning, applies in found.items() if applies)
 
 
 def _signed_instance(window: Window, size: int, edits: tuple[Edit, ...], added: _Added) -> Answer:

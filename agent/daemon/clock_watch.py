@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from agent.audit import AuditTrail
-from enroll.clock_record import Doubt
+from enroll.clock_record import Doubt, with_name
 from enroll.clock_sense import REMEDY, ClockSense
 
 logger = logging.getLogger("scanseal.keyholder")
@@ -34,7 +34,7 @@ class ClockWatch:
         Raises:
             StateError: The audit trail cannot be written; what was to be said is said at the next look.
         """
-        self._confirmed_by = self._clock.look() or self._confirmed_by
+        self._confirmed_by = with_name(self._confirmed_by, self._clock.look())
         sense = self._clock.sense()
         if self._confirmed_by:
             logger.warning("The clock shows %s, and is right: %s says so.", sense.wall, self._confirmed_by)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from agent.audit import AuditTrail
 from agent.errors import SigningError
-from enroll.device_state import DeviceFacts, DeviceStanding, standing
+from enroll.device_state import DeviceEvent, DeviceFacts, DeviceStanding, refusal, standing
 from enroll.errors import (
     DeviceDisabled,
     DeviceNeedsService,
@@ -26,7 +26,7 @@ from enroll.errors import (
     StateError,
 )
 from enroll.identity import VENDORS_IDENTITIES, IdentityName, IdentityStore
-from enroll.owner_record import DEVICE_ENABLED, OwnerDecision, OwnerRecord, check_enabled
+from enroll.owner_record import DEVICE_ENABLED, OwnerDecision, OwnerRecord
 
 logger = logging.getLogger("scanseal.keyholder")
 
@@ -71,15 +71,12 @@ class DeviceWatch:
             # The next look tries again; and without an audit trail nothing is signed either way.
             with contextlib.suppress(StateError):
                 self._note()
-            record, problem = self._record, self._problem
-        if problem is not None:
-            code = DeviceNeedsService.code
-            return SigningError(problem.what, remedy=problem.remedy, code=code, who_must_act=problem.who_must_act)
-        try:
-            check_enabled(record)
-        except DeviceDisabled as error:
-            return SigningError(error.what, remedy=error.remedy, code=error.code, who_must_act=error.who_must_act)
-        return None
+            facts = DeviceFacts(record=self._record, record_problem=self._problem)
+        refused = refusal(facts, DeviceEvent.SIGN)
+        if refused is None:
+            return None
+        code = refused.code if isinstance(refused, DeviceDisabled) else DeviceNeedsService.code
+        return SigningError(refused.what, remedy=refused.remedy, code=code, who_must_act=refused.who_must_act)
 
     def standing(self, in_use: Iterable[IdentityName], refused: Mapping[IdentityName, ScansealError]) -> DeviceStanding:
         """The state of the scanner, as far as it is known here.

@@ -13,7 +13,7 @@ from enroll.clock import Clock
 from enroll.config import EnrollSettings
 from enroll.csr import CertificateRequest
 from enroll.errors import ProtocolViolation
-from enroll.identity import IdentityStore
+from enroll.identity import Generation, IdentityStore
 from enroll.keystore import KeyStores
 from enroll.keystore.base import PrivateKey, Protection, PublicKey
 from enroll.statefile import StateFiles
@@ -164,6 +164,19 @@ class FlowContext:
     at_once: bool = False
 
 
+@dataclass(frozen=True)
+class Revoked:
+    """A certificate that was given up.
+
+    Args:
+        generation: Whose.
+        was_already: Whether the CA had revoked it before, for a reason that it does not say.
+    """
+
+    generation: Generation
+    was_already: bool = False
+
+
 class Flow(Protocol):
     """One way to get a certificate. Flows are context managers; they release their connection at the end."""
 
@@ -194,14 +207,25 @@ class Flow(Protocol):
     def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
         """CA certificates that the server offers; trusted only as far as they lead to the pinned anchor."""
 
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> bool:
         """Tell the CA what became of what it issued, where the protocol wants that (RFC 9810 5.3.18).
 
         Args:
             handle: Of the request.
             certificate: The one that is used; None where all were refused.
 
+        Returns:
+            Whether there was anything to tell, so that the CA has answered.
+
         Raises:
             EnrollmentRefused: The CA does not accept the confirmation; there is nothing more to tell it.
             EnrollmentError: No proper answer; the caller confirms again later.
         """
+
+
+class NothingToConfirm:
+    """Of the protocols in which nobody waits to hear what became of a certificate."""
+
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> bool:  # noqa: ARG002 - see `Flow`
+        """Nothing is told."""
+        return False

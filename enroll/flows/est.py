@@ -44,8 +44,8 @@ from enroll.est.first_trust import FirstTrust
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
-    Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -80,7 +80,7 @@ class Proof:
     password: Password | None = None
 
 
-class EstFlow:
+class EstFlow(NothingToConfirm):
     """An EST server; closes its session at the end of a `with` block.
 
     Args:
@@ -155,9 +155,6 @@ class EstFlow:
             PlannedExchange(f"{self._base}/{operation}", f"POST: {request.text}", sent),
         )
         return exchanges if self.anchors else (fetched, *exchanges)
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """EST knows no confirmation."""
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Ask once for a certificate (RFC 7030 4.2); see `Flow`.

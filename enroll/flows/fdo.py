@@ -53,8 +53,8 @@ from enroll.fdo.voucher import OwnerChain
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
-    Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -81,7 +81,7 @@ _CIPHERS = {
 
 
 @dataclass(frozen=True)
-class FdoFlow:
+class FdoFlow(NothingToConfirm):
     """The owner of the scanner, whoever that is now.
 
     Args:
@@ -143,9 +143,6 @@ class FdoFlow:
     def asks_for(self, request: CertificateRequest) -> CertificateRequest:
         """See `Flow`."""
         return request
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """The session with the owner is over; a certificate that is not used was refused in it."""
 
     def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
         """See `Flow`. Who the owner is shows only when it has answered."""

@@ -30,8 +30,8 @@ from enroll.est.client import EstClient, address
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
-    Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -50,7 +50,7 @@ _Proof = KeptTicket | Generation
 
 
 @dataclass(frozen=True)
-class VendorFlow:
+class VendorFlow(NothingToConfirm):
     """The provisioning service; closes its session at the end of a `with` block.
 
     Args:
@@ -138,9 +138,6 @@ class VendorFlow:
             return answer
         # The advice of EST is about the rules of a hospital's CA.
         return Refused(answer.reason, VENDOR_SERVICE, _NEW_TICKET)
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """EST knows no confirmation."""
 
     def _ask(self, asked: Enrollment) -> Issued | Pending | Refused:
         if isinstance(self.proof, KeptTicket):

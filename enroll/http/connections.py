@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import selectors
 import socket
 import ssl
@@ -132,7 +133,11 @@ def _bounded_connection(deadline: Deadline) -> type[urllib3.connection.HTTPConne
 
     class BoundedConnection(urllib3.connection.HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            connected = _connected(self._dns_host, self.port or 80, deadline)
+            try:
+                connected = _connected(self._dns_host, self.port or 80, deadline)
+            except (ConnectionResetError, BrokenPipeError) as error:
+                # urllib3 takes these for a request that was sent, and would go on without a connection.
+                raise ConnectionAbortedError(errno.ECONNABORTED, error.strerror) from error
             return BoundedSocket(connected.family, connected.type, connected.proto, connected.detach())
 
     return BoundedConnection

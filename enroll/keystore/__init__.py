@@ -158,7 +158,13 @@ class KeyStores:
         return opened.generate(name, algorithm)
 
     def generate_for_trial(self, store: StoreName, name: str, algorithm: KeyAlgorithm, token: str = "") -> str:
-        """The same for a key that is destroyed at once: nothing is written down of it."""
+        """The same for a key that is destroyed at once, whether or not there is a state directory yet.
+
+        Where there is none, nothing is written down of it. Else call it under the lock of the enrollers: their
+        collector destroys it.
+        """
+        if self._state_directory.is_dir():
+            return self.generate(store, name, algorithm, token)
         return self._store(store, token).generate(name, algorithm)
 
     def generate_secret(self, store: StoreName, name: str, algorithm: HmacAlgorithm, token: str = "") -> str:

@@ -6,6 +6,9 @@ are. Daily means a tenth more or less, each scanner otherwise: after an outage o
 Near the end there is one attempt between 2 days and 1 day before it, and one until 12, 6, 2 and 1 hours before; each
 scanner at a moment of its own in each of these spans. Then one on the day after the end, and daily again. The rungs in
 minutes are never longer than half of what is left: certificates may live for an hour.
+
+One attempt in a span is enough, whatever brought it: two identities that go to one server may end half an hour apart.
+And where such a moment is near, the daily attempt waits for it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ LAST_SPANS = (
     timedelta(hours=2),
     timedelta(hours=1),
 )  # before the end
+_LAST_HOURS = timedelta(hours=12)
 # What is outside is reckoned with as if it were there: no certificate and no clock that is believed gets near.
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -43,21 +47,29 @@ def next_attempt(last: datetime, failures: int, end: datetime | None, *names: st
     last = _bounded(last)
     end = None if end is None else _bounded(end)
     if failures <= len(RUNGS):
-        wait = RUNGS[failures - 1]
+        wait = longest = RUNGS[failures - 1]
         if end is not None and last < end:
-            wait = min(wait, max((end - last) / 2, RUNGS[0]))
+            wait = longest = min(wait, max((end - last) / 2, RUNGS[0]))
     else:
         wait = DAILY * (1 - MORE_OR_LESS + 2 * MORE_OR_LESS * own_number("daily", str(failures), *names))
-    until = last + wait
-    moments = _moments(end, own_number("end", *names)) if end is not None else ()
-    return min((until, *(moment for moment in moments if moment > last)))
+        longest = DAILY * (1 + MORE_OR_LESS)
+    moments = _moments(last, end, own_number("end", *names)) if end is not None else ()
+    return min((moment for moment in moments if moment <= last + longest), default=last + wait)
 
 
-def _moments(end: datetime, own: float) -> Iterator[datetime]:
-    """Those near the end at which this scanner tries in any case: one in each span."""
+def _moments(last: datetime, end: datetime, own: float) -> Iterator[datetime]:
+    """Those near the end at which this scanner tries in any case: one in each span that has had no attempt yet.
+
+    In the last twelve hours, one that came less than half a span before the moment serves as well.
+    """
     for longer, shorter in pairwise(LAST_SPANS):
-        yield end - shorter - (longer - shorter) * own
-    yield end + DAILY * own
+        length = longer - shorter
+        moment = end - shorter - length * own
+        served_from = min(end - longer, moment - length / 2) if longer <= _LAST_HOURS else end - longer
+        if last < served_from:
+            yield moment
+    if last < end:
+        yield end + DAILY * own
 
 
 def _bounded(moment: datetime) -> datetime:

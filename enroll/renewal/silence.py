@@ -8,7 +8,7 @@ them, and by the others when it has answered. It is there from the first failure
 The way to certificates and what says which are revoked are told apart: one may be there without the other. While a
 server issues nothing and is asked for it again and again, it is seldom asked about revocation: it has its share of
 questions already. By the name of the host, since the one way may be https://ca and the other http://ca. Nor is any
-other server that gives no answer either meanwhile: it may be the network.
+other server that gives no answer either meanwhile: it may be the network. `enroll.revocation.turns` says when.
 """
 
 from __future__ import annotations
@@ -67,8 +67,12 @@ class Silence:
 
     def ask_again_at(self, end: datetime | None, *names: str) -> datetime:
         """When it is asked again; see `enroll.renewal.ladder.next_attempt`, whose `names` these are."""
-        at = next_attempt(self.at, self.failures, end, *names)
-        return at if self.not_before is None else max(at, min(self.not_before, self.at + LONGEST_PAUSE))
+        return max(next_attempt(self.at, self.failures, end, *names), self.left_alone_until)
+
+    @property
+    def left_alone_until(self) -> datetime:
+        """Until when it wants not to be asked, a day at most; when it was asked last where it did not say."""
+        return self.at if self.not_before is None else min(self.not_before, self.at + LONGEST_PAUSE)
 
 
 class Silences:

@@ -8,10 +8,8 @@ Answers are signed, so plain HTTP will do, and nothing else about a server is be
 enemy leaves everything as it was. The addresses in `[revocation]` are of the owner's CA. One in a certificate may be
 any, this machine's too: it is told which certificate is meant and nothing else, and nothing of its answer is shown.
 
-The timer asks once an hour, and a server that gives no answer by `enroll.renewal.ladder`, once for all identities. A
-host that issues nothing now, and is asked for that almost daily, gets one question in ten days: it may have taken this
-scanner off. While any host issues nothing, so does one that gives no answer here: all of them together are to be asked
-little. A person who runs `scanseal renew` has everything asked.
+The timer asks once an hour, and a server that gives no answer when `enroll.revocation.turns` says. A person who runs
+`scanseal renew` has everything asked.
 
 All questions of a run have `ROUND_TIME` together, and each has its share of what is left: renewals come next, and a
 place that swallows everything takes the turn of no other.
@@ -30,7 +28,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from urllib.parse import urlsplit
 
@@ -53,16 +51,14 @@ from enroll.errors import (
 from enroll.http import Answer, HttpsSession
 from enroll.http.retry_after import retry_after
 from enroll.identity import VENDORS_IDENTITIES, Generation, IdentityName, IdentityStore
-from enroll.renewal.silence import Purpose, Silences
+from enroll.renewal.silence import Silences
 from enroll.revocation import ocsp
 from enroll.revocation.lists import LIST_LIMIT, Statement, is_current, parse_lists, revocation_of
 from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
+from enroll.revocation.turns import Turns
 from enroll.tls import client_context
 
 ADDRESSES_LIMIT = 3  # of each kind in a certificate
-PAUSE = timedelta(hours=1)  # between two questions of the timer about one certificate
-OUTAGE_FRESH = timedelta(days=2)  # so long after it last issued nothing, a host counts as one that issues nothing now
-OUTAGE_PAUSE = timedelta(days=10)  # between two questions to such a host
 ROUND_TIME = 60.0  # seconds for all questions of a run: renewals come next, whatever the network is like
 _ADDRESS = re.compile(r"https?://[!-~]{1,2000}")
 _OK, _TOO_MANY, _SERVER_ERROR = 200, 429, 500  # RFC 9110 15; RFC 6585 4
@@ -111,8 +107,11 @@ def watch_revocations(
     Returns:
         What is known, of the identities that were asked about.
     """
-    asking = _Asking(settings, clock, Silences(settings.state_directory, identities.files), patient=patient)
-    watches = list(_watches(asking, identities)) if settings.revocation.watch else []
+    subjects = list(_subjects(settings, identities)) if settings.revocation.watch else []
+    silences = Silences(settings.state_directory, identities.files)
+    every = tuple(dict.fromkeys(url for _, places in subjects for url in places.every))
+    turns = Turns(silences, every, clock, settings.device.serial_number, patient=patient)
+    watches = [_Watch(generation, places, identities, settings, turns) for generation, places in subjects]
     if not watches:
         return {}
     end = clock.monotonic() + ROUND_TIME
@@ -130,13 +129,13 @@ def watch_revocations(
     return watched
 
 
-def _watches(asking: _Asking, identities: IdentityStore) -> Iterator[_Watch]:
+def _subjects(settings: EnrollSettings, identities: IdentityStore) -> Iterator[tuple[Generation, Places]]:
     for name in IdentityName:
         with _only_logged(name):
             generation = identities.current(name)
-            places = Places.of(generation, asking.settings.revocation) if generation else Places()
+            places = Places.of(generation, settings.revocation) if generation else Places()
             if generation is not None and places:
-                yield _Watch(generation, places, identities, asking)
+                yield generation, places
 
 
 @contextmanager
@@ -148,61 +147,16 @@ def _only_logged(name: IdentityName) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Asking:
-    """When which server is asked."""
-
-    settings: EnrollSettings
-    clock: Clock
-    silences: Silences
-    patient: bool
-
-    def is_time_for(self, record: RevocationRecord | None) -> bool:
-        """Whether to ask about a certificate again."""
-        if record is None or not self.patient:
-            return True
-        return not record.checked_at <= self.clock.now() < record.checked_at + PAUSE
-
-    def may_ask(self, url: str, record: RevocationRecord | None) -> bool:
-        """Whether it is time to ask a server again that gave no answer, or that issues nothing."""
-        if not self.patient:
-            return True
-        silence, now = self.silences.of(url, Purpose.REVOCATION), self.clock.now()
-        names = self.settings.device.serial_number, url
-        if silence is not None and silence.at <= now < silence.ask_again_at(None, *names):
-            return False
-        # One that says nothing either, while nothing is issued, is away with the CA or with the whole network.
-        outage = self.silences.newest(Purpose.ENROLLMENT, host_of="" if silence is not None else url)
-        if outage is None or not outage.at <= now < outage.at + OUTAGE_FRESH:
-            return True
-        # What another place did not say counts for nothing, or this one would never have its turn.
-        answered = (record.answered_at or record.checked_at) if record is not None else None
-        asked = silence.at if silence is not None else answered
-        return asked is None or not asked <= now < asked + OUTAGE_PAUSE
-
-    @contextmanager
-    def noted(self, url: str) -> Iterator[None]:
-        """Keep that a server gives no answer, and forget it when it does."""
-        try:
-            yield
-        except ServerUnreachable as error:
-            self.silences.note(url, Purpose.REVOCATION, self.clock.now(), error.retry_after)
-            raise
-        except EnrollmentError:
-            self.silences.forget(url, Purpose.REVOCATION)
-            raise
-        self.silences.forget(url, Purpose.REVOCATION)
-
-
-@dataclass(frozen=True)
 class _Watch:
     generation: Generation
     places: Places
     identities: IdentityStore
-    asking: _Asking
+    settings: EnrollSettings
+    turns: Turns
 
     @property
     def clock(self) -> Clock:
-        return self.asking.clock
+        return self.turns.clock
 
     def ask(self, seconds: float) -> RevocationRecord | None:
         """One round; see the module. It takes no longer than `seconds`, but for looking up addresses.
@@ -212,8 +166,8 @@ class _Watch:
         """
         records = RevocationRecords(self.identities)
         before = self._before(records)
-        may_ask = any(self.asking.may_ask(url, before) for url in self.places.every)
-        if not self.asking.is_time_for(before) or not may_ask:
+        may_ask = any(self.turns.may_ask(url, before) for url in self.places.every)
+        if not self.turns.is_time_for(before) or not may_ask:
             return None
         record = self._asked(before, self.clock.monotonic() + seconds)
         records.write(self.generation, record)
@@ -243,11 +197,11 @@ class _Watch:
             if share <= 0:
                 problems.append("There was no time left for other places.")
                 break
-            if not self.asking.may_ask(url, before):
+            if not self.turns.may_ask(url, before):
                 problems.append(f"{urlsplit(url).netloc} gave no answer before, and is asked again later.")
                 continue
             try:
-                with self.asking.noted(url):
+                with self.turns.noted(url):
                     said = ask(url, issuer, share)
                 after = record.after(said, url, self.clock.now())
             except EnrollmentError as error:
@@ -285,7 +239,7 @@ class _Watch:
     def _session(self, issuer: x509.Certificate, limit: int, seconds: float) -> HttpsSession:
         context = client_context((issuer,))
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        timeout = min(self.asking.settings.revocation.timeout, seconds)
+        timeout = min(self.settings.revocation.timeout, seconds)
         return HttpsSession(context, self.clock, timeout, plain=True, body_limit=limit)
 
 

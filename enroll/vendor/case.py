@@ -114,9 +114,12 @@ class ServiceCase:
         if not self._files.exists(self._nonce_file):
             return None
         try:
-            return normalized(read_record(self._nonce_file, ("nonce",), self._files)["nonce"])
+            nonce = normalized(read_record(self._nonce_file, ("nonce",), self._files)["nonce"])
         except (StateDamaged, ConfigurationError):
             return None  # nothing depends on it: another one is as good
+        kept = self.ticket()
+        # One that is still there with its ticket was to be removed when the machine stopped.
+        return None if kept is not None and kept.ticket.nonce == nonce else nonce
 
     def _make_directory(self) -> None:
         self._files.check_owner(self._identities.root)  # else the service could not read what root has written

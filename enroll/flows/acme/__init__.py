@@ -35,8 +35,8 @@ from enroll.flows.acme.renewal_info import certificate_id
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
-    Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -55,7 +55,7 @@ _HOST_NAME = re.compile(
 
 
 @dataclass
-class AcmeFlow:
+class AcmeFlow(NothingToConfirm):
     """An ACME server; closes its session at the end of a `with` block.
 
     Args:
@@ -137,9 +137,6 @@ class AcmeFlow:
             yield PlannedExchange(attestation.url, what, f"the password of {attestation.username}")
         elif attestation.url:
             yield PlannedExchange(attestation.url, "PKCS#10 of the new key", f"the password of {attestation.username}")
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """ACME knows no confirmation."""
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Place an order, or go on with the one that was kept; see `Flow`.

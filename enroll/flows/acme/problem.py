@@ -13,6 +13,7 @@ from enroll.flows.base import Refused
 from enroll.foreign import printable
 
 PREFIX = "urn:ietf:params:acme:error:"
+ALREADY_REVOKED = "alreadyRevoked"
 BAD_NONCE = "badNonce"
 NO_ACCOUNT = "accountDoesNotExist"
 RATE_LIMITED = "rateLimited"

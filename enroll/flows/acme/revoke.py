@@ -9,8 +9,8 @@ from enroll.errors import StateError
 from enroll.flows.acme.account import Account
 from enroll.flows.acme.client import AcmeClient, Signer, offered
 from enroll.flows.acme.jws import base64url
-from enroll.flows.acme.problem import NO_ACCOUNT, UNAUTHORIZED, AcmeProblem
-from enroll.flows.base import FlowContext
+from enroll.flows.acme.problem import ALREADY_REVOKED, NO_ACCOUNT, UNAUTHORIZED, AcmeProblem
+from enroll.flows.base import FlowContext, Revoked
 from enroll.identity import Generation, IdentityName
 
 _REASONS = {  # RFC 5280 5.3.1
@@ -22,10 +22,11 @@ _REASONS = {  # RFC 5280 5.3.1
 }
 
 
-def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
+def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Revoked:
     """Ask the CA to revoke the certificate of an identity that is in use.
 
-    The account that ordered it shows the right to revoke it; where that is lost, its own key does.
+    The account that ordered it shows the right to revoke it; where that is lost, its own key does. It may be revoked
+    already.
 
     Args:
         identity: Whose.
@@ -49,16 +50,21 @@ def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContex
         signer = Account(client, context).known()
         if signer is not None:
             try:
-                _send(client, signer, generation.certificate, reason)
-                return generation
+                return _send(client, signer, generation, reason)
             except AcmeProblem as problem:
                 if problem.kind not in (UNAUTHORIZED, NO_ACCOUNT):
                     raise
-        _send(client, Signer(context.stores.load(generation.key_uri)), generation.certificate, reason)
-    return generation
+        return _send(client, Signer(context.stores.load(generation.key_uri)), generation, reason)
 
 
-def _send(client: AcmeClient, signer: Signer, certificate: x509.Certificate, reason: x509.ReasonFlags) -> None:
-    encoded = base64url(certificate.public_bytes(serialization.Encoding.DER))
+def _send(client: AcmeClient, signer: Signer, generation: Generation, reason: x509.ReasonFlags) -> Revoked:
+    encoded = base64url(generation.certificate.public_bytes(serialization.Encoding.DER))
     url = offered(client.directory().revoke_certificate, "revocation")
-    client.post(url, signer, {"certificate": encoded, "reason": _REASONS.get(reason, 0)})
+    try:
+        client.post(url, signer, {"certificate": encoded, "reason": _REASONS.get(reason, 0)})
+    except AcmeProblem as problem:
+        # RFC 8555 7.6. The run before may have been cut off before it heard that, and nothing else is to be done.
+        if problem.kind != ALREADY_REVOKED:
+            raise
+        return Revoked(generation, was_already=True)
+    return Revoked(generation)

@@ -137,7 +137,7 @@ class CmpFlow:
         answer = transaction.ask(body, content, [_ANSWERS[body]], implicit_confirm=self._settings.implicit_confirmation)
         return _final(self._until_decided(transaction, answer, handle), handle)
 
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> bool:
         """Send certConf (RFC 9810 5.3.18); see `Flow`.
 
         Raises:
@@ -146,11 +146,11 @@ class CmpFlow:
         """
         progress = Progress.read(handle.text)
         if progress is None or not progress.certificate_hash:
-            return
+            return False
         if progress.confirmed:
             if certificate is None:
                 _LOG.warning("The CA did without a confirmation, so it takes its certificate for one that is used.")
-            return
+            return False
         content = messages.confirmation(
             bytes.fromhex(progress.certificate_hash),
             progress.request_id,
@@ -161,6 +161,7 @@ class CmpFlow:
         answer = transaction.ask(Body.CERTCONF, content, [Body.PKICONF], version_3=progress.hash_named)
         if answer.body is Body.ERROR:
             messages.raise_unless_done(messages.read_error(answer.content))
+        return True
 
     def _body(self, renews: x509.Certificate | None) -> Body:
         signer = self._channel.signer

@@ -28,6 +28,7 @@ from enroll.time_stamp_syntax import SHA_256, AlgorithmIdentifier, Extension, Pk
 REQUEST_ID = 0  # certReqId of the one request in a message
 ANSWER_IDS = (REQUEST_ID, -1)  # to p10cr it is -1 by RFC 9810 5.3.4; EJBCA and OpenSSL 3.0 say 0
 ERROR_REQUEST_ID = -1  # what to poll for after an error message that says "waiting" (RFC 9483 4.4)
+ALREADY_REVOKED = "certRevoked"  # a failure, RFC 9810 5.2.3
 TEXTS_LIMIT = 3  # of what a server says to a person
 
 _ACCEPTED, _GRANTED_WITH_MODS, _REJECTION, _WAITING = 0, 1, 2, 3  # PKIStatus, RFC 9810 5.2.3

@@ -5,18 +5,19 @@ from __future__ import annotations
 from cryptography import x509
 
 from enroll.errors import StateError
-from enroll.flows.base import FlowContext
+from enroll.flows.base import FlowContext, Revoked
 from enroll.flows.cmp import messages
 from enroll.flows.cmp.connection import configured_anchors, open_channel, signer_by
 from enroll.flows.cmp.syntax import Body
 from enroll.flows.cmp.transaction import Transaction
-from enroll.identity import Generation, IdentityName
+from enroll.identity import IdentityName
 
 
-def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Generation:
+def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContext) -> Revoked:
     """Ask the CA to revoke the certificate of an identity that is in use.
 
-    The request is signed by that certificate, which shows the right to revoke it (RFC 9483 4.2).
+    The request is signed by that certificate, which shows the right to revoke it (RFC 9483 4.2). It may be revoked
+    already.
 
     Args:
         identity: Whose.
@@ -41,5 +42,9 @@ def revoke(identity: IdentityName, reason: x509.ReasonFlags, context: FlowContex
     with channel.session:
         content = messages.revocation(generation.certificate, reason)
         answer = Transaction(channel).ask(Body.RR, content, [Body.RP])
-        messages.raise_unless_done(messages.read_revoked(answer.body, answer.content))
-    return generation
+        outcome = messages.read_revoked(answer.body, answer.content)
+        # RFC 9483 4.2. The run before may have been cut off before it heard that, and nothing else is to be done.
+        if isinstance(outcome, messages.Rejected) and messages.ALREADY_REVOKED in outcome.failures:
+            return Revoked(generation, was_already=True)
+        messages.raise_unless_done(outcome)
+    return Revoked(generation)

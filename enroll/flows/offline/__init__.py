@@ -33,8 +33,8 @@ from enroll.errors import (
 from enroll.flows.base import (
     Enrollment,
     FlowContext,
-    Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -100,7 +100,7 @@ class Kept:
             return None
 
 
-class OfflineFlow:
+class OfflineFlow(NothingToConfirm):
     """A person who carries files.
 
     Args:
@@ -148,9 +148,6 @@ class OfflineFlow:
     def anchors_and_intermediates(self) -> tuple[x509.Certificate, ...]:
         """The anchors alone: intermediates come with the answer."""
         return self.anchors
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """Nobody waits for a confirmation."""
 
     def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:  # noqa: ARG002 - the same for a renewal
         """See `Flow`."""

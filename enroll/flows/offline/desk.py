@@ -171,7 +171,7 @@ class OfflineDesk:
                 self._check_exportable(request)
                 self.requests.journal(identity, number).write(replace(request.pending, until=None))
 
-    def _noted(self, identity: IdentityName) -> AbstractContextManager[None]:
+    def _noted(self, identity: IdentityName) -> AbstractContextManager[object]:
         return Failures(self._context.identities).noted(identity, NAME, self._context.clock)
 
     def _commit(self, request: Request) -> Generation:

@@ -47,6 +47,7 @@ from enroll.flows.base import (
     FlowContext,
     Handle,
     Issued,
+    NothingToConfirm,
     OfferedEnrollment,
     Pending,
     PlannedExchange,
@@ -107,7 +108,7 @@ class Progress:
         return json.dumps(asdict(self))
 
 
-class ScepFlow:
+class ScepFlow(NothingToConfirm):
     """A SCEP server; closes its session at the end of a `with` block.
 
     Args:
@@ -192,9 +193,6 @@ class ScepFlow:
         """
         _, authority = self._known()
         return authority.certificates
-
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
-        """SCEP knows no confirmation."""
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         """Ask once for a certificate, or poll for what was asked before; see `Flow`.
