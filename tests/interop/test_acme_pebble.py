@@ -21,7 +21,7 @@ from enroll.flows.acme.account import Account
 from enroll.flows.acme.client import AcmeClient
 from enroll.flows.acme.jws import thumbprint
 from enroll.flows.acme.revoke import revoke
-from enroll.flows.base import Pending
+from enroll.flows.base import Pending, Revoked
 from enroll.flows.settings import AcmeChallenge, FlowName
 from enroll.http import Answer, HttpsSession
 from enroll.identity import Generation, IdentityName
@@ -438,10 +438,20 @@ def test_a_ca_that_has_forgotten_everything_gets_a_new_account_and_a_new_order(t
 def test_the_account_revokes_what_it_ordered(scanner: Scanner, pebble: Pebble) -> None:
     generation = enroll(scanner)
 
-    assert revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context) == generation
+    assert revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context) == Revoked(generation)
 
     assert pebble.is_revoked(generation.certificate)
     assert scanner.matching_pair(DEVICE) == generation
+
+
+def test_what_is_revoked_already_is_revoked(scanner: Scanner, pebble: Pebble) -> None:
+    """RFC 8555 7.6, alreadyRevoked: the run that asked was cut off before it had heard the answer."""
+    generation = enroll(scanner)
+    revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context)
+
+    assert revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context) == Revoked(generation, was_already=True)
+
+    assert pebble.is_revoked(generation.certificate)
 
 
 def test_without_the_account_the_certificates_own_key_revokes_it(scanner: Scanner, pebble: Pebble) -> None:
@@ -467,14 +477,6 @@ def test_to_revoke_no_account_is_made_where_the_key_of_the_one_there_was_is_lost
     assert pebble.is_revoked(generation.certificate)
     assert accounts(pebble) == before
     assert account_keys(scanner) == []
-
-
-def test_what_is_revoked_already_is_said_to_be(scanner: Scanner) -> None:
-    enroll(scanner)
-    revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context)
-
-    with pytest.raises(EnrollmentRefused, match="alreadyRevoked"):
-        revoke(DEVICE, x509.ReasonFlags.superseded, scanner.context)
 
 
 def test_the_thumbprint_is_the_one_that_pebble_computes(scanner: Scanner, pebble: Pebble) -> None:

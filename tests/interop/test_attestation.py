@@ -26,7 +26,8 @@ from enroll.config import IdentitiesSettings, IdentitySettings, KeyStoreSettings
 from enroll.errors import EnrollmentRefused, EvidenceRefused, KeyStoreError, StateUnreadable, UnsupportedKey
 from enroll.evaluation.attestation_ca import AttestationCa
 from enroll.evaluation.attestation_server import AttestationServer
-from enroll.statefile import StateFiles, unreadable
+from enroll.statefile import StateFiles
+from enroll.statefile_refusals import unreadable
 from enroll.trust import read_ca_certificates
 from tests.support import enrolling
 from tests.support.attesting import Vendor, attestation, enroll, running_vendor, scanner, scanner_with_tpm

@@ -13,19 +13,22 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from agent.audit import verify
+from agent.cli import exits
 from agent.client import SigningClient
 from agent.errors import AgentRefused
-from tests.support.agent_process import Agent, Scanner, new_scanner, running_agent, wait_until
+from tests.support.agent_process import ROOT, START_SECONDS, Agent, Scanner, new_scanner, running_agent, wait_until
 
 SIGNERS = 3
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="nobody but root may mount a file system: run as root")
 IN_USE = 10  # descriptors that a keyholder has open in any case; poll(2) refuses more than the limit
 
 
@@ -167,3 +170,69 @@ def test_a_disk_that_fails_refuses_signatures_until_it_is_back(scanner: Scanner,
     assert nothing_is_missing(scanner, signers)
     assert os.strerror(getattr(errno, error)) in " ".join(signers.details)
     assert "Traceback" not in log
+
+
+@contextmanager
+def on_a_disk_of_its_own(scanner: Scanner) -> Iterator[Path]:
+    """The state directory is a file system with little room: a file there fills it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=750", "tmpfs", scanner.state], check=True)
+    try:
+        yield scanner.state / "something-else"
+    finally:
+        subprocess.run(["umount", scanner.state], check=True)
+
+
+def fill(file: Path) -> None:
+    """Until not a byte fits any more."""
+    with file.open("wb", buffering=0) as other:
+        for size in (4096, 1):
+            with suppress(OSError):
+                while other.write(bytes(size)):
+                    pass
+
+
+def signed_until_full(scanner: Scanner, file: Path) -> int:
+    """How often an agent has signed before the disk was full, and it was killed."""
+    with running_agent(scanner) as agent:
+        signers = Signers(agent.socket)
+        with signers.at_work():
+            signers.await_signatures()
+            fill(file)
+            signers.await_refusals()
+        agent.process.kill()
+        agent.process.wait()
+    return signers.signed
+
+
+def scanseal_agent(scanner: Scanner) -> subprocess.CompletedProcess[str]:
+    """`scanseal agent` as the service manager starts it, which ends because it cannot work."""
+    command = [sys.executable, "-m", "agent.cli.main", "agent", "--config", str(scanner.configure())]
+    return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS, check=False, cwd=ROOT)
+
+
+@needs_mount
+@pytest.mark.parametrize("has_run", [False, True], ids=["first-start", "later-start"])
+def test_an_agent_that_starts_on_a_full_disk_says_so_and_starts_once_there_is_room(
+    tmp_path: Path, *, has_run: bool
+) -> None:
+    """No line says that it has started, so it has not; it is not told to stay away (systemd/scanseal.service)."""
+    with new_scanner(tmp_path) as scanner, on_a_disk_of_its_own(scanner) as something_else:
+        scanner.enroll()
+        signed = signed_until_full(scanner, something_else) if has_run else 0
+        fill(something_else)
+
+        for _ in range(2):
+            ended = scanseal_agent(scanner)
+
+            assert ended.returncode == exits.UNAVAILABLE, ended.stderr
+            assert "[audit-unavailable]" in ended.stderr
+            assert os.strerror(errno.ENOSPC) in ended.stderr
+            assert "Traceback" not in ended.stderr
+
+        something_else.unlink()
+        with running_agent(scanner) as agent, SigningClient(agent.socket) as client:
+            assert client.status()["state"] == "ready"
+            client.sign_digest(bytes(32), algorithm="sha256", role="acquisition")
+        lines = [line for line in scanner.audit_file.read_bytes().splitlines() if b'"event":"signature"' in line]
+        assert len([line for line in lines if line.endswith(b"}")]) == signed + 1
+        verify(scanner.audit_file)

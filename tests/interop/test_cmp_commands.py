@@ -71,3 +71,16 @@ def test_one_command_gives_a_certificate_up(
     known = RevocationRecords(hospital.scanner.identities).of(current)
     assert known is not None
     assert (known.state, known.revocation and known.revocation.reason) == (RevocationState.REVOKED, "keyCompromise")
+
+
+def test_a_certificate_that_the_ca_has_revoked_already_is_known_as_revoked(hospital: Site, configuration: Path) -> None:
+    """RFC 9483 4.2, certRevoked: the run that asked was cut off before it had heard the answer."""
+    scanseal("enroll", "cmp", "--identity", "signing", configuration=configuration)
+    hospital.server.restart()
+    hospital.server.options = ["-pkistatus", "2", "-failure", "10"]
+
+    assert scanseal("revoke", "--identity", "signing", configuration=configuration) == exits.OK
+
+    known = RevocationRecords(hospital.scanner.identities).of(hospital.current(IdentityName.SIGNING))
+    assert known is not None
+    assert known.state is RevocationState.REVOKED

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from enroll.clock import Clock, SystemClock
+from enroll.device_facts import device_facts, lost_key_files
+from enroll.device_state import DeviceState, standing
 from enroll.errors import ConfigurationError
 from enroll.evaluation.ca import EvaluationCa
 from enroll.evaluation.fdo.http_server import FdoServer
@@ -80,6 +82,11 @@ class Sale:
         context = self.scanner.scanner.context
         return OwnerPolicy(context.settings.fdo, self.scanner.directory, context.files, context.clock)
 
+    def state(self) -> DeviceState:
+        """What `scanseal status` says of the scanner as a whole."""
+        scanner = self.scanner.scanner
+        return standing(device_facts(scanner.identities, lost_key_files(scanner.identities, scanner.stores))).state
+
     def waiting(self) -> set[str]:
         """The fingerprints of the vouchers of those who have proved themselves, and wait."""
         return {each.voucher for each in self.policy.candidates() if not each.is_approved}
@@ -113,12 +120,13 @@ def rendezvous_server(clock: Clock) -> Iterator[str]:
 
 
 @contextmanager
-def sale(folder: Path, asked_first: str = "", **terms: Any) -> Iterator[Sale]:
+def sale(folder: Path, asked_first: str = "", *, is_disabled: bool = False, **terms: Any) -> Iterator[Sale]:
     """Up to the release; then both have registered.
 
     Args:
         folder: Of all of them.
         asked_first: Whose rendezvous server the scanner asks first; empty where both use the same one.
+        is_disabled: Whether who sells it has disabled it before.
         terms: Of `OwnerTerms`, for both.
     """
     with (
@@ -138,6 +146,8 @@ def sale(folder: Path, asked_first: str = "", **terms: Any) -> Iterator[Sale]:
         guid = scanner.credential.guid
         kept = parties.owner.vouchers.find(guid)
         made_out = sold(parties.owner, guid, party_keys(BUYER))
+        if is_disabled:
+            scanner.scanner.identities.owner_file.disable(0, "it is for sale", parties.clock.now())
         assert OwnerRelease(scanner.scanner.context).run() == ()
         buyer.take(made_out)
         if asked_first:
@@ -146,6 +156,27 @@ def sale(folder: Path, asked_first: str = "", **terms: Any) -> Iterator[Sale]:
         parties.owner.take(kept)
         both = {SELLER: Party(parties.owner, parties.ca, kept), BUYER: Party(buyer, buyer_ca, made_out)}
         yield Sale(scanner, both)
+
+
+@pytest.mark.parametrize("is_disabled", [False, True], ids=["enabled", "disabled before"])
+def test_a_sale_leads_from_owned_to_unowned_and_to_owned_by_the_next(tmp_path: Path, *, is_disabled: bool) -> None:
+    """The disabling was the word of the owner that went (ADR 37)."""
+    with sale(tmp_path, SELLER, is_disabled=is_disabled) as made:
+        owner_file = made.scanner.scanner.identities.owner_file
+        assert made.state() is DeviceState.UNOWNED
+        made.check_waits(SELLER, BUYER)
+        assert made.state() is DeviceState.UNOWNED
+        released = owner_file.read()
+        assert released is not None
+        assert not released.is_owned
+
+        made.policy.approve(made.parties[BUYER].fingerprint)
+        made.check_taken_by(BUYER)
+
+        assert made.state() is DeviceState.OWNED
+        record = owner_file.read()
+        assert record is not None
+        assert (record.is_owned, record.is_disabled) == (True, False)
 
 
 @pytest.mark.parametrize("asked_first", [SELLER, BUYER])

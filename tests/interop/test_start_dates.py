@@ -16,10 +16,13 @@ import pytest
 
 from agent.cli import exits
 from agent.client import SigningClient
+from enroll.certificates import pem
 from enroll.clock_record import FILE_NAME
 from enroll.identity import IdentityName
 from tests.support.agent_process import Agent, Scanner, await_answer, new_scanner, running_agent, start, wait_until
+from tests.support.pki import HospitalCa
 from tests.support.reliability.measured import measured
+from tests.support.scripted_server import ScriptedServer, answer
 from tests.support.shifted_clock import needs_compiler, shifted
 
 pytestmark = needs_compiler
@@ -60,10 +63,12 @@ def agent_at(scanner: Scanner, date: str) -> Iterator[SigningClient]:
         process.wait()
 
 
-def scanseal(scanner: Scanner, date: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+def scanseal(
+    scanner: Scanner, date: str | None, *arguments: str, **tables: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
     environment = shifted(scanner.directory, DATES[date]) if date else {}
     return subprocess.run(
-        [sys.executable, "-m", "agent.cli.main", *arguments, "--config", str(scanner.configure())],
+        [sys.executable, "-m", "agent.cli.main", *arguments, "--config", str(scanner.configure(**tables))],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -73,8 +78,9 @@ def scanseal(scanner: Scanner, date: str | None, *arguments: str) -> subprocess.
     )
 
 
-def sign(client: SigningClient) -> None:
-    client.sign_digest(bytes(32), algorithm="sha256", role="acquisition")
+def sign(client: SigningClient) -> tuple[str, ...]:
+    """The warnings of it."""
+    return client.sign_digest(bytes(32), algorithm="sha256", role="acquisition").warnings
 
 
 def lines(scanner: Scanner, event: str) -> list[dict[str, Any]]:
@@ -84,7 +90,7 @@ def lines(scanner: Scanner, event: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("date", DATES)
 def test_an_agent_that_starts_on_a_wrong_date_signs_and_says_so(scanner: Scanner, date: str) -> None:
     with agent_at(scanner, date) as client:
-        sign(client)
+        warnings = sign(client)
         status = client.status()
         wait_until(lambda: lines(scanner, "clock-suspect"))
 
@@ -92,6 +98,7 @@ def test_an_agent_that_starts_on_a_wrong_date_signs_and_says_so(scanner: Scanner
     assert status["time"].startswith(date)
     assert status["clock"]["doubt"] == DOUBTS[date]
     assert not status["clock"]["estimate"].startswith(date)
+    assert warnings == ("clock-suspect",)
     assert lines(scanner, "signature")[-1]["warning"] == "clock-suspect"
     assert lines(scanner, "clock-suspect")[-1]["doubt"] == DOUBTS[date]
     measured("R5", f"an agent that starts in {date}", signatures=1, doubt=DOUBTS[date])
@@ -102,7 +109,7 @@ def test_the_next_agent_with_the_right_date_believes_it(scanner: Scanner) -> Non
         with agent_at(scanner, date) as client:
             sign(client)
     with running_agent(scanner) as agent, SigningClient(agent.socket) as client:
-        sign(client)
+        assert sign(client) == ()
         assert client.status()["clock"]["doubt"] is None
 
 
@@ -131,6 +138,25 @@ def test_the_commands_of_the_timer_and_of_people_end_typed(scanner: Scanner, dat
     found = json.loads(scanseal(scanner, date, "check", "--json").stdout)["findings"]
     (clock,) = [finding for finding in found if finding["check"] == "clock"]
     assert (clock["state"], clock["code"]) == ("failed", "clock-suspect")
+
+
+@pytest.mark.parametrize("date", DATES)
+def test_where_tls_fails_by_a_clock_that_is_not_believed_the_error_names_the_clock(
+    scanner: Scanner, tmp_path: Path, date: str
+) -> None:
+    """OpenSSL goes by the clock of the machine (ADR 36)."""
+    ca = HospitalCa()
+    (tmp_path / "anchors.pem").write_bytes(pem([ca.certificate, scanner.authority.certificate]))
+    with ScriptedServer(ca, tmp_path, lambda _: answer()) as server:
+        est = {"url": server.url, "anchor_file": str(tmp_path / "anchors.pem")}
+        done = scanseal(scanner, date, "enroll", "est", "--json", est=est)
+
+    assert done.returncode == exits.UNAVAILABLE, done.stdout
+    (error,) = [each["error"] for each in map(json.loads, done.stdout.splitlines()) if "error" in each]
+    assert error["code"] == "clock-suspect"
+    assert f"shows {DATES[date]:%Y-%m-%d}" in error["what"] or f"to {DATES[date]:%Y-%m-%d}" in error["what"]
+    assert "scanseal check --clock-is-right" in error["remedy"]
+    assert server.requests == []
 
 
 def test_a_person_says_that_the_clock_is_right(scanner: Scanner) -> None:

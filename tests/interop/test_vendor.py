@@ -618,13 +618,14 @@ def test_everything_says_that_a_vendor_wide_certificate_proves_the_vendor_only(
             result = io.BytesIO()
             client.sign_instance(IMAGE, result, role="acquisition")
             splice = client.splice_instance(IMAGE, role="acquisition")
+            digest = client.sign_digest(bytes(32), algorithm="sha256", role="acquisition")
         signed.write_bytes(result.getvalue())
         run(["status", *config])
         said = capsys.readouterr().out
         run(["check", *config])
         checked = capsys.readouterr().out
 
-    assert tuple(splice.warnings) == ("proves-vendor-only",)
+    assert tuple(splice.warnings) == digest.warnings == ("proves-vendor-only",)
     assert status["signs_as"]["acquisition"] == "vendor"
     assert status["identities"]["vendor"]["proves"] == "vendor"
     assert status["identities"]["signing"]["proves"] == "device"  # side by side

@@ -1,8 +1,12 @@
 """R15: whatever happens, in whatever order, a scanner signs only when its owner lets it, and forgets no disabling.
 
-The pieces are those of the product: the identity directory with its transaction, the record of the owner, the release,
-and the keyholder with its service. Only the keys come from a pool, because making them takes their time, and nothing
-has to reach the disk.
+The pieces are those of the product: the identity directory with its transaction, what `scanseal owner disable`,
+`enable` and `release` do, and the keyholder with its service. Only the keys come from a pool, because making them takes
+their time, and nothing has to reach the disk.
+
+The oracle is the table of the states (ADR 37): each of them refuses what it refuses, with its error, and nothing else
+because of the state; and what it does leads where the table says. What may be done at all in which state is written out
+once more in `tests/unit/test_device_state.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,30 +38,35 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agent.audit import AuditTrail, verify
+from agent.audit import AuditTrail, only_writer, verify
+from agent.cli import releasing
+from agent.cli.deciding import Decision
 from agent.daemon.peer import Caller
 from agent.daemon.service import SigningService
 from agent.daemon.signer import Identities
 from agent.daemon.tally import SigningTally
 from agent.daemon.wire import Operation, Request, Role, Signature, decode_signature
 from agent.errors import SigningError
-from enroll.algorithms import KeyAlgorithm
 from enroll.certificates import check_pair
-from enroll.config import StoreName
 from enroll.device_facts import device_facts
-from enroll.device_state import DeviceEvent, DeviceState, may_become, standing
+from enroll.device_state import (
+    TRANSITIONS,
+    DeviceEvent,
+    DeviceState,
+    Situation,
+    may_become,
+    refusal,
+    situation_of,
+    standing,
+)
 from enroll.errors import KeyNotFound, ScansealError, StateDamaged
 from enroll.generation import Generation
 from enroll.identity import IdentityName
-from enroll.keystore import KeyStores
-from enroll.keystore.base import KeyStore, Protection
-from enroll.keystore.memory import MemoryKeyStore
-from enroll.owner_release import OwnerRelease
 from tests.support.clocks import SteppedClock
-from tests.support.enrolling import CaFlow, Scanner
-from tests.support.enrolling import settings as scanner_settings
+from tests.support.enrolling import CaFlow
 from tests.support.pki import HospitalCa
 from tests.support.reliability.measured import measured
+from tests.support.reliability.pooled_keys import PooledKeys, PooledStores, new_scanner, pool
 
 EXAMPLES, STEPS = 235, 50
 TOTAL = 10_000  # steps, at least
@@ -75,53 +82,12 @@ JUMPS = st.sampled_from(
     [timedelta(seconds=1), timedelta(hours=5), timedelta(days=3), timedelta(days=400), timedelta(days=9000)]
 )
 COUNTED: Counter[str] = Counter()
-
-
-@cache
-def pool() -> tuple[rsa.RSAPrivateKey, ...]:
-    """As many keys that sign as one example may need; the next example takes them again."""
-    return tuple(rsa.generate_private_key(65537, 2048) for _ in range(STEPS))
-
-
-class PooledKeys(MemoryKeyStore):
-    """A token of the scanner: it outlives every process, and holds what it was given."""
-
-    scheme = StoreName.SOFTWARE.value
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._unused: Iterator[rsa.RSAPrivateKey] = iter(pool())
-
-    def generate(self, name: str, algorithm: KeyAlgorithm) -> str:
-        is_signing = algorithm is KeyAlgorithm.RSA_2048
-        return self._keep(name, next(self._unused)) if is_signing else super().generate(name, algorithm)
-
-    def protection(self, uri: str) -> Protection:
-        super().protection(uri)
-        return Protection.SOFTWARE
-
-    def close(self) -> None:
-        """A process has ended."""
-
-
-class PooledStores(KeyStores):
-    """The key stores of one process."""
-
-    def __init__(self, scanner: Scanner, token: PooledKeys) -> None:
-        super().__init__(scanner.settings.keystore, scanner.settings.state_directory, scanner.files)
-        self._token = token
-
-    def _store(self, store: StoreName, token: str = "") -> KeyStore:
-        return self._token if store is StoreName.SOFTWARE else super()._store(store, token)
-
-
-def new_scanner(folder: Path, clock: SteppedClock, token: PooledKeys) -> Scanner:
-    plain = scanner_settings(folder)
-    signing = replace(plain.identity.signing, key_algorithm=KeyAlgorithm.RSA_2048)
-    identity = replace(plain.identity, signing=signing)
-    scanner = Scanner(replace(plain, identity=identity), (CA.certificate,), clock)
-    scanner.stores = PooledStores(scanner, token)
-    return scanner
+DONE_BY_SOMEBODY = frozenset(event for event in DeviceEvent if event in TRANSITIONS[Situation.OWNED]) - {
+    DeviceEvent.LOSE_KEY,
+    DeviceEvent.LOSE_RECORD,
+    DeviceEvent.LOSE_CERTIFICATE,
+}
+OF_THE_STATE = frozenset({"device-disabled", "device-needs-service", "release-under-way"})  # codes of errors
 
 
 class ScannerLife(RuleBasedStateMachine):
@@ -131,8 +97,8 @@ class ScannerLife(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="scanseal-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self.clock, self.true_time = SteppedClock(), SteppedClock()
-        self.token = PooledKeys()
-        self.scanner = new_scanner(self.folder, self.clock, self.token)
+        self.token = PooledKeys(pool(STEPS))
+        self.scanner = new_scanner(self.folder, CA, self.clock, self.token)
         self.disabled = self.lost = False
         self.harmed: dict[Path, bytes] = {}
         self.state = self.state_now()
@@ -141,21 +107,25 @@ class ScannerLife(RuleBasedStateMachine):
     # --- the processes
 
     def start(self) -> None:
-        audit = self.scanner.settings.state_directory / "audit" / "audit.jsonl"
-        audit.parent.mkdir(parents=True, exist_ok=True)
-        self.audit = AuditTrail(audit, self.clock)
+        state = self.scanner.settings.state_directory
+        (state / "audit").mkdir(parents=True, exist_ok=True)
+        self.agent = contextlib.ExitStack()
+        self.agent.enter_context(only_writer(state, self.scanner.files))
+        self.audit = AuditTrail(state / "audit" / "audit.jsonl", self.clock)
+        self.agent.callback(self.audit.close)
         self.service: SigningService | None = None
         stores = PooledStores(self.scanner, self.token)
         try:
             self.identities = Identities(self.scanner.identities, stores, self.audit, self.clock)
         except StateDamaged:  # the agent says so and ends; a person has to look
             COUNTED["agent did not start"] += 1
+            self.agent.close()
             return
         tally = SigningTally(self.audit, self.clock, 0.0)
         self.service = SigningService(self.identities, self.audit, self.clock, tally, dict)
 
     def teardown(self) -> None:
-        self.audit.close()
+        self.agent.close()
         verify(self.scanner.settings.state_directory / "audit" / "audit.jsonl")
         shutil.rmtree(self.folder)
 
@@ -178,28 +148,29 @@ class ScannerLife(RuleBasedStateMachine):
     @rule(name=NAMES)
     def renew(self, name: IdentityName) -> None:
         """The timer: never over damage, never what nobody has."""
+        if self.generation(name) is None:
+            return
         with self.event(DeviceEvent.RENEW):
-            if self.scanner.identities.current(name) is not None:
-                self.issue(name)
+            self.issue(name)
 
     @rule()
     def disable(self) -> None:
         with self.event(DeviceEvent.DISABLE):
-            self.scanner.identities.owner_file.disable(0, "", self.clock.now())
+            self.decision.disable("")
         self.disabled, self.lost = True, False
         self.harmed.pop(self.record, None)
 
     @rule()
     def enable(self) -> None:
         with self.event(DeviceEvent.ENABLE):
-            self.scanner.identities.owner_file.enable(0, self.clock.now(), lambda _: False)
+            self.decision.enable(reset=False)
             assert not self.lost, "a record that is lost was taken for one that allows everything"
             self.disabled = False
 
     @rule()
     def reset(self) -> None:
         with self.event(DeviceEvent.RESET):
-            self.scanner.identities.owner_file.enable(0, self.clock.now(), lambda _: False, reset=True)
+            self.decision.enable(reset=True)
         self.disabled = self.lost = False
         self.harmed.pop(self.record, None)
 
@@ -209,7 +180,7 @@ class ScannerLife(RuleBasedStateMachine):
         if often:
             return  # it ends everything, so it must not happen all the time
         with self.event(DeviceEvent.RELEASE):
-            OwnerRelease(self.scanner.context).run()
+            releasing.release(self.scanner.context)
         self.disabled = self.lost = False
         self.harmed.clear()
 
@@ -272,8 +243,8 @@ class ScannerLife(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         with self.event(DeviceEvent.RESTART):
-            self.audit.close()
-            self.scanner = new_scanner(self.folder, self.clock, self.token)
+            self.agent.close()
+            self.scanner = new_scanner(self.folder, CA, self.clock, self.token)
             self.start()
 
     # --- what always holds
@@ -291,6 +262,8 @@ class ScannerLife(RuleBasedStateMachine):
             refused = ""
             verify_signature(made)
         COUNTED[f"refused: {refused}" if refused else "signed"] += 1
+        said = refusal(self.facts, DeviceEvent.SIGN)
+        assert refused == said.code if said else refused not in OF_THE_STATE
         if self.disabled or self.lost:
             assert refused == ("device-needs-service" if self.lost else "device-disabled")
         self.identities.refresh()  # the next second; what happens before it has to hold already
@@ -315,14 +288,23 @@ class ScannerLife(RuleBasedStateMachine):
 
     @contextlib.contextmanager
     def event(self, event: DeviceEvent) -> Iterator[None]:
-        """What happens leads where the table says; what is refused leads nowhere."""
-        before = self.state
+        """What happens leads where the table says; what it refuses is refused with its reason, and leads nowhere."""
+        before, said = situation_of(self.facts), refusal(self.facts, event) if event in DONE_BY_SOMEBODY else None
+        code = ""
         try:
             yield
         except ScansealError as refused:
             COUNTED[f"{event} refused: {type(refused).__name__}"] += 1
+            code = refused.code
+        assert code == said.code if said else code not in OF_THE_STATE, f"{before} -> {event}: {code}"
         self.state = self.state_now()
-        assert self.state in may_become(before, event), f"{before} -> {event} -> {self.state}"
+        after = situation_of(self.facts)
+        assert after in ({before} if said else may_become(before, event)), f"{before} -> {event} -> {after}"
+        COUNTED["refused by the table"] += said is not None
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(self.scanner.settings.state_directory, self.scanner.files, self.clock)
 
     def issue(self, name: IdentityName) -> None:
         self.scanner.issue(CaFlow(CA, self.true_time), name)
@@ -338,7 +320,8 @@ class ScannerLife(RuleBasedStateMachine):
         identities = self.scanner.identities
         self.found = {name: identities.readable(name) for name in IN_USE}
         lost = [name for name, current in self.found.items() if current and self.is_lost(current)]
-        return standing(device_facts(identities, lost)).state
+        self.facts = device_facts(identities, lost)
+        return standing(self.facts).state
 
     def is_lost(self, current: Generation) -> bool:
         try:
@@ -378,6 +361,7 @@ def test_no_order_of_events_makes_a_scanner_sign_against_its_owner(monkeypatch: 
     assert COUNTED["steps"] >= TOTAL
     assert COUNTED["signed"] >= TOTAL / 50
     assert states == list(DeviceState)
+    assert COUNTED["refused by the table"] >= TOTAL / 50
     measured(
         "R15",
         "any order of events",

@@ -79,6 +79,7 @@ class CaFlow:
     answer: Callable[[Enrollment | OfferedEnrollment], Issued | Pending | Refused] | None = None
     asked: list[Enrollment | OfferedEnrollment] = field(default_factory=list)
     confirmed: list[x509.Certificate | None] = field(default_factory=list)
+    hears_of_it: bool = False
 
     def enroll(self, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         self.asked.append(enrollment)
@@ -100,8 +101,9 @@ class CaFlow:
     def plan(self, request: CertificateRequest, renews: x509.Certificate | None) -> tuple[PlannedExchange, ...]:
         return ()
 
-    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> None:
+    def confirm(self, handle: Handle, certificate: x509.Certificate | None) -> bool:
         self.confirmed.append(certificate)
+        return self.hears_of_it
 
 
 class Scanner:

@@ -71,12 +71,14 @@ class ScriptedServer:
         folder: For the files that TLS wants.
         script: Decides.
         names: In its TLS certificate.
+        certified: When that was issued; it is valid for a day.
     """
 
     ca: HospitalCa
     folder: Path
     script: Script
     names: tuple[x509.GeneralName, ...] = LOOPBACK
+    certified: datetime = field(default_factory=lambda: datetime.now(UTC))
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -102,14 +104,14 @@ class ScriptedServer:
             thread.join(timeout=10)
 
     def _tls(self) -> ssl.SSLContext:
-        key, now = new_key(), datetime.now(UTC)
+        key = new_key()
         certificate = self.ca.issue(
             key.public_key(),
             subject=name(COMMON_NAME="EST server"),
             alternative_names=self.names,
             extended_usage=[ExtendedKeyUsageOID.SERVER_AUTH],
-            begin=now - timedelta(minutes=5),
-            end=now + timedelta(days=1),
+            begin=self.certified - timedelta(minutes=5),
+            end=self.certified + timedelta(days=1),
         )
         key_bytes = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

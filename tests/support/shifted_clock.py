@@ -6,6 +6,7 @@ machine whose clock has been set. libfaketime shifts these as well, so it cannot
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -67,5 +68,5 @@ def shifted(folder: Path, to: datetime) -> dict[str, str]:
         source.write_text(_SOURCE, "ascii")
         command = ["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
-    by = int((to - datetime.now(UTC)).total_seconds())
+    by = math.ceil((to - datetime.now(UTC)).total_seconds())  # not the second before, which may be another year
     return {"LD_PRELOAD": str(library), "SHIFTED_BY": str(by)}

@@ -36,6 +36,7 @@ from enroll.wanted import Wish
 from tests.support.enrolling import CaFlow, Keyholder, Scanner, settings
 from tests.support.fdo.credentials import credential, owned
 from tests.support.pki import NOW, HospitalCa
+from tests.support.state_of_flows import AnswersOfFlows, add_state_of_flows, disable
 
 DEVICE, SIGNING, DERIVATION, SYNTHESIS, VENDOR = (
     IdentityName.DEVICE,
@@ -87,13 +88,15 @@ def make_state(folder: Path, ca: HospitalCa) -> Scanner:
     credentials = CredentialStore(fdo_directory(identities.root), stores, files)
     credentials.commit(credential(secret))
     credentials.propose(owned(credential(secret, 2)))
+    add_state_of_flows(scanner, ca)
+    disable(scanner)
     return scanner
 
 
 def _crash_after_issuing(scanner: Scanner, flow: CaFlow) -> None:
     @dataclass
     class Crashing(CaFlow):
-        def confirm(self, handle: object, certificate: object) -> None:
+        def confirm(self, handle: object, certificate: object) -> bool:
             raise _CrashError
 
     def issued(enrollment: Enrollment | OfferedEnrollment) -> Issued:
@@ -148,14 +151,13 @@ class Answers:
         self.root, self.files = root, files
         self.identities = IdentityStore(root, files)
         self.credentials = CredentialStore(fdo_directory(root), stores, files)
+        self.of_flows = AnswersOfFlows(root, stores, files)
 
     def loaders(self, path: Path) -> dict[str, Callable[[], object]]:
         """Those that read a file of the directory, by name; a test fails where a new kind of file has none."""
         relative = path.relative_to(self.root).as_posix()
-        for pattern, loaders in (*self._of_scanner(path), *self._of_identity(path)):
-            if fnmatch.fnmatchcase(relative, pattern):
-                return loaders
-        return {}
+        rows = (*self._of_scanner(path), *self._of_identity(path), *self.of_flows.rows(path))
+        return next((loaders for pattern, loaders in rows if fnmatch.fnmatchcase(relative, pattern)), {})
 
     def _of_scanner(self, path: Path) -> list[_Row]:
         case = ServiceCase(self.root, self.files)
@@ -226,10 +228,11 @@ def told(value: object) -> str:
     return repr(value)
 
 
-def files_of(root: Path) -> list[Path]:
-    """Every state file that holds something, and every link, sorted; keys have tests of their own."""
+def files_of(root: Path, *, keys: bool = False) -> list[Path]:
+    """Every state file that holds something, and every link, sorted; with the files of keys or without them."""
     found = (path for path in root.rglob("*") if path.is_symlink() or path.is_file())
-    return sorted(path for path in found if path.name not in NOT_READ and path.relative_to(root).parts[0] != "keys")
+    left_out = NOT_READ if keys else NOT_READ | {"keys"}
+    return sorted(path for path in found if left_out.isdisjoint(path.relative_to(root).parts))
 
 
 def unread(paths: Iterable[Path], answers: Answers) -> list[Path]:

@@ -22,6 +22,7 @@ from agent.daemon.wire import HashName, Operation, Request, Role, Signature, dec
 from agent.errors import SigningError
 from enroll.clock_record import changing_seen
 from enroll.clock_sense import ClockSense
+from enroll.errors import DiskRefused
 from enroll.identity import IdentityName
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.clocks import SteppedClock
@@ -170,6 +171,35 @@ def test_who_says_that_the_clock_is_right_is_audited_once(keyholder: Keyholder) 
 
     assert keyholder.scanner.audit("clock-confirmed") == [{"by": "uid 0"}]
     assert keyholder.status()["clock"]["doubt"] is None
+
+
+def test_two_people_who_say_so_before_the_agent_looks_are_both_audited(keyholder: Keyholder) -> None:
+    """What the second one says does not replace who the first was."""
+    keyholder.clock.moment += 400 * DAY
+    keyholder.tick()
+    for who in ("uid 0", "uid 1000", "uid 0"):
+        ClockSense.configured(keyholder.clock, keyholder.scanner.identities).confirm_by_person(who)
+    keyholder.tick()
+    keyholder.tick()
+
+    assert keyholder.scanner.audit("clock-confirmed") == [{"by": "uid 0, uid 1000"}]
+
+
+def test_who_said_so_while_the_trail_took_no_line_is_audited_when_it_does(
+    keyholder: Keyholder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskRefused("No space left on device.")
+
+    for who in ("uid 0", "uid 1000"):
+        ClockSense.configured(keyholder.clock, keyholder.scanner.identities).confirm_by_person(who)
+        with monkeypatch.context() as patch:
+            patch.setattr(AuditTrail, "record", full)
+            with pytest.raises(DiskRefused):
+                keyholder.watch.tend()
+    keyholder.watch.tend()
+
+    assert keyholder.scanner.audit("clock-confirmed") == [{"by": "uid 0, uid 1000"}]
 
 
 def test_what_a_person_says_is_not_overwritten_by_the_agent(keyholder: Keyholder) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.checking_ways import leftover_keys
+from agent.cli.signing_rate import trial_key
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
 from enroll.collector import Leftover, collect, unneeded
 from enroll.config import Pkcs11StoreSettings, StoreName
@@ -25,7 +26,7 @@ from enroll.errors import (
     UnsupportedKey,
 )
 from enroll.flows.base import Enrollment, Issued, OfferedEnrollment
-from enroll.identity import Generation, IdentityName
+from enroll.identity import Generation, IdentityName, IdentityStore
 from enroll.journal import PendingRequest, Step
 from enroll.keystore import KeyStores, name_in
 from enroll.keystore.ledger import Ledger, Place
@@ -99,16 +100,38 @@ def test_a_key_that_is_destroyed_is_crossed_out(scanner: Scanner) -> None:
     assert ledger(scanner).names() == ()
 
 
-def test_secrets_and_keys_from_files_are_in_the_ledger_and_those_in_memory_and_for_a_trial_are_not(
+def test_secrets_and_keys_from_files_are_in_the_ledger_and_those_in_memory_are_not(
     scanner: Scanner,
 ) -> None:
     key = scanner.stores.load(orphan(scanner))
     scanner.stores.generate_secret(StoreName.SOFTWARE, "fdo-hmac", HmacAlgorithm.SHA256)
     scanner.stores.import_key(StoreName.SOFTWARE, "vendor-wide", key)
     scanner.stores.generate(StoreName.MEMORY, "in-memory", KeyAlgorithm.P_256)
-    scanner.stores.generate_for_trial(StoreName.SOFTWARE, "trial", KeyAlgorithm.P_256)
 
     assert ledger(scanner).names() == ("fdo-hmac", ORPHAN, "vendor-wide")
+
+
+def test_a_key_that_was_being_measured_when_the_machine_stopped_is_destroyed(scanner: Scanner) -> None:
+    """Of `scanseal check --speed`."""
+    scanner.identities.root.mkdir()
+    scanner.stores.generate_for_trial(StoreName.SOFTWARE, f"check-{'0' * 16}", KeyAlgorithm.P_256)
+
+    assert collect(scanner.identities, scanner.stores) == ()
+
+    assert (scanner.stores.list(), ledger(scanner).names()) == ((), ())
+
+
+def test_where_there_is_no_state_directory_yet_a_key_is_measured_and_nothing_is_written_down(
+    scanner: Scanner, tmp_path: Path
+) -> None:
+    software = replace(scanner.settings.keystore.software, directory=tmp_path / "keys")
+    nowhere = tmp_path / "nowhere"
+    stores = KeyStores(replace(scanner.settings.keystore, software=software), nowhere, scanner.files)
+
+    with trial_key(stores, IdentityStore(nowhere, scanner.files), StoreName.SOFTWARE, KeyAlgorithm.P_256, "") as key:
+        assert key.key_size == 256
+
+    assert (stores.list(), nowhere.exists()) == ((), False)
 
 
 def test_the_ledger_names_the_token_also_where_that_is_the_default(scanner: Scanner) -> None:

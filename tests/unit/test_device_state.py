@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -11,12 +12,15 @@ from enroll.device_state import (
     DeviceEvent,
     DeviceFacts,
     DeviceState,
+    Situation,
     may_become,
+    refusal,
+    situation_of,
     standing,
     state_of,
     ways_out,
 )
-from enroll.errors import DeviceNeedsService, StateTooNew, StateUnreadable
+from enroll.errors import DeviceDisabled, DeviceNeedsService, StateTooNew, StateUnreadable
 from enroll.owner_record import OwnerRecord
 from tests.support.pki import NOW
 
@@ -146,50 +150,133 @@ def test_a_release_that_is_under_way_comes_before_an_enrollment_and_after_a_disa
 
 
 @pytest.mark.parametrize(
-    ("state", "commands"),
+    ("situation", "commands"),
     [
         ("unowned", ["enroll", "owner disable"]),
         ("owned", ["owner disable", "owner release"]),
         ("disabled", ["owner enable", "owner enable --reset-record", "owner release"]),
         ("key-lost", ["enroll", "owner disable", "owner release"]),
-        ("needs-service", ["enroll", "owner disable", "owner enable --reset-record", "owner release"]),
+        ("certificate-damaged", ["enroll", "owner disable", "owner release"]),
+        ("record-lost", ["owner disable", "owner enable --reset-record", "owner release"]),
+        ("record-closed", []),
     ],
 )
-def test_people_are_told_what_leads_out_of_a_state(state: str, commands: list[str]) -> None:
-    assert list(ways_out(DeviceState(state))) == [f"scanseal {command}" for command in commands]
+def test_people_are_told_what_leads_out_of_a_state(situation: str, commands: list[str]) -> None:
+    """And nothing that is refused there."""
+    assert list(ways_out(Situation(situation))) == [f"scanseal {command}" for command in commands]
 
 
 @pytest.mark.parametrize(("record", "found"), EXPECTED, ids=["/".join(each) for each in EXPECTED])
 def test_the_next_action_leads_out_of_the_state(record: str, found: str) -> None:
     known = facts(record, found)
-    action = standing(known).next_action
+    action, commands = standing(known).next_action, ways_out(situation_of(known))
 
-    assert any(command in action for command in ways_out(state_of(known))) or state_of(known) is DeviceState.OWNED
+    assert any(command in action for command in commands) or not commands or state_of(known) is DeviceState.OWNED
+
+
+# What may be done, written out: by whoever signs or enrolls, gives up, and decides.
+ALL = "sign enroll renew give-up disable enable reset release"
+MAY_BE_DONE = {
+    "unowned": ALL,
+    "owned": ALL,
+    "key-lost": ALL,
+    "certificate-damaged": ALL,
+    "disabled": "give-up disable enable reset release",
+    "record-lost": "give-up disable reset release",
+    "record-closed": "give-up",
+}
+DONE = tuple(DeviceEvent(event) for event in ALL.split())
+FACTS = {
+    "unowned": facts("none", "---"),
+    "owned": facts("owned", "u--"),
+    "key-lost": facts("owned", "u-k"),
+    "certificate-damaged": facts("owned", "ud-"),
+    "disabled": facts("owned-disabled", "u--"),
+    "record-lost": DeviceFacts(record_problem=LOST),
+    "record-closed": DeviceFacts(record_problem=StateTooNew("owner.json is of a newer version.")),
+}
+
+
+@pytest.mark.parametrize("event", DONE)
+@pytest.mark.parametrize("situation", MAY_BE_DONE)
+def test_what_the_state_does_not_let_is_refused_with_the_reason_and_nothing_else_is(
+    situation: str, event: DeviceEvent
+) -> None:
+    refused = refusal(FACTS[situation], event)
+
+    if event in MAY_BE_DONE[situation].split():
+        assert refused is None
+    elif situation == "disabled":
+        assert isinstance(refused, DeviceDisabled)
+        assert refused.what == f"The owner has disabled this scanner on {NOW:%Y-%m-%d %H:%M} UTC."
+        assert (refused.remedy, refused.who_must_act) == (
+            "Its owner may run: scanseal owner enable",
+            "owner of the scanner",
+        )
+    else:
+        assert refused is FACTS[situation].record_problem
+
+
+def test_a_refusal_for_a_disabled_scanner_says_why_it_was_disabled() -> None:
+    refused = refusal(facts("unowned-disabled", "---"), DeviceEvent.ENROLL)
+
+    assert refused is not None
+    assert refused.what.endswith("UTC (it is lent).")
+
+
+@pytest.mark.parametrize("event", DONE)
+@pytest.mark.parametrize("situation", MAY_BE_DONE)
+def test_while_a_release_is_under_way_nothing_comes_that_would_go_with_it(situation: str, event: DeviceEvent) -> None:
+    """And everything else stays as allowed or refused as it was: a disabled scanner does not sign meanwhile."""
+    known = FACTS[situation]
+    refused = refusal(replace(known, is_releasing=True), event)
+
+    if event in {DeviceEvent.ENROLL, DeviceEvent.RENEW, DeviceEvent.GIVE_UP}:
+        assert refused is not None
+        assert (refused.code, refused.remedy) == ("release-under-way", "Run again: scanseal owner release")
+    else:
+        assert (refused is None) == (refusal(known, event) is None)
+
+
+@pytest.mark.parametrize("event", DONE)
+@pytest.mark.parametrize(("record", "found"), EXPECTED, ids=["/".join(each) for each in EXPECTED])
+def test_whoever_knows_only_what_the_owner_says_gets_the_same_answer(
+    record: str, found: str, event: DeviceEvent
+) -> None:
+    """So the keyholder asks before each signature without a look at certificates and tokens."""
+    known = facts(record, found)
+    alone = refusal(DeviceFacts(record=known.record), event)
+
+    assert (refusal(known, event) is None) == (alone is None)
 
 
 def test_only_a_person_leads_out_of_disabled_and_only_the_owner() -> None:
     """Whatever else happens; where the record itself is lost, nothing is signed either (R15)."""
-    leaving = {event for event in DeviceEvent if may_become(DeviceState.DISABLED, event) != {DeviceState.DISABLED}}
+    leaving = {event for event in DeviceEvent if may_become(Situation.DISABLED, event) != {Situation.DISABLED}}
 
     assert leaving == {DeviceEvent.ENABLE, DeviceEvent.RESET, DeviceEvent.RELEASE, DeviceEvent.LOSE_RECORD}
-    assert TRANSITIONS[DeviceState.DISABLED][DeviceEvent.LOSE_RECORD] == {DeviceState.NEEDS_SERVICE}
+    assert TRANSITIONS[Situation.DISABLED][DeviceEvent.LOSE_RECORD] == {Situation.RECORD_LOST}
 
 
-def test_neither_a_restart_nor_the_timer_leads_out_of_a_state_that_needs_somebody() -> None:
-    for state in (DeviceState.DISABLED, DeviceState.NEEDS_SERVICE):
-        for event in (DeviceEvent.RESTART, DeviceEvent.RENEW):
-            assert may_become(state, event) == {state}
+def test_neither_a_restart_nor_the_timer_leads_out_of_what_needs_somebody() -> None:
+    for situation in Situation:
+        if situation.state in {DeviceState.DISABLED, DeviceState.NEEDS_SERVICE}:
+            for event in (DeviceEvent.RESTART, DeviceEvent.RENEW):
+                assert may_become(situation, event) == {situation}
 
 
 def test_every_state_is_reached_and_can_be_left() -> None:
-    reached = {after for events in TRANSITIONS.values() for states in events.values() for after in states}
+    """But for a record that this version cannot read, which comes with another version and goes with it."""
+    reached = {after for events in TRANSITIONS.values() for found in events.values() for after in found}
 
-    assert reached == set(DeviceState) == set(TRANSITIONS)
-    for state, events in TRANSITIONS.items():
-        assert any(states - {state} for states in events.values())
+    assert set(TRANSITIONS) == set(Situation)
+    assert {situation.state for situation in Situation} == set(DeviceState)
+    assert reached == set(Situation) - {Situation.RECORD_CLOSED}
+    for situation, events in TRANSITIONS.items():
+        assert any(found - {situation} for found in events.values())
 
 
 def test_a_disabling_is_possible_in_every_state_and_leads_to_disabled_alone() -> None:
-    for state in DeviceState:
-        assert may_become(state, DeviceEvent.DISABLE) <= {state, DeviceState.DISABLED}
-        assert DeviceState.DISABLED in may_become(state, DeviceEvent.DISABLE)
+    """Over a record of a newer version it is refused: that is overwritten by nobody."""
+    for situation in set(Situation) - {Situation.RECORD_CLOSED}:
+        assert may_become(situation, DeviceEvent.DISABLE) == {situation, Situation.DISABLED}

@@ -24,7 +24,7 @@ from agent.daemon.wire import Operation, Request, Role, decode_answer, decode_si
 from agent.errors import SigningError
 from enroll.errors import DiskRefused
 from enroll.identity import IdentityName
-from enroll.owner_record import OwnerFile
+from enroll.owner_file import OwnerFile
 from enroll.statefile import StateFiles
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.clocks import SteppedClock
@@ -327,9 +327,7 @@ def test_status_and_check_say_the_state_the_next_action_and_whose_turn_it_is(
     assert "--reset-record" in found["remedy"]
 
 
-def test_status_names_a_key_file_that_is_gone_and_the_key_store_stays_what_was_configured(
-    scanner: Scanner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_names_a_key_file_that_is_gone(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:
     scanner.keys.destroy(scanner.identities.key_uri(IdentityName.SIGNING, 1))
 
     device = shown(capsys, scanner, "status")[1]["device"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from enroll.certificates import serial_text
 from enroll.clock import SystemClock
 from enroll.enroller import Enroller, flow_of
-from enroll.errors import ConfigurationError, EnrollmentError, StateError
+from enroll.errors import ConfigurationError, EnrollmentError, ServerUnreachable, StateError
 from enroll.failure import Failures
+from enroll.flows.base import Pending
 from enroll.flows.settings import FdoRenewal, FdoSettings, FlowName
 from enroll.flows.vendor import _proof
 from enroll.identity import Generation, IdentityName
+from enroll.issue import NotAsked
 from enroll.journal import PendingRequest, Step
 from enroll.renewal.ladder import RUNGS
 from enroll.renewal.silence import Purpose, Silences
@@ -180,6 +183,64 @@ def test_a_proof_that_has_ended_is_no_answer_of_the_server(scanner: Scanner) -> 
     failure = Failures(scanner.identities).last(DEVICE)
     assert failure is not None
     assert failure.in_a_row == len(RUNGS)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["the CA named a moment", "the agent offers nothing"])
+def test_a_run_that_asks_nobody_is_no_answer_of_the_server_either(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    """Else a server that is away would be asked for the other identities as if it had answered (R6)."""
+    now, url = scanner.clock.now(), "https://127.0.0.1:1"
+    scanner = scanner.restarted(est=replace(scanner.settings.est, url=url))
+    silences, failures = Silences(scanner.settings.state_directory, scanner.files), Failures(scanner.identities)
+    flow = CaFlow(CA, scanner.clock, name="est")
+    flow.answer = lambda _: Pending(now + timedelta(hours=5), "an operator looks at it")
+    monkeypatch.setattr(Enroller, "_connect", lambda *_: nullcontext(flow))
+    if not named:
+        monkeypatch.setattr("enroll.enroller.issue", lambda *_, **__: NotAsked())
+    failed = ServerUnreachable("No answer.", remedy="Wait.")
+
+    def fail() -> None:
+        silences.note(url, Purpose.ENROLLMENT, now)
+        with pytest.raises(ServerUnreachable), failures.noted(DEVICE, "est", scanner.clock):
+            raise failed
+
+    fail()
+    enroller = Enroller(scanner.context)
+    assert isinstance(enroller.enroll(DEVICE, FlowName.EST), Pending if named else NotAsked)
+    if named:  # this one did ask
+        assert (silences.of(url, Purpose.ENROLLMENT), failures.last(DEVICE)) == (None, None)
+        fail()
+        assert isinstance(enroller.enroll(DEVICE, FlowName.EST), Pending)
+
+    assert silences.of(url, Purpose.ENROLLMENT) is not None
+    assert failures.last(DEVICE) is not None
+    assert len(flow.asked) == (1 if named else 0)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the CA is told", "nobody is told"])
+def test_a_server_that_hears_what_became_of_its_certificate_has_answered(
+    scanner: Scanner, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    """After a cut, the confirmation may be all that is asked (RFC 9810 5.3.18)."""
+    url = "https://127.0.0.1:1"
+    scanner = scanner.restarted(cmp=replace(scanner.settings.cmp, url=url))
+    silences = Silences(scanner.settings.state_directory, scanner.files)
+    flow = CaFlow(CA, scanner.clock, name="cmp", hears_of_it=told)
+    monkeypatch.setattr(Enroller, "_connect", lambda *_: nullcontext(flow))
+
+    def no_answer(*_: object) -> bool:
+        raise ServerUnreachable("No answer.", remedy="Wait.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CaFlow, "confirm", no_answer)
+        with pytest.raises(ServerUnreachable):
+            Enroller(scanner.context).enroll(DEVICE, FlowName.CMP)
+    silences.note(url, Purpose.ENROLLMENT, scanner.clock.now())
+    assert isinstance(Enroller(scanner.context).enroll(DEVICE, FlowName.CMP), Generation)
+
+    assert len(flow.asked) == 1
+    assert (silences.of(url, Purpose.ENROLLMENT) is None) is told
 
 
 def test_nor_is_a_factory_identity_that_is_revoked(tmp_path: Path) -> None:

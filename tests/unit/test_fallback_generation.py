@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agent.audit import AuditTrail
-from agent.cli import exits
-from agent.cli.main import run
-from agent.daemon.signer import Identities
-from agent.daemon.wire import HashName
-from enroll.certificates import serial_text
 from enroll.collector import collect
 from enroll.enroller import Enroller
 from enroll.errors import DeviceNeedsService, DiskRefused, StateDamaged, StateTooNew, StateUnsafe
 from enroll.failure import Failures
-from enroll.identity import Generation, IdentityName, IdentityStore
+from enroll.identity import Generation
 from enroll.revocation.lists import Revocation
-from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.statefile import StateFiles
 from enroll.wanted import Wish
-from tests.support.agent_process import Scanner as AgentScanner
-from tests.support.agent_process import new_scanner
-from tests.support.clocks import SteppedClock
 from tests.support.enrolling import CaFlow, Scanner, settings
+from tests.support.generations import SIGNING, STOLEN, file, noted
 from tests.support.pki import NOW, HospitalCa
 from tests.support.records import rewrite
 
 CA = HospitalCa()
-SIGNING = IdentityName.SIGNING
 FILES_OF_GENERATION = ("certificate.pem", "chain.pem", "anchor.pem", "key.uri", "meta.json")
 
 
@@ -47,10 +35,6 @@ def issue(scanner: Scanner) -> Generation:
     generation = scanner.issue(CaFlow(CA, scanner.clock))
     assert isinstance(generation, Generation)
     return generation
-
-
-def file(scanner: Scanner | AgentScanner, number: int, name: str = "chain.pem") -> Path:
-    return scanner.identities.directory(SIGNING) / "generations" / f"{number:04d}" / name
 
 
 @pytest.mark.parametrize("name", FILES_OF_GENERATION)
@@ -195,6 +179,22 @@ def test_a_sector_that_cannot_be_read_is_damage(scanner: Scanner, monkeypatch: p
     assert (found.number, found.damaged_newer) == (1, 2)
 
 
+def test_a_disk_that_cannot_read_once_has_lost_nothing(scanner: Scanner, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = (issue(scanner), issue(scanner))[1]
+    genuine, refused = os.open, []
+
+    def refuse_once(path: Path, *rest: int) -> int:
+        if str(path) not in refused and str(scanner.identities.root) in str(path):
+            refused.append(str(path))
+            raise OSError(errno.EIO, "Input/output error")
+        return genuine(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse_once)
+
+    assert scanner.identities.current(SIGNING) == second
+    assert refused
+
+
 def unreadable(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """These files lie in sectors that the disk cannot read; they may be replaced."""
     genuine = os.open
@@ -318,17 +318,6 @@ def test_a_generation_that_never_came_into_use_is_not_the_one_before(scanner: Sc
 # --- a revoked one
 
 
-STOLEN = Revocation(NOW, "keyCompromise")
-
-
-def noted(identities: IdentityStore, generation: Generation, revocation: Revocation | None) -> RevocationRecord:
-    state = RevocationState.REVOKED if revocation else RevocationState.GOOD
-    serial = serial_text(generation.certificate)
-    record = RevocationRecord(generation.number, serial, NOW, state, revocation, as_of=NOW, answered_at=NOW)
-    RevocationRecords(identities).write(generation, record)
-    return record
-
-
 @pytest.mark.parametrize("lost", ["", "revocation.json", "revoked/0002.json"])
 def test_one_that_was_revoked_is_not_followed_by_the_one_before(scanner: Scanner, lost: str) -> None:
     """A thief of the key would be forgotten, and the scanner would sign on and renew by itself."""
@@ -355,119 +344,3 @@ def test_where_a_hold_was_lifted_the_one_before_is_in_use(scanner: Scanner) -> N
 
     assert found is not None
     assert (found.number, found.damaged_newer) == (1, 2)
-
-
-# --- the keyholder
-
-
-class Clock(SteppedClock):
-    """Of the certificates that `AgentScanner` makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.offset = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now().astimezone() + self.offset
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[AgentScanner]:
-    with new_scanner(tmp_path) as scanner:
-        scanner.audit_file.parent.mkdir()
-        yield scanner
-
-
-@pytest.fixture
-def audit(agent: AgentScanner) -> Iterator[AuditTrail]:
-    trail = AuditTrail(agent.audit_file, Clock())
-    yield trail
-    trail.close()
-
-
-def test_the_agent_starts_with_the_one_before_and_says_so_once(agent: AgentScanner, audit: AuditTrail) -> None:
-    agent.enroll()
-    agent.enroll()
-    file(agent, 2).write_bytes(b"")
-    identities = Identities(agent.identities, agent.keys, audit, Clock())
-    for _ in range(3):
-        identities.refresh(at_once=True)
-
-    view = identities.view(SIGNING)
-    assert view.active is not None
-    assert view.active.generation.number == 1
-    assert view.active.sign(bytes(32), HashName.SHA256, Clock().now())
-    assert view.refused is not None
-    assert view.refused.code == "state-damaged"
-    assert [line["code"] for line in agent.audit("identity-refused")] == ["state-damaged"]
-
-
-def test_the_next_generation_ends_that(agent: AgentScanner, audit: AuditTrail) -> None:
-    agent.enroll()
-    agent.enroll()
-    file(agent, 2).write_bytes(b"")
-    identities = Identities(agent.identities, agent.keys, audit, Clock())
-    agent.enroll()
-    identities.refresh()
-
-    view = identities.view(SIGNING)
-    assert view.refused is None
-    assert view.active is not None
-    assert view.active.generation.number == 3
-
-
-def test_what_was_loaded_before_it_was_damaged_goes_on(agent: AgentScanner, audit: AuditTrail) -> None:
-    agent.enroll()
-    agent.enroll()
-    identities = Identities(agent.identities, agent.keys, audit, Clock())
-    file(agent, 2).write_bytes(b"")
-    identities.refresh(at_once=True)
-
-    view = identities.view(SIGNING)
-    assert view.active is not None
-    assert view.active.generation.number == 2
-    assert view.refused is not None
-
-
-def test_the_one_before_is_not_used_where_it_was_revoked(agent: AgentScanner, audit: AuditTrail) -> None:
-    """Its successor is known to be good, so the last record speaks of that."""
-    clock = Clock()
-    for revocation in (STOLEN, None):
-        noted(agent.identities, agent.enroll(), revocation)
-    file(agent, 2).write_bytes(b"")
-
-    view = Identities(agent.identities, agent.keys, audit, clock).view(SIGNING)
-
-    assert view.active is not None
-    assert view.active.revocation is not None
-    refused = view.active.refusal(clock.now())
-    assert refused is not None
-    assert refused.code == "certificate-revoked"
-
-
-def test_the_agent_signs_with_nothing_where_what_is_damaged_was_revoked(agent: AgentScanner, audit: AuditTrail) -> None:
-    agent.enroll()
-    noted(agent.identities, agent.enroll(), STOLEN)
-    file(agent, 2).write_bytes(b"")
-
-    with pytest.raises(StateDamaged, match="was revoked"):
-        Identities(agent.identities, agent.keys, audit, Clock())
-
-
-# --- the timer
-
-
-@pytest.mark.parametrize("store", ["software", "memory"])
-def test_the_timer_gets_nothing_over_damage(
-    agent: AgentScanner, capsys: pytest.CaptureFixture[str], store: str
-) -> None:
-    """The agent may have offered its next key: it did not know why the one before is of no use."""
-    noted(agent.identities, agent.enroll(), STOLEN)
-    file(agent, 1).write_bytes(b"")
-    configuration = str(agent.configure(**{"identity.signing": {"key_store": store}}))
-
-    code = run(["renew", "--unattended", "--json", "--config", configuration])
-
-    (said,) = [each for each in json.loads(capsys.readouterr().out)["identities"] if each["identity"] == SIGNING]
-    assert (said["state"], said["error"]["code"]) == ("failed", "state-damaged")
-    assert code == exits.CONFIGURATION

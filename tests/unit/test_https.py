@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import os
 import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from enroll.clock import SystemClock
+from enroll.clock import Clock, SystemClock
 from enroll.csr import CertificateRequest, Usage
 from enroll.errors import (
     ConfigurationError,
@@ -43,8 +45,15 @@ def server(tmp_path: Path) -> Iterator[ScriptedServer]:
         yield running
 
 
-def get(server: ScriptedServer, context: ClientContext) -> Answer:
-    with HttpsSession(context, SystemClock(), 5) as session:
+class ClockIn1970(SystemClock):
+    """Which nobody believes."""
+
+    def now(self) -> datetime:
+        return datetime(1970, 1, 2, tzinfo=UTC)
+
+
+def get(server: ScriptedServer, context: ClientContext, clock: Clock | None = None) -> Answer:
+    with HttpsSession(context, clock or SystemClock(), 5) as session:
         return session.get(f"{server.url}/path", {"Accept": "text/plain"})
 
 
@@ -102,6 +111,31 @@ def test_a_foreign_server_is_refused(server: ScriptedServer) -> None:
     with pytest.raises(ServerUnreachable, match="does not prove to be the right server"):
         get(server, client_context([HospitalCa("Another CA").certificate]))
     assert server.requests == []
+
+
+@pytest.mark.parametrize("days", [-10, 10], ids=["has ended", "not begun"])
+def test_a_server_is_refused_outside_of_its_certificate_and_a_clock_that_is_not_believed_is_named(
+    tmp_path: Path, days: int
+) -> None:
+    """TLS goes by the clock of the machine: where that is wrong, so may be the refusal (ADR 36)."""
+    context = client_context([CA.certificate])
+    with ScriptedServer(CA, tmp_path, lambda _: answer(), certified=datetime.now(UTC) + timedelta(days=days)) as server:
+        with pytest.raises(ServerUnreachable, match="does not prove to be the right server") as refused:
+            get(server, context)
+        with pytest.raises(ServerUnreachable, match="by the clock of this machine") as doubted:
+            get(server, client_context([CA.certificate]), ClockIn1970())
+
+    assert refused.value.code == ServerUnreachable.code
+    assert doubted.value.code == "clock-suspect"
+    assert "The clock shows 1970-01-02" in doubted.value.what
+    assert "scanseal check --clock-is-right" in doubted.value.remedy
+    assert server.requests == []
+
+
+def test_a_foreign_server_is_not_blamed_on_the_clock(server: ScriptedServer) -> None:
+    with pytest.raises(ServerUnreachable, match="does not prove to be the right server") as refused:
+        get(server, client_context([HospitalCa("Another CA").certificate]), ClockIn1970())
+    assert refused.value.code == ServerUnreachable.code
 
 
 def test_an_old_root_without_key_usage_is_trusted_on_every_python(tmp_path: Path) -> None:
@@ -193,6 +227,24 @@ def test_plain_http_is_not_spoken_unless_it_is_asked_for() -> None:
         pytest.raises(ServerUnreachable, match="No connection adapters"),
     ):
         session.get("http://127.0.0.1:1/", {})
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://127.0.0.1:9/"])
+def test_however_a_connection_fails_the_server_is_unreachable(
+    url: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: connect(2) may say all of these; urllib3 looks away from two of them where there is no TLS."""
+
+    def connect(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with (
+        HttpsSession(client_context([CA.certificate]), SystemClock(), 5, plain=True) as session,
+        pytest.raises(ServerUnreachable, match=os.strerror(number)),
+    ):
+        session.get(url, {})
 
 
 def test_the_head_alone_is_read(tmp_path: Path) -> None:

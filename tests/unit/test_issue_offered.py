@@ -108,7 +108,7 @@ def test_a_newer_offer_survives_the_one_that_is_served(scanner: Scanner, keyhold
     flow.answer = meanwhile
 
     assert enrolled(scanner, flow).key_uri == first.key_uri
-    assert waiting_offer(SIGNING, scanner.identities, scanner.clock.now()) == newer[0]
+    assert waiting_offer(SIGNING, scanner.identities, scanner.clock) == newer[0]
     assert {path.name for path in keyholder.pending.iterdir()} == {FILE_NAME, f".{FILE_NAME}.0123456789abcdef"}
     assert enrolled(scanner, flow).key_uri == newer[0].key_uri
     assert keyholder.matching_pair() is not None

@@ -39,10 +39,10 @@ LEFT: dict[str, dict[str, str]] = {DEVICE: {"step": "sent", "key": "software:dev
 class Scripted(Stage):
     """A stage whose scanner looks as it is told, and whose server issues as often."""
 
-    def __init__(self, folder: Path, looks: list[Look], issued: list[int]) -> None:
-        super().__init__(machine(folder, None, {}), ("renew",), brings=frozenset({DEVICE}))  # type: ignore[arg-type]
-        self.issued = iter(issued).__next__
-        scanner: Any = self.machine
+    def __init__(self, folder: Path, looks: list[Look], issued: list[int], *, gives_again: bool = False) -> None:
+        scanner: Any = machine(folder, None, {})  # type: ignore[arg-type]
+        super().__init__(scanner, ("renew",), brings=frozenset({DEVICE}), gives_again=gives_again)
+        self.issued = iter([0, *issued]).__next__
         scanner.output.write_text("")
         scanner.run = lambda *_, **__: Ended(-9, ("write somewhere",))
         scanner.done = lambda *_, **__: None
@@ -56,6 +56,14 @@ class Scripted(Stage):
 def test_what_ends_well_is_well(tmp_path: Path, cut: Look) -> None:
     more = 0 if cut in (ISSUED, DONE) else 1
     Scripted(tmp_path, [cut, DONE], [1, 1 + more]).one_trial()
+
+
+@pytest.mark.parametrize("cut", [BEFORE, SENT], ids=["before", "sent"])
+def test_where_a_certificate_can_be_fetched_again_no_other_one_may_be_asked_for(tmp_path: Path, cut: Look) -> None:
+    for issued in ([0, 1], [1, 1]):
+        Scripted(tmp_path, [cut, DONE], issued, gives_again=True).one_trial()
+    with pytest.raises(AssertionError, match="issued twice"):
+        Scripted(tmp_path, [cut, DONE], [1, 2], gives_again=True).one_trial()
 
 
 FAULTS: dict[str, tuple[Look, Look, int, str]] = {

@@ -14,7 +14,8 @@ from enroll.flows.base import Issued
 from enroll.flows.settings import FlowName
 from enroll.identity import Generation, IdentityName
 from enroll.journal import Step
-from enroll.owner_record import OwnerFile, OwnerRecord
+from enroll.owner_file import OwnerFile
+from enroll.owner_record import OwnerRecord
 from enroll.owner_release import OwnerRelease
 from enroll.record import FORMAT, write_record
 from enroll.statefile import StateFiles

@@ -130,6 +130,20 @@ def test_kept_certificates_are_read_by_other_programs_and_noticed_when_they_are_
         read_kept(path, FILES)
 
 
+def test_kept_certificates_of_another_ca_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    """R9: two of the files of `anchors` exchanged. What scanseal 0.1.0 has written says nothing of its place."""
+    est, cmp = tmp_path / "est-0a.pem", tmp_path / "cmp-1b.pem"
+    write_kept(est, [CA.certificate], FILES, 0o640)
+    cmp.write_bytes(est.read_bytes())
+    cmp.chmod(0o640)
+    with pytest.raises(StateDamaged):
+        read_kept(cmp, FILES)
+
+    data = pem([CA.certificate])
+    cmp.write_bytes(f"scanseal-format 1 sha256 {sha256_of(data)}\n".encode() + data)
+    assert read_kept(cmp, FILES) == (CA.certificate,)
+
+
 def test_what_a_ca_issued_is_bound_to_its_request(tmp_path: Path) -> None:
     request = PendingRequest(Step.SENT, "signing-0123456789abcdef", "software:signing-0123456789abcdef", "{}", NOW)
     others = Journal(tmp_path / "others", FILES), Journal(tmp_path / "ours", FILES)
@@ -194,10 +208,12 @@ def test_a_file_of_another_user_is_not_used(record: Path) -> None:
 
 
 @needs_root
-def test_root_reads_what_belongs_to_the_service(record: Path) -> None:
-    for path in (record.parent, record):
+def test_root_reads_what_belongs_to_the_service(tmp_path: Path) -> None:
+    record = tmp_path / "scanseal" / "state" / "record.json"
+    record.parent.mkdir(parents=True)
+    write_record(record, VALUES, FILES)
+    for path in (record.parent.parent, record.parent, record):
         os.chown(path, 12345, -1)
-    os.chown(record.parent.parent, 12345, -1)
 
     assert read(record) == VALUES
 

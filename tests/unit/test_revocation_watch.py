@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from agent.audit import AuditTrail
-from agent.cli import exits
-from agent.cli.main import run
-from agent.daemon.active_key import ActiveKey
-from agent.daemon.signer import Identities
-from agent.daemon.wire import HashName
-from agent.errors import CertificateNotUsable
-from enroll.certificates import serial_text
-from enroll.clock import SystemClock
 from enroll.config import RevocationSettings
 from enroll.errors import CertificateRefused, CertificateRevoked, StateDamaged
 from enroll.identity import Generation, IdentityName
 from enroll.keystore.base import Protection
-from enroll.revocation.lists import Revocation, Statement
+from enroll.revocation.lists import Revocation
 from enroll.revocation.record import RevocationRecord, RevocationRecords, RevocationState
 from enroll.revocation.watch import ADDRESSES_LIMIT, Places
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.pki import new_key
 from tests.support.records import rewrite
+from tests.support.revocation_records import HOLD, HOUR, NOW, STOLEN, after, noted
 from tests.support.revoking_ca import RevokingCa
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-STOLEN = Revocation(NOW, "keyCompromise")
-HOLD = Revocation(NOW, "certificateHold")
 UNKNOWN = RevocationRecord(1, "1f", NOW)
-
-
-def said(revocation: Revocation | None, since: datetime = NOW) -> Statement:
-    return Statement(since, since + 24 * HOUR, revocation)
-
-
-def after(record: RevocationRecord, revocation: Revocation | None, since: datetime = NOW) -> RevocationRecord:
-    return record.after(said(revocation, since), "http://ca", NOW + HOUR)
-
-
 GOOD, REVOKED, HELD = after(UNKNOWN, None), after(UNKNOWN, STOLEN), after(UNKNOWN, HOLD)
 
 
@@ -107,13 +85,6 @@ def scanner(tmp_path: Path) -> Iterator[Scanner]:
     with new_scanner(tmp_path) as scanner:
         scanner.audit_file.parent.mkdir()
         yield scanner
-
-
-def noted(scanner: Scanner, generation: Generation, revocation: Revocation | None, *, later: bool = False) -> None:
-    """The enroller writes down what a CA said."""
-    records = RevocationRecords(scanner.identities)
-    known = records.of(generation) or RevocationRecord(generation.number, serial_text(generation.certificate), NOW)
-    records.write(generation, after(known, revocation, NOW + HOUR if later else NOW))
 
 
 @pytest.mark.parametrize("revocation", [None, STOLEN, HOLD, Revocation(NOW)])
@@ -251,92 +222,6 @@ def test_a_revocation_calls_for_renewal_or_for_a_person(scanner: Scanner) -> Non
     assert "enrolls again" in revoked.value.what_next
 
 
-# --- what the agent makes of it
-
-
-@pytest.fixture
-def audit(scanner: Scanner) -> Iterator[AuditTrail]:
-    trail = AuditTrail(scanner.audit_file, SystemClock())
-    yield trail
-    trail.close()
-
-
-def follow(scanner: Scanner, audit: AuditTrail) -> Identities:
-    return Identities(scanner.identities, scanner.keys, audit, SystemClock())
-
-
-def refusal(identities: Identities) -> str:
-    """Why nothing is signed; empty where it is."""
-    active = identities.view(IdentityName.SIGNING).active
-    assert isinstance(active, ActiveKey)
-    found = active.refusal(datetime.now(UTC))
-    return found.code if found else ""
-
-
-def test_a_revoked_certificate_signs_nothing_from_the_next_look_on(scanner: Scanner, audit: AuditTrail) -> None:
-    generation = scanner.enroll()
-    identities = follow(scanner, audit)
-    assert refusal(identities) == ""
-    noted(scanner, generation, STOLEN)
-    identities.refresh()
-
-    active = identities.view(IdentityName.SIGNING).active
-    assert active is not None
-    with pytest.raises(CertificateNotUsable) as refused:
-        active.sign(bytes(32), HashName.SHA256, datetime.now(UTC))
-    assert refused.value.code == "certificate-revoked"
-    assert "keyCompromise" in refused.value.what
-    assert len(scanner.audit("certificate-revoked")) == 1
-    identities.refresh(at_once=True)
-    assert refusal(identities) == "certificate-revoked"
-    assert len(scanner.audit("certificate-revoked")) == 1
-
-
-def test_a_record_that_is_lost_or_damaged_does_not_let_it_sign_again(scanner: Scanner, audit: AuditTrail) -> None:
-    generation = scanner.enroll()
-    noted(scanner, generation, HOLD)
-    identities = follow(scanner, audit)
-    path = scanner.identities.directory(IdentityName.SIGNING) / "revocation.json"
-    path.write_text("{")
-    identities.refresh()
-    assert refusal(identities) == "certificate-revoked"
-    path.unlink()
-    identities.refresh()
-    assert refusal(identities) == "certificate-revoked"
-
-
-def test_a_new_generation_signs(scanner: Scanner, audit: AuditTrail) -> None:
-    noted(scanner, scanner.enroll(), STOLEN)
-    identities = follow(scanner, audit)
-    assert refusal(identities) == "certificate-revoked"
-    scanner.enroll()
-    identities.refresh()
-
-    assert refusal(identities) == ""
-
-
-def test_a_hold_that_the_ca_has_lifted_is_over(scanner: Scanner, audit: AuditTrail) -> None:
-    generation = scanner.enroll()
-    noted(scanner, generation, HOLD)
-    identities = follow(scanner, audit)
-    assert refusal(identities) == "certificate-revoked"
-    noted(scanner, generation, None, later=True)
-    identities.refresh()
-
-    assert refusal(identities) == ""
-    assert len(scanner.audit("certificate-revocation-lifted")) == 1
-
-
-def test_unknown_does_not_stop_signing(scanner: Scanner, audit: AuditTrail) -> None:
-    generation = scanner.enroll()
-    record = RevocationRecord(generation.number, serial_text(generation.certificate), NOW).without_answer(
-        "no answer", NOW
-    )
-    RevocationRecords(scanner.identities).write(generation, record)
-
-    assert refusal(follow(scanner, audit)) == ""
-
-
 # --- where is asked
 
 
@@ -378,26 +263,3 @@ def test_a_certificate_cannot_send_the_enroller_to_a_hundred_places(tmp_path: Pa
 
     assert len(Places.of(generation, RevocationSettings()).lists) == ADDRESSES_LIMIT
     assert "http://own/list" in Places.of(generation, OWN).lists
-
-
-def test_status_and_check_say_it(scanner: Scanner, capsys: pytest.CaptureFixture[str]) -> None:
-    noted(scanner, scanner.enroll(), STOLEN)
-    configuration = str(scanner.configure())
-    run(["status", "--config", configuration])
-    status = capsys.readouterr().out
-    assert run(["check", "--config", configuration]) == exits.CONFIGURATION
-
-    assert "REVOKED by the CA on 2026-11-22 12:00 UTC (keyCompromise)" in status
-    assert "The CA has revoked the certificate on 2026-11-22 12:00 UTC (keyCompromise)." in capsys.readouterr().out
-
-
-def test_a_superseded_key_in_memory_is_left_to_the_agent_without_a_word_about_force(
-    scanner: Scanner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    noted(scanner, RevokingCa(tmp_path / "ca").enroll(scanner), Revocation(NOW, "superseded"))
-    configuration = str(scanner.configure(**{"identity.signing": {"key_store": "memory"}}))
-
-    assert run(["renew", "--config", configuration]) == exits.OK
-    assert capsys.readouterr().out.splitlines()[1] == "signing: the agent asks for the next key by itself"
-    assert run(["renew", "--force", "--config", configuration]) == exits.OK
-    assert capsys.readouterr().out.splitlines()[1].endswith("; --force does not apply")

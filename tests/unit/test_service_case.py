@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,19 @@ def test_the_same_nonce_is_shown_until_its_ticket_has_come(case: ServiceCase) ->
     assert case.nonce() == nonce
 
     case.accept(sign_ticket(TICKET, KEY), TICKET)
+    assert case.nonce() != nonce
+
+
+def test_the_nonce_of_a_ticket_that_has_come_is_not_shown_again_whatever_was_cut_off(
+    case: ServiceCase, tmp_path: Path
+) -> None:
+    """The scanner was switched off when the ticket was on the disk and its nonce was still there."""
+    nonce = case.nonce()
+    shown_before = (tmp_path / "vendor" / "nonce.json").read_bytes()
+    ticket = replace(TICKET, nonce=nonce)
+    case.accept(sign_ticket(ticket, KEY), ticket)
+    (tmp_path / "vendor" / "nonce.json").write_bytes(shown_before)
+
     assert case.nonce() != nonce
 
 

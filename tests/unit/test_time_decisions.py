@@ -41,6 +41,7 @@ from enroll.http.retry_after import retry_after
 from enroll.identity import IdentityName
 from enroll.issue import waiting_offer
 from enroll.keystore import KeyStores
+from enroll.leftover_files import remove_leftover_files
 from enroll.renewal.alarms import alarm, raise_alarm
 from enroll.renewal.decision import Facts, Life, decide
 from enroll.renewal.silence import Purpose, Silences
@@ -134,7 +135,7 @@ def _issue(world: World, clock: SteppedClock) -> object:
 
 def _offer_waits(world: World, clock: Clock) -> object:
     Keyholder(world.scanner).offer()
-    return waiting_offer(SIGNING, world.scanner.identities, clock.now())
+    return waiting_offer(SIGNING, world.scanner.identities, clock)
 
 
 def _held_key(world: World, clock: Clock) -> object:
@@ -188,6 +189,9 @@ DECISIONS: dict[str, Callable[[World, SteppedClock], object]] = {
     ],
     "enroll/issue.py:issue": _issue,
     "enroll/issue.py:waiting_offer": _offer_waits,
+    "enroll/leftover_files.py:remove_leftover_files": lambda w, c: remove_leftover_files(
+        w.folder, StateFiles(), c.now()
+    ),
     "enroll/offer.py:Offer.is_over": lambda w, c: Keyholder(w.scanner).offer().is_over(w.certificate, c.now()),
     "enroll/renewal/alarms.py:alarm": lambda w, c: alarm(w.generation, c.now()),
     "enroll/renewal/alarms.py:raise_alarm": lambda w, c: raise_alarm(
@@ -286,12 +290,13 @@ NO_DECISIONS: dict[str, str] = {
     "enroll/http/connections.py:Deadline.__init__": _ONLY_MONOTONIC,
     "enroll/identity.py:IdentityStore.commit": _ONLY_WRITES,
     "enroll/offline_request.py:check_proof": "of the machine of a CA: verify_chain, and the age of a request",
-    "enroll/owner_record.py:OwnerFile.disable": _ONLY_WRITES,
-    "enroll/owner_record.py:OwnerFile.enable": _ONLY_WRITES,
-    "enroll/owner_record.py:OwnerFile.release": _ONLY_WRITES,
-    "enroll/owner_record.py:OwnerFile.take_over": _ONLY_WRITES,
+    "enroll/owner_file.py:OwnerFile.disable": _ONLY_WRITES,
+    "enroll/owner_file.py:OwnerFile.enable": _ONLY_WRITES,
+    "enroll/owner_file.py:OwnerFile.release": _ONLY_WRITES,
+    "enroll/owner_file.py:OwnerFile.take_over": _ONLY_WRITES,
     "enroll/revocation/ocsp.py:statement": "compares as lists.is_current does; tests/unit/test_revocation.py",
     "enroll/revocation/record.py:RevocationRecord.without_answer": _ONLY_WRITES,
+    "enroll/revocation/turns.py:Turns": "tests/unit/test_revocation_pauses.py",
     "enroll/time_stamp_authority.py:TimeStampAuthority.__init__": _ONLY_MONOTONIC,
 }
 ELSEWHERE = {  # folder: why nothing in it decides anything for a scanner

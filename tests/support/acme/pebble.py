@@ -101,6 +101,10 @@ class Pebble:
         status = json.loads(self._managed(f"/cert-status-by-serial/{certificate.serial_number:x}"))
         return bool(status["Status"] == "Revoked")
 
+    def issued(self) -> int:
+        """How many certificates it has issued, by its own log."""
+        return (self.directory / "pebble.log").read_text("utf-8", errors="replace").count("Issued certificate serial")
+
     def hook_calls(self) -> list[list[str]]:
         """With which arguments the hook was called."""
         calls = self.directory / "hook.calls"

@@ -23,6 +23,8 @@ class FlowServer:
         wait: From now on requests have to wait; None where this server cannot do that.
         go_on: What waits is decided now, in the scanner's favour.
         searches: Whether a server that is gone is only one of those that are asked: the next run searches on.
+        issued: How many certificates it has issued; None where it cannot tell.
+        gives_again: Whether a certificate that it has issued can be fetched as often as one likes.
     """
 
     scanner: Scanner
@@ -33,3 +35,5 @@ class FlowServer:
     wait: Callable[[], None] | None = None
     go_on: Callable[[], None] | None = None
     searches: bool = False
+    issued: Callable[[], int] | None = None
+    gives_again: bool = False

@@ -22,4 +22,6 @@ def server(folder: Path) -> Iterator[FlowServer]:
             IdentityName.DEVICE,
             stop=pebble.stop,
             refuse=pebble.silent.touch,
+            issued=pebble.issued,
+            gives_again=True,
         )

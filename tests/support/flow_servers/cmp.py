@@ -25,4 +25,5 @@ def server(folder: Path) -> Iterator[FlowServer]:
             refuse=lambda: openssl.options.extend(["-pkistatus", "2", "-failure", "23"]),
             wait=lambda: openssl.options.extend(["-poll_count", "2", "-check_after", "3600"]),
             go_on=lambda: None,
+            issued=lambda: len(openssl.issued),
         )

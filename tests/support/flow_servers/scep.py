@@ -22,4 +22,5 @@ def server(folder: Path) -> Iterator[FlowServer]:
             IdentityName.DEVICE,
             stop=running.server.stop,
             refuse=lambda: running.challenge("another one"),
+            issued=running.server.issued,
         )

@@ -15,6 +15,7 @@ from enroll.clock import Clock
 from enroll.clock_sense import ClockSense
 from enroll.collector import collect
 from enroll.config import EnrollSettings, StoreName
+from enroll.device_state import DeviceEvent
 from enroll.errors import DeviceDisabled
 from enroll.flows.offline.desk import OfflineDesk
 from enroll.identity import Generation, IdentityName
@@ -111,7 +112,9 @@ def _enrolled(scanner: Scanner, identity: IdentityName = SIGNING) -> tuple[Gener
     return generation, flow
 
 
-def _generations(count: int) -> Callable[[Path], None]:
+def generations(count: int) -> Callable[[Path], None]:
+    """A scanner that has enrolled so often."""
+
     def prepare(folder: Path) -> None:
         scanner = scanner_in(folder)
         for _ in range(count):
@@ -299,14 +302,14 @@ def _disabled(folder: Path, _: object) -> None:
     scanner = scanner_in(folder)
     scanner.identities.owner_file.disable(0, "a test", scanner.clock.now())
     try:
-        scanner.identities.owner_file.check_may_enroll()
+        scanner.identities.owner_file.check_allowed(DeviceEvent.ENROLL)
     except DeviceDisabled:
         return
     raise AssertionError("It is not disabled.")
 
 
 def _to_enable(folder: Path) -> None:
-    _generations(1)(folder)
+    generations(1)(folder)
     scanner = scanner_in(folder)
     scanner.identities.owner_file.disable(0, "a test", scanner.clock.now())
 
@@ -325,13 +328,13 @@ def _enabled(folder: Path, _: object) -> None:
 
 
 IN_PROCESS = (
-    Case("first enrollment", _generations(0), _issue, _issued(0)),
-    Case("renewal", _generations(3), _issue, _issued(3)),
+    Case("first enrollment", generations(0), _issue, _issued(0)),
+    Case("renewal", generations(3), _issue, _issued(3)),
     Case("certificate for a key in memory", _offer, _take_offer, _offer_taken),
-    Case("offline export", _generations(0), _export, _exported),
+    Case("offline export", generations(0), _export, _exported),
     Case("offline import", _answered, _import, _imported),
     Case("offline cancel", _to_cancel, _cancel, _cancelled),
     Case("owner release", _with_owner, _release, _released),
-    Case("owner disable", _generations(1), _disable, _disabled),
+    Case("owner disable", generations(1), _disable, _disabled),
     Case("owner enable", _to_enable, _enable, _enabled),
 )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -53,6 +55,11 @@ def back(*directories: Path) -> Callable[[], None]:
     return go_back
 
 
+def certificates_in(directory: Path) -> int:
+    """How many different ones there are; a server may keep each under several names."""
+    return len({file.read_bytes() for file in directory.glob("*")})
+
+
 # --- from the vendor
 
 
@@ -66,6 +73,8 @@ def vendor_issue(folder: Path, commands: Commands) -> Iterator[Stage]:
             ("enroll", "vendor", "issue"),
             brings=frozenset({IDEVID, VENDOR}),
             before=back(issued),
+            issued=lambda: certificates_in(issued),
+            gives_again=True,
         )
 
 
@@ -168,10 +177,18 @@ def offline_cancel(folder: Path, commands: Commands) -> Iterator[Stage]:
 
 
 @contextmanager
-def _with_site(folder: Path, commands: Commands) -> Iterator[tuple[Site, Machine]]:
+def with_site(folder: Path, commands: Commands, **fdo: str) -> Iterator[tuple[Site, Machine]]:
+    """A scanner, its manufacturer and its owner.
+
+    Args:
+        folder: Of their own.
+        commands: Start the commands.
+        fdo: What [fdo] says otherwise.
+    """
     with Site(folder / "site") as site:
         scanner = Scanner(folder / "scanner", site, _no_processes())
         tables = {"": {"state_directory": str(scanner.state)}, **scanner.tables}
+        tables["fdo"].update(fdo)
         yield site, Machine(folder, commands, tables)
 
 
@@ -181,7 +198,7 @@ def _no_processes() -> QuickStart:
 
 @contextmanager
 def fdo_init(folder: Path, commands: Commands) -> Iterator[Stage]:
-    with _with_site(folder, commands) as (site, scanner):
+    with with_site(folder, commands) as (site, scanner):
 
         def initialized(done: Look) -> None:
             assert len(done.credentials) == 1
@@ -200,7 +217,7 @@ def fdo_init(folder: Path, commands: Commands) -> Iterator[Stage]:
 
 @contextmanager
 def enroll_fdo(folder: Path, commands: Commands) -> Iterator[Stage]:
-    with _with_site(folder, commands) as (site, scanner):
+    with with_site(folder, commands) as (site, scanner):
         scanner.done("fdo", "init")
 
         def onboarded(done: Look) -> None:
@@ -212,13 +229,14 @@ def enroll_fdo(folder: Path, commands: Commands) -> Iterator[Stage]:
             brings=frozenset({DEVICE}),
             check_done=onboarded,
             before=back(folder / "site" / "vouchers", folder / "site" / "issued"),
+            # A session of TO2 that was cut off begins anew (FDO 1.1, 5.5), and what it has brought cannot be fetched.
             has_begun=lambda _: False,
         )
 
 
 @contextmanager
 def owner_release(folder: Path, commands: Commands) -> Iterator[Stage]:
-    with _with_site(folder, commands) as (_, scanner):
+    with with_site(folder, commands) as (_, scanner):
         scanner.done("fdo", "init")
         scanner.done("enroll", "fdo")
         yield Stage(
@@ -233,9 +251,19 @@ def owner_release(folder: Path, commands: Commands) -> Iterator[Stage]:
 
 
 @contextmanager
-def _owned(folder: Path, commands: Commands) -> Iterator[Machine]:
+def owned(
+    folder: Path, commands: Commands, tables: Mapping[str, dict[str, Any]] = MappingProxyType({}), **options: Any
+) -> Iterator[Machine]:
+    """A scanner with a device identity.
+
+    Args:
+        folder: Of its own.
+        commands: Start the commands.
+        tables: Of its configuration.
+        options: Of `Machine`.
+    """
     hospital = Hospital(folder / "ca")
-    scanner = machine(folder, commands, {"est": hospital.table})
+    scanner = machine(folder, commands, {"est": hospital.table, **tables}, **options)
     with hospital.today(), enrolled_today(scanner, "--identity", "device"):
         yield scanner
 
@@ -245,7 +273,7 @@ def by_owner(*words: str, before: Sequence[str] = (), disabled: str = "no") -> M
 
     @contextmanager
     def stage(folder: Path, commands: Commands) -> Iterator[Stage]:
-        with _owned(folder, commands) as scanner:
+        with owned(folder, commands) as scanner:
             if before:
                 scanner.done(*before)
 

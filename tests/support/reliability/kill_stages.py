@@ -152,7 +152,13 @@ def by_flow_server(flow: FlowName) -> MakeStage:
         module = importlib.import_module(f"tests.support.flow_servers.{flow}")
         with module.server(folder) as server:
             scanner = Machine(folder, commands, settings_tables(server.scanner.settings))
-            yield Stage(scanner, ("enroll", flow, "--identity", server.identity), brings=frozenset({server.identity}))
+            yield Stage(
+                scanner,
+                ("enroll", flow, "--identity", server.identity),
+                brings=frozenset({server.identity}),
+                issued=server.issued,
+                gives_again=server.gives_again,
+            )
 
     return stage
 

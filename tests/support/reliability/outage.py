@@ -25,6 +25,7 @@ from enroll.http import HttpsSession
 from enroll.identity import Generation, IdentityName
 from enroll.renewal.silence import Purpose, Silences
 from enroll.renewal.spread import own_number
+from enroll.revocation.turns import Turns
 from enroll.statefile import StateFiles
 from tests.support.agent_process import Scanner, new_scanner
 from tests.support.clocks import SteppedClock
@@ -40,6 +41,10 @@ IDENTITIES = (IdentityName.DEVICE, IdentityName.SIGNING)
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: OpenSSL goes by the clock of the machine
 # Of the scanners, one whose own moment is neither first nor last.
 SERIAL_NUMBER = next(f"CT-{n:06}" for n in range(1000) if 0.5 < own_number("due", f"CT-{n:06}", "device") < 0.6)
+# One whose own moments are as late as those of a certificate: the outage lasts until its end, where it asks most.
+LATE_SERIAL_NUMBER = next(
+    f"CT-{n:06}" for n in range(10_000) if max(own_number("due", f"CT-{n:06}", name) for name in IDENTITIES) < 0.02
+)
 
 UNAVAILABLE = {
     "500": ("500 Internal Server Error", ()),
@@ -171,6 +176,7 @@ class Outage:
     exchanges: Exchanges
     configuration: Path
     places: tuple[tuple[Purpose, str], ...]
+    serial_number: str = SERIAL_NUMBER
 
     def current(self, name: IdentityName) -> Generation:
         """The generation in use."""
@@ -202,16 +208,25 @@ class Outage:
     def _asks_again(self) -> Iterator[datetime]:
         """When servers that gave no answer are asked again, those too that no renewal goes to."""
         silences = Silences(self.scanner.state, StateFiles())
+        asked = tuple(url for purpose, url in self.places if purpose is Purpose.REVOCATION)
+        turn = Turns(silences, asked, self.clock, self.serial_number, patient=True).next_turn()
+        if turn is not None:
+            yield turn
         for purpose, url in self.places:
-            silence = silences.of(url, purpose)
+            silence = silences.of(url, purpose) if purpose is Purpose.ENROLLMENT else None
             if silence is not None:
-                names = (SERIAL_NUMBER, url) if purpose is Purpose.REVOCATION else (SERIAL_NUMBER,)
-                yield silence.ask_again_at(None, *names)
+                yield silence.ask_again_at(None, self.serial_number)
 
 
 @contextmanager
 def outage(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *, factory: bool = False, flow: str = "est", **tables: dict[str, Any]
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    factory: bool = False,
+    flow: str = "est",
+    serial_number: str = SERIAL_NUMBER,
+    **tables: dict[str, Any],
 ) -> Iterator[Outage]:
     """A scanner that has just enrolled.
 
@@ -220,6 +235,7 @@ def outage(
         monkeypatch: Of the test.
         factory: Whether it has a factory identity.
         flow: The way that its certificates have come.
+        serial_number: Of the scanner.
         tables: Of its configuration, in place of the usual ones.
     """
     clock = SteppedClock(datetime.now(UTC).replace(microsecond=0) + timedelta(days=1))
@@ -228,7 +244,7 @@ def outage(
         anchor_file = folder / "hospital.pem"
         anchor_file.write_text(_pem(ca.authority), "ascii")
         everything: dict[str, dict[str, Any]] = {
-            "device": {"serial_number": SERIAL_NUMBER},
+            "device": {"serial_number": serial_number},
             "est": {"url": ca.url, "anchor_file": str(anchor_file), "timeout": 1},
             "acme": {"directory_url": f"{ca.url}/directory", "anchor_file": str(anchor_file), "timeout": 1},
             "revocation": {"ocsp_url": f"{ca.url}/ocsp", "crl_url": f"{ca.url}/crl", "timeout": 1},
@@ -252,4 +268,4 @@ def outage(
             assert isinstance(enrolling.issue(of_vendor, IdentityName.IDEVID), Generation)
         exchanges = Exchanges(clock)
         exchanges.count(monkeypatch)
-        yield Outage(scanner, ca, clock, exchanges, path, places)
+        yield Outage(scanner, ca, clock, exchanges, path, places, serial_number)
