@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import pickle
 import subprocess
@@ -28,6 +29,7 @@ from pkcs11.util.rsa import decode_rsa_private_key  # noqa: E402 - an optional e
 
 from enroll.keystore.pkcs11 import connection as connection_module  # noqa: E402 - needs it
 from enroll.keystore.pkcs11 import library, objects  # noqa: E402 - needs it
+from enroll.keystore.pkcs11.known import KnownKey  # noqa: E402 - needs it
 
 ROOT = Path(__file__).parents[2]
 ECDSA = ec.ECDSA(hashes.SHA256())
@@ -91,6 +93,25 @@ class TestTheKeyStays:
         for old in (hashes.SHA1(), hashes.MD5()):  # noqa: S303 - must be refused
             with pytest.raises(UnsupportedKey, match="hash"):
                 key.sign(b"message", padding.PKCS1v15(), old)
+
+
+@EITHER_KIND
+def test_of_a_key_that_nobody_holds_any_more_nothing_is_kept(in_token: Backend, algorithm: KeyAlgorithm) -> None:
+    """A keyholder takes up generation after generation, for fifteen years."""
+    uri = TokenUri.parse(in_token.uri(algorithm))
+
+    def known() -> int:
+        gc.collect()
+        return sum(isinstance(each, KnownKey) and each.uri == uri for each in gc.get_objects())
+
+    before = known()
+    held = in_token.store.load(str(uri))
+    sign(held)
+    assert known() > before
+
+    del held
+
+    assert known() == before
 
 
 class TestProtection:

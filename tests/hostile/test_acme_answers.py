@@ -14,8 +14,9 @@ import pytest
 from enroll.errors import EnrollmentError
 from enroll.flows.acme.client import AcmeClient, Signer
 from enroll.flows.acme.order import Identifier, OrderIsGone, Orders, Wanted
+from enroll.flows.acme.progress import Progress
 from enroll.flows.acme.renewal_info import LONGEST_PAUSE, ask, certificate_id
-from enroll.flows.base import LONGEST_WAIT, Issued, Pending, Refused
+from enroll.flows.base import LONGEST_WAIT, Handle, Issued, Pending, Refused
 from enroll.flows.settings import AcmeChallenge
 from enroll.http import Answer, HttpsSession
 from tests.support.acme.scripted import (
@@ -122,7 +123,8 @@ def outcome(seed: int) -> Issued | Pending | Refused | None:
     orders = Orders(client(Mutating(chance, server), clock), SIGNER, clock, patience=60)
     try:
         url = orders.new(WANTED)
-        return orders.carry_out(url, WANTED, NotedProver(), lambda: b"request", resumed=bool(chance.getrandbits(1)))
+        handle, resumed = Handle(Progress(url).text), bool(chance.getrandbits(1))
+        return orders.carry_out(handle, WANTED, NotedProver(), lambda: b"request", resumed=resumed)
     except (EnrollmentError, OrderIsGone):
         return None
 

@@ -28,6 +28,7 @@ from enroll.errors import ConfigurationError
 from enroll.flows.acme import AcmeFlow, challenge
 from enroll.flows.acme.challenge import Hook
 from enroll.flows.acme.client import AcmeClient
+from enroll.flows.acme.progress import Progress
 from enroll.flows.base import Enrollment, Handle
 from enroll.flows.settings import AcmeChallenge, AcmeIdentifier, AcmeSettings, FlowName
 from enroll.http import HttpsSession
@@ -244,7 +245,7 @@ def test_an_order_for_another_profile_or_of_another_ca_is_given_up(
     flow.enroll(Enrollment(new_key(), flow.asks_for(DEVICE_REQUEST), handle=handle))
 
     assert ("/newOrder" in [path for path, _ in server.asked]) is is_new
-    assert handle.text == f"{ORDER} {profile}"
+    assert Progress.read(handle.text) == Progress(ORDER, profile, flow.context.clock.now())
 
 
 # --- the hook

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -15,7 +15,8 @@ from enroll.flows.acme.client import AcmeClient, Signer
 from enroll.flows.acme.jws import key_authorization
 from enroll.flows.acme.order import AUTHORIZATIONS_LIMIT, Identifier, OrderIsGone, Orders, Wanted
 from enroll.flows.acme.problem import AcmeProblem
-from enroll.flows.base import Issued, Pending, Refused
+from enroll.flows.acme.progress import ANSWER_AGAIN_AFTER, Progress
+from enroll.flows.base import Handle, Issued, Pending, Refused
 from enroll.flows.settings import AcmeChallenge
 from enroll.http import Answer, HttpsSession
 from tests.support.acme.scripted import (
@@ -48,10 +49,15 @@ def orders(server: ScriptedServer, clock: SteppedClock | None = None, patience: 
 
 
 def carried_out(
-    server: ScriptedServer, prover: NotedProver | None = None, *, resumed: bool = False, patience: float = 60
+    server: ScriptedServer,
+    prover: NotedProver | None = None,
+    *,
+    resumed: bool = False,
+    patience: float = 60,
+    handle: Handle | None = None,
 ) -> Issued | Pending | Refused:
     return orders(server, patience=patience).carry_out(
-        ORDER, WANTED, prover or NotedProver(), lambda: b"request", resumed=resumed
+        handle or Handle(Progress(ORDER).text), WANTED, prover or NotedProver(), lambda: b"request", resumed=resumed
     )
 
 
@@ -98,6 +104,50 @@ def test_a_challenge_that_is_being_looked_at_is_not_answered_again() -> None:
     assert carried_out(server, resumed=True) == Issued((LEAF,))
 
     assert "/challenge" not in posts(server)
+
+
+def test_an_answer_is_kept_and_given_once_in_an_hour() -> None:
+    """RFC 8555 8.2: to respond again is to ask for another validation; a CA may leave the state pending meanwhile."""
+    server, handle = good(), Handle(Progress(ORDER).text)
+    server.answers["/order"] = lambda *_: answer(order("pending"))
+    server.answers["/authorization"] = lambda *_: answer(authorization("pending"))
+
+    for _ in range(3):
+        carried_out(server, handle=handle, patience=5, resumed=True)
+
+    assert posts(server).count("/challenge") == 1
+    assert Progress.read(handle.text) == Progress(ORDER, "", NOW)
+
+
+@pytest.mark.parametrize("age", [ANSWER_AGAIN_AFTER, -timedelta(seconds=1)], ids=["long ago", "in the future"])
+def test_an_answer_that_led_to_nothing_is_given_again(age: timedelta) -> None:
+    server, handle = good(), Handle(Progress(ORDER, "", NOW - age).text)
+
+    assert carried_out(server, handle=handle, resumed=True) == Issued((LEAF,))
+
+    assert "/challenge" in posts(server)
+    assert Progress.read(handle.text).answered == NOW
+
+
+def test_an_answer_that_the_ca_does_not_want_any_more_is_no_refusal() -> None:
+    """It has come to its end between the look at the authorization and the answer."""
+    server = good()
+    server.answers["/challenge"] = lambda *_: problem("malformed")
+    states = [authorization("pending"), authorization("valid", "valid")]
+    server.answers["/authorization"] = lambda _, count: answer(states[min(count, 2) - 1])
+
+    assert carried_out(server, resumed=True) == Issued((LEAF,))
+
+
+@pytest.mark.parametrize("answered", [None, NOW])
+@pytest.mark.parametrize("profile", ["", "device"])
+def test_the_progress_of_an_order_is_read_as_it_was_written(profile: str, answered: datetime | None) -> None:
+    assert Progress.read(Progress(ORDER, profile, answered).text) == Progress(ORDER, profile, answered)
+
+
+@pytest.mark.parametrize("answered", ["", "yesterday", "2026-01-01T00:00:00", "1 2 3"])
+def test_an_answer_given_at_no_known_time_is_as_good_as_none(answered: str) -> None:
+    assert Progress.read(f"{ORDER} device {answered}") == Progress(ORDER, "device")
 
 
 def test_the_order_says_what_it_wants() -> None:
@@ -220,6 +270,7 @@ def test_what_cannot_be_cleaned_up_keeps_no_certificate_back() -> None:
 @pytest.mark.parametrize("resumed", [False, True])
 def test_what_a_refused_challenge_left_is_cleaned_up(resumed: bool) -> None:  # noqa: FBT001 - of the parameters
     server, prover = good(), NotedProver()
+    server.answers["/authorization"] = lambda *_: answer(authorization("pending"))
     server.answers["/challenge"] = lambda *_: problem("malformed")
 
     with pytest.raises(AcmeProblem):

@@ -34,6 +34,7 @@ from enroll.enroller import Enroller
 from enroll.errors import ScansealError
 from enroll.est.client import read_ca_certificates
 from enroll.failure import Failures
+from enroll.flows.acme.progress import Progress
 from enroll.flows.scep.requester import first_requester
 from enroll.flows.settings import FlowName
 from enroll.http import Answer
@@ -183,6 +184,7 @@ DECISIONS: dict[str, Callable[[World, SteppedClock], object]] = {
         Answer(503, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, b""), c.now()
     ),
     "enroll/failure.py:Failures.noted": _noted,
+    "enroll/flows/acme/progress.py:Progress.is_answered": lambda _, c: Progress("u", "", NOW).is_answered(c.now()),
     "enroll/flows/scep/requester.py:first_requester": lambda w, c: first_requester(w.ca.key, w.ca.name, c.now()),
     "enroll/http/retry_after.py:retry_after": lambda _, c: [
         retry_after(text, c.now()) for text in ("999999999", "Fri, 31 Dec 1999 23:59:59 GMT", "soon", "")
@@ -278,7 +280,8 @@ NO_DECISIONS: dict[str, str] = {
     "enroll/fdo/to2.py:Terms": _ONLY_MONOTONIC,
     "enroll/fdo/transport.py:HttpChannel.__init__": _ONLY_MONOTONIC,
     "enroll/flows/acme/client.py:AcmeClient.__init__": _ONLY_MONOTONIC,
-    "enroll/flows/acme/order.py:Orders": _ONLY_MONOTONIC,
+    "enroll/flows/acme/order.py:Orders": _ONLY_HANDS_ON + "Progress.is_answered",
+    "enroll/flows/acme/pauses.py:Pauses.__init__": _ONLY_MONOTONIC,
     "enroll/flows/acme/renewal_info.py:ask": "tests/unit/test_acme_renewal_info.py: no pause counts that is too long",
     "enroll/flows/base.py:FlowContext": _ONLY_HANDS_ON + "each flow, which hands it on to verify_chain and issue",
     "enroll/flows/cmp/protection.py:verify": _ONLY_HANDS_ON + "verify_chain",

@@ -4,7 +4,7 @@
 |-----------------|-------------------------------------------------------------------------------------------|
 | client.py       | directory, nonces, signed requests; jws.py has their form, problem.py what goes wrong     |
 | account.py      | the account: found, made, bound to an external one; change of its key                     |
-| order.py        | one order from its identifier to the certificate                                          |
+| order.py        | one order from its identifier to the certificate; progress.py is what the journal keeps   |
 | challenge.py    | http-01 and dns-01 by a program; device_attest.py has the evidence for device-attest-01   |
 | renewal_info.py | when the CA wants a renewal (RFC 9773)                                                    |
 
@@ -31,6 +31,7 @@ from enroll.flows.acme.challenge import prover
 from enroll.flows.acme.client import AcmeClient
 from enroll.flows.acme.order import Identifier, OrderIsGone, Orders, Wanted, encoded
 from enroll.flows.acme.problem import NO_ACCOUNT, AcmeProblem
+from enroll.flows.acme.progress import Progress
 from enroll.flows.acme.renewal_info import certificate_id
 from enroll.flows.base import (
     Enrollment,
@@ -167,16 +168,15 @@ class AcmeFlow(NothingToConfirm):
     def _ordered(self, account: Account, enrollment: Enrollment | OfferedEnrollment) -> Issued | Pending | Refused:
         orders = Orders(self.client, account.signer(), self.context.clock, self._settings.patience)
         wanted, answering, handle = self._wanted(enrollment), prover(self.context, enrollment), enrollment.handle
-        kept, _, profile = handle.text.partition(" ")  # neither has a space in it
-        if self.client.is_own(kept) and profile == wanted.profile:
+        kept = Progress.read(handle.text)
+        if self.client.is_own(kept.url) and kept.profile == wanted.profile:
             try:
-                return orders.carry_out(kept, wanted, answering, lambda: _request(enrollment), resumed=True)
+                return orders.carry_out(handle, wanted, answering, lambda: _request(enrollment), resumed=True)
             except OrderIsGone as gone:
                 _LOG.warning("The ACME order under way is given up: %s", gone)
                 handle.keep("")
-        url = orders.new(wanted)
-        handle.keep(f"{url} {wanted.profile}")
-        return orders.carry_out(url, wanted, answering, lambda: _request(enrollment), resumed=False)
+        handle.keep(Progress(orders.new(wanted), wanted.profile).text)
+        return orders.carry_out(handle, wanted, answering, lambda: _request(enrollment), resumed=False)
 
     def _wanted(self, enrollment: Enrollment | OfferedEnrollment) -> Wanted:
         settings, directory = self._settings, self.client.directory()

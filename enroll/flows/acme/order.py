@@ -17,7 +17,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,13 +30,14 @@ from enroll.errors import CA_OPERATOR, HOSPITAL_IT, EnrollmentError
 from enroll.flows.acme.challenge import Prover
 from enroll.flows.acme.client import AcmeClient, Reply, Signer, list_member, text_member, violation
 from enroll.flows.acme.jws import base64url, key_authorization
+from enroll.flows.acme.pauses import Pauses
 from enroll.flows.acme.problem import AcmeProblem, read_problem
-from enroll.flows.base import Issued, Pending, Refused
+from enroll.flows.acme.progress import Progress
+from enroll.flows.base import Handle, Issued, Pending, Refused
 from enroll.flows.settings import AcmeChallenge
 from enroll.foreign import printable
 from enroll.trust import CERTIFICATE_LIMIT, CERTIFICATES_LIMIT
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks at what the CA is working on
 AUTHORIZATIONS_LIMIT = 4  # an order of ours has one identifier
 CHALLENGES_LIMIT = 32
 
@@ -120,12 +121,12 @@ class Orders:
         return self.client.address(reply.location, "the order")
 
     def carry_out(
-        self, url: str, wanted: Wanted, prover: Prover, request: Callable[[], bytes], *, resumed: bool
+        self, handle: Handle, wanted: Wanted, prover: Prover, request: Callable[[], bytes], *, resumed: bool
     ) -> Issued | Pending | Refused:
         """Take an order as far as it goes within the patience.
 
         Args:
-            url: Of the order.
+            handle: Its `Progress`; says more of it afterwards.
             wanted: What it was placed for.
             prover: Answers the challenge.
             request: Makes the request (DER); called when the CA is ready for it.
@@ -137,7 +138,7 @@ class Orders:
             EnrollmentError: No usable answer.
         """
         end = self.clock.monotonic() + self.patience
-        work = _Order(self, url, wanted, prover, resumed, end)
+        work = _Order(self, handle, wanted, prover, resumed, end)
         order = work.look()
         if resumed and order.state != "pending":
             work.tidy_up(order)
@@ -207,7 +208,7 @@ class _Authorization:
 @dataclass(frozen=True)
 class _Order:
     orders: Orders
-    url: str
+    handle: Handle
     wanted: Wanted
     prover: Prover
     resumed: bool
@@ -219,7 +220,7 @@ class _Order:
 
     def look(self) -> _Reading:
         try:
-            return self._read(self._fetch(self.url))
+            return self._read(self._fetch(Progress.read(self.handle.text).url))
         except AcmeProblem as problem:
             if self.resumed and problem.retry_at is None:
                 raise OrderIsGone(str(problem)) from problem
@@ -227,7 +228,7 @@ class _Order:
 
     def look_until(self, states: set[str]) -> _Reading:
         """Look again and again until the order is in one of these states, or the patience is over."""
-        pauses = _Pauses(self.orders.clock, self.end)
+        pauses = Pauses(self.orders.clock, self.end)
         while (order := self.look()).state not in states and pauses.wait(order.retry_after):
             pass
         return order
@@ -265,9 +266,8 @@ class _Order:
         shown = self._shown(challenge)
         payload = self.prover.present(*shown)
         try:
-            if challenge.state == "pending":
-                self.client.post(challenge.url, self.orders.signer, payload)
-            pauses = _Pauses(self.orders.clock, self.end)
+            self._respond(url, challenge, payload)
+            pauses = Pauses(self.orders.clock, self.end)
             while (found := self._authorization(self._fetch(url))).waits:
                 if not pauses.wait(found.retry_after):
                     # What was presented stays: the CA may still look at it.
@@ -278,6 +278,22 @@ class _Order:
             raise
         self.prover.clean_up(*shown)
         return None if found.state == "valid" else found.refused
+
+    def _respond(self, url: str, challenge: _Challenge, payload: Mapping[str, Any]) -> None:
+        """Have the CA look at what is shown (RFC 8555 7.5.1), unless it is at it."""
+        progress, now = Progress.read(self.handle.text), self.orders.clock.now()
+        if challenge.state != "pending" or progress.is_answered(now):
+            return
+        try:
+            self.client.post(challenge.url, self.orders.signer, payload)
+        except AcmeProblem as problem:
+            if not self.resumed or problem.retry_at is not None:
+                raise
+            # The run before may have responded, and the CA may have come to its end since it was asked.
+            found = self._authorization(self._fetch(url)).challenge
+            if found is None or found.state == "pending":
+                raise
+        self.handle.text = replace(progress, answered=now).text
 
     def _shown(self, challenge: _Challenge) -> tuple[str, str, str]:
         value = key_authorization(challenge.token, self.orders.signer.key.public_key())
@@ -343,24 +359,6 @@ class _Order:
 
     def _fetch(self, url: str) -> Reply:
         return self.client.post(url, self.orders.signer, None)
-
-
-class _Pauses:
-    """Growing pauses between two looks, as long as the patience lasts."""
-
-    def __init__(self, clock: Clock, end: float) -> None:
-        self._clock = clock
-        self._end = end
-        self._next = FIRST_PAUSE
-
-    def wait(self, wanted: timedelta | None) -> bool:
-        """Wait a while; False where that would be more than the patience."""
-        pause = max(self._next, wanted.total_seconds() if wanted else 0.0)
-        if self._clock.monotonic() + pause > self._end:
-            return False
-        self._clock.sleep(pause)
-        self._next = min(self._next * 1.5, LONGEST_PAUSE)
-        return True
 
 
 def chain(reply: Reply) -> tuple[x509.Certificate, ...]:

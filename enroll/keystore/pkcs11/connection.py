@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import pkcs11
 from pkcs11.constants import SlotFlag
@@ -28,7 +29,8 @@ class SigningSession:
 
     def __init__(self, handle: pkcs11.Session) -> None:
         self.handle = handle
-        self._found: dict[KnownObject, pkcs11.Object] = {}
+        # As long as somebody has it loaded: the agent takes up one generation after the other, and forgets them.
+        self._found: WeakKeyDictionary[KnownObject, pkcs11.Object] = WeakKeyDictionary()
 
     def find(self, wanted: KnownObject) -> pkcs11.Object:
         """The key or secret; searched for once, and then proven to be the same as ever.
