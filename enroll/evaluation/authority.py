@@ -12,15 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enroll.certificates import pem, read_certificates
 from enroll.csr import DIGITAL_SIGNATURE
+from enroll.evaluation.key_file import read_p256_key, write_key
 from enroll.keystore.base import PublicKey
-from enroll.record import damaged
 from enroll.statefile import StateFiles
 
 BACKDATED = timedelta(minutes=5)
@@ -49,7 +48,7 @@ class Authority:
 
     def __init__(self, path: Path, files: StateFiles) -> None:
         self.certificate, *_ = read_certificates(path.with_suffix(".pem"), files)
-        self._key = _read_key(path.with_suffix(".key"), files)
+        self._key = read_p256_key(path.with_suffix(".key"), files)
 
     def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         """Issue what `certificate_builder` began."""
@@ -85,7 +84,7 @@ class Authority:
         builder = builder.add_extension(DIGITAL_SIGNATURE, critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        files.write(directory / "server.key", _key_bytes(key))
+        write_key(directory / "server.key", key, files)
         files.write(directory / "server.pem", pem([self.sign(builder), *chain]), 0o644)
 
 
@@ -113,7 +112,7 @@ def create_authority(  # noqa: PLR0913 - everything a CA is made of
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
     builder = builder.add_extension(_CERTIFICATE_SIGNING, critical=True)
     signed = issuer.sign(builder) if issuer else builder.issuer_name(subject).sign(key, hashes.SHA256())
-    files.write(path.with_suffix(".key"), _key_bytes(key))
+    write_key(path.with_suffix(".key"), key, files)
     files.write(path.with_suffix(".pem"), pem([signed]), 0o644)
 
 
@@ -129,20 +128,4 @@ def certificate_builder(
         .not_valid_before((now - BACKDATED).astimezone(UTC))
         .not_valid_after((now + lifetime).astimezone(UTC))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _read_key(path: Path, files: StateFiles) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(files.read(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise damaged(path) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise damaged(path)
-    return key
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -39,10 +38,10 @@ from enroll.csr import DIGITAL_SIGNATURE, DOCUMENT_SIGNING, RESERVED_UNITS
 from enroll.errors import EnrollmentRefused
 from enroll.evaluation.authority import Authority, certificate_builder, create_authority
 from enroll.evaluation.hardware_module import hardware_serial_number
+from enroll.evaluation.key_file import read_p256_key, write_key
 from enroll.identity import IdentityName
 from enroll.keystore.base import PublicKey
 from enroll.offline_request import OfflineRequest
-from enroll.record import damaged
 from enroll.statefile import StateFiles
 from enroll.vendor.ticket import IDENTITIES, ServiceTicket, sign_ticket, verify_ticket
 
@@ -72,7 +71,7 @@ class VendorCa:
     def __init__(self, directory: Path, clock: Clock, files: StateFiles) -> None:
         self.directory = directory
         self._issuing = Authority(directory / "issuing", files)
-        self._tickets = _read_key(directory / "tickets.key", files)
+        self._tickets = read_p256_key(directory / "tickets.key", files)
         self._clock = clock
         self._files = files
         self._guard = threading.Lock()
@@ -273,19 +272,8 @@ def _create(directory: Path, now: datetime, files: StateFiles) -> None:
     root = Authority(directory / "root", files)
     create_authority(directory / "issuing", _name("issuing"), 0, now=now, files=files, issuer=root)
     key = ec.generate_private_key(ec.SECP256R1())
-    pkcs8, unencrypted = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     # The last file: a vendor whose making was interrupted is made again.
-    files.write(directory / "tickets.key", key.private_bytes(serialization.Encoding.PEM, pkcs8, unencrypted))
-
-
-def _read_key(path: Path, files: StateFiles) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(files.read(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise damaged(path) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise damaged(path)
-    return key
+    write_key(directory / "tickets.key", key, files)
 
 
 def _name(unit: str) -> x509.Name:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from enroll.algorithms import HmacAlgorithm, KeyAlgorithm
@@ -22,6 +23,12 @@ from enroll.errors import KeyStoreError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+KEY_PARSE_ERRORS = (  # what `cryptography` raises for a private key that it cannot read
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    InternalError,  # for one of RFC 8410 with the length of another
+)
 KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?")
 
 

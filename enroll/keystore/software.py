@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x448, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -41,7 +40,7 @@ from enroll.errors import (
     StateUnreadable,
     UnsupportedKey,
 )
-from enroll.keystore.base import KEY_NAME, KeyFile, PrivateKey, Protection, check_key_name
+from enroll.keystore.base import KEY_NAME, KEY_PARSE_ERRORS, KeyFile, PrivateKey, Protection, check_key_name
 from enroll.keystore.keys import CURVES, HMAC_HASHES, RSA_BITS, RSA_EXPONENT, check_supported
 from enroll.keystore.secretfile import read_secret
 from enroll.statefile import StateFiles
@@ -184,7 +183,7 @@ class SoftwareKeyStore:
             if isinstance(key, rsa.RSAPrivateKey):
                 _check_numbers(key.private_numbers())
             return key
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except KEY_PARSE_ERRORS as error:
             # A wrong passphrase decrypts to noise, which looks like a damaged key.
             raise PinRefused(
                 f"The passphrase does not open {path}.",

@@ -98,7 +98,7 @@ class TestRemoved:
     def test_while_two_threads_sign(self, tmp_path: Path, *, through_proxy: bool) -> None:
         hsm = new_softhsm(tmp_path / "hsm", [LABEL])
         module = hsm.proxy if through_proxy else hsm.library
-        program = [sys.executable, "-c", MAKE_KEYS, str(module), LABEL, str(hsm.pin_file)]
+        program = [sys.executable, "-c", MAKE_KEYS, str(module), LABEL, str(hsm.pin_file), str(tmp_path)]
         uris = run(program, hsm).split()
 
         program = [sys.executable, "-m", "tests.support.sign_while_the_token_goes"]
@@ -307,9 +307,9 @@ from enroll.algorithms import KeyAlgorithm
 from enroll.config import KeyStoreSettings, Pkcs11StoreSettings, StoreName
 from enroll.keystore import KeyStores
 from enroll.statefile import StateFiles
-module, token, pin_file = sys.argv[1:]
+module, token, pin_file, directory = sys.argv[1:]
 settings = KeyStoreSettings(pkcs11=Pkcs11StoreSettings(Path(module), token, Path(pin_file)))
-stores = KeyStores(settings, Path(), StateFiles())
+stores = KeyStores(settings, Path(directory), StateFiles())
 for name, algorithm in (("one", KeyAlgorithm.RSA_2048), ("two", KeyAlgorithm.P_256)):
     print(stores.generate(StoreName.PKCS11, name, algorithm))
 stores.close()

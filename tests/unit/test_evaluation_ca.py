@@ -35,6 +35,7 @@ from enroll.evaluation.est_server import EstServer
 from enroll.evaluation.https_server import CONNECTIONS_LIMIT, REQUEST_LIMIT
 from enroll.keystore.base import PrivateKey, Protection
 from tests.support.clocks import SteppedClock
+from tests.support.mislabelled_key import mislabelled_key
 from tests.support.pki import DEVICE, NOW, REQUEST, HospitalCa, name, new_key
 
 EST = "/.well-known/est"
@@ -73,8 +74,9 @@ def test_it_is_the_same_when_it_is_opened_again(ca: EvaluationCa, tmp_path: Path
     assert (other.certificate, other.password) != (ca.certificate, ca.password)
 
 
-def test_a_damaged_key_is_a_state_error(ca: EvaluationCa) -> None:
-    (ca.directory / "root.key").write_bytes(b"damaged")
+@pytest.mark.parametrize("content", [b"damaged", mislabelled_key()])
+def test_a_damaged_key_is_a_state_error(ca: EvaluationCa, content: bytes) -> None:
+    (ca.directory / "root.key").write_bytes(content)
 
     with pytest.raises(StateError, match=r"root\.key"):
         EvaluationCa.create_or_open(ca.directory, SystemClock())

@@ -37,6 +37,7 @@ from tests.support.fdo.vouchers import (
     party,
     voucher_with,
 )
+from tests.support.mislabelled_key import mislabelled_key
 from tests.support.pki import CA_KEY_USAGE
 
 MAKER, HOSPITAL, BUYER = party("Maker", "P-256", 0), party("Hospital", "P-256", 1), party("Buyer", "P-256", 2)
@@ -584,7 +585,7 @@ def test_what_is_no_key_of_an_owner_is_told(desk: Desk) -> None:
     other = ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    for content in (b"", b"\0\1\2", pem(HOSPITAL.chain), other):
+    for content in (b"", b"\0\1\2", pem(HOSPITAL.chain), other, mislabelled_key()):
         answer = desk.extend(BY_KEY, desk.file(content, "key.pem"), desk.public(BUYER))
         assert answer.refusal == (exits.CONFIGURATION, "configuration-invalid")
     assert desk.extend(BY_KEY, desk.folder / "missing", desk.public(BUYER)).exit_code == exits.NO_INPUT

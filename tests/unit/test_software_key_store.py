@@ -29,6 +29,7 @@ from enroll.errors import (
 from enroll.keystore import software
 from enroll.keystore.software import SoftwareKeyStore
 from enroll.statefile import StateFiles
+from tests.support.mislabelled_key import mislabelled
 from tests.support.other_user import error_of
 
 PASSPHRASE = b"a passphrase"
@@ -171,6 +172,14 @@ def test_a_key_of_another_passphrase_names_the_ways_out(
     assert "[est] username and password_file" in caught.value.remedy
     with pytest.raises(PinRefused, match=r"k\.pem"):
         store.tls_key_file(uri)
+
+
+def test_a_secret_whose_file_says_another_kind_is_refused(store: SoftwareKeyStore, directory: Path) -> None:
+    uri, path = store.generate_secret("s", HmacAlgorithm.SHA256), directory / "s.pem"
+    path.write_bytes(mislabelled(path.read_bytes()))
+
+    with pytest.raises(PinRefused, match=r"s\.pem"):
+        store.load_secret(uri)
 
 
 def test_what_the_caller_may_not_read_is_not_called_missing(

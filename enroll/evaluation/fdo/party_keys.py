@@ -13,8 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
@@ -22,10 +20,10 @@ from enroll.certificates import pem, public_key_info, read_certificates
 from enroll.clock import Clock
 from enroll.csr import DIGITAL_SIGNATURE
 from enroll.evaluation.authority import ROOT_LIFETIME, Authority, certificate_builder, create_authority
+from enroll.evaluation.key_file import read_key, write_key
 from enroll.fdo.fault import ErrorCode, Fault
 from enroll.fdo.public_key import FdoPublicKey, KeyEncoding, KeyType
 from enroll.keystore.base import PrivateKey, PublicKey
-from enroll.record import damaged
 from enroll.statefile import StateFiles
 
 _MAKERS: dict[str, Callable[[], PrivateKey]] = {
@@ -129,9 +127,9 @@ class PartyKeys:
         if not self._files.exists(certificate_file):
             key = _MAKERS[name]()
             certificates = _certified(key, _name(self._name, name), self._root, self._clock.now())
-            self._files.write(key_file, _key_bytes(key))
+            write_key(key_file, key, self._files)
             self._files.write(certificate_file, pem(certificates), 0o644)
-        return PartyKey(_read_key(key_file, self._files), read_certificates(certificate_file, self._files))
+        return PartyKey(read_key(key_file, self._files), read_certificates(certificate_file, self._files))
 
 
 def _certified(
@@ -145,19 +143,3 @@ def _certified(
 def _name(party: str, unit: str) -> x509.Name:
     names = ((NameOID.ORGANIZATIONAL_UNIT_NAME, unit), (NameOID.COMMON_NAME, party))
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in names])
-
-
-def _key_bytes(key: PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _read_key(path: Path, files: StateFiles) -> PrivateKey:
-    try:
-        key = serialization.load_pem_private_key(files.read(path), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise damaged(path) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise damaged(path)
-    return key

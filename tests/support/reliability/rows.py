@@ -68,7 +68,8 @@ ROWS: Final = (
         " CPUs, so the callers' work counts against the agent; the same is measured without rotations beside it.",
         "In 1,000 rotations with SoftHSM the keyholder grew by about 1 KiB for each beyond what SoftHSM keeps; with key"
         " files by less. Rates and delays depend on the machine: [benchmarks.md](benchmarks.md) has them, and names the"
-        " aims that are missed. There is no queue for each user: a user who has too many connections is refused, others are not.",
+        " aims that are missed. There is no queue for each user: a user who has too many connections is refused, others"
+        " are not.",
     ),
     Row(
         "R2",

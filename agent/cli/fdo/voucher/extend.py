@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import click
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from agent.cli import exits
@@ -23,7 +22,7 @@ from enroll.clock import SystemClock
 from enroll.errors import ConfigurationError, VoucherRefused
 from enroll.fdo.fault import Fault
 from enroll.fdo.voucher import ENTRIES_LIMIT, Voucher
-from enroll.keystore.base import PrivateKey, PublicKey
+from enroll.keystore.base import KEY_PARSE_ERRORS, PrivateKey, PublicKey
 from enroll.statefile import StateFiles
 from enroll.vendor.pkcs12 import read_passphrase
 
@@ -203,7 +202,7 @@ def _read_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
         said = "needs a passphrase" if passphrase is None else "has no passphrase, and one was given"
         remedy = "Name a file that holds it with --passphrase-file." if passphrase is None else "Give none."
         raise _unusable(path, said, remedy) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except KEY_PARSE_ERRORS as error:
         raise _unusable(path, "holds no private key, or another passphrase opens it", "Compare both.") from error
     if not isinstance(key, PrivateKey):
         raise _unusable(path, "holds a key of a kind that owners do not have", "Name an RSA or elliptic curve key.")
