@@ -204,7 +204,7 @@ def test_rotations_under_load_are_noticed_by_nobody(
     begin, end = first_and_last(keyholder)
     bare_begin, bare_end = first_and_last(bare)
     of_the_library = bare_end.resident - bare_begin.resident
-    longest, machine = (max(gap.own for gap in one.gaps) for one in (report, control))
+    longest, machine = (max(one.gaps, key=lambda gap: gap.own) for one in (report, control))
     measured(
         "R18",
         f"rotations under load: {request.node.callspec.id}",
@@ -212,9 +212,10 @@ def test_rotations_under_load_are_noticed_by_nobody(
         signatures=report.signed,
         failed=len(report.failures),
         signatures_per_second=round(report.rate),
-        longest_gap_ms=round(longest * 1e3, 1),
+        longest_gap_ms=round(longest.own * 1e3, 1),
+        the_host_had_a_processor_in_that_ms=round(longest.stolen * 1e3),
         gaps_over_50_ms=sum(gap.own > LONGEST_GAP for gap in report.gaps),
-        longest_gap_without_rotations_ms=round(machine * 1e3, 1),
+        longest_gap_without_rotations_ms=round(machine.own * 1e3, 1),
         with_waiting_for_a_processor_ms=round(report.pause * 1e3, 1),
         longest_request_ms=round(report.longest * 1e3, 1),
         longest_request_without_rotations_ms=round(control.longest * 1e3, 1),

@@ -2,7 +2,8 @@
 
 Every signature is checked with the public key of the certificate that came with it. A gap is the time in which no
 signature came back on any connection. What the machine has to do with it is told apart: the kernel counts for each
-thread how long it could have run and did not (proc(5), schedstat).
+thread how long it could have run and did not (schedstat), and for each processor of a virtual machine how long its
+host had it (steal; both proc(5)).
 
 Run as `python -m tests.support.reliability.load SOCKET AGENT CONNECTIONS`, until standard input ends.
 """
@@ -35,6 +36,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 ROOT = Path(__file__).parents[3]
 TIMEOUT = 60.0  # seconds without any answer
 _KEPT = 100  # longest gaps
+_STEAL = 8  # place in a line of /proc/stat
+_TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds; steal is counted in these
 _WARM_UP = 20  # answers before the threads of the agent are known
 
 _HEAD = b"POST /v1/sign/digest HTTP/1.1\r\nScanseal-Version: 1\r\nContent-Length: %d\r\n\r\n"
@@ -48,15 +51,17 @@ class Gap:
         at: When it began, on the monotonic clock of the machine.
         seconds: How long it was.
         waited: How much of that threads of caller and agent waited for a processor.
+        stolen: How long the host had one of the processors meanwhile, or one tick before; whoever ran on it.
     """
 
     at: float
     seconds: float
     waited: float
+    stolen: float
 
     @property
     def own(self) -> float:
-        """What the agent has to answer for."""
+        """What the agent has to answer for, or the host."""
         return max(0.0, self.seconds - self.waited)
 
 
@@ -166,6 +171,26 @@ def _waited(descriptor: int) -> int:
         return 0
 
 
+class _Host:
+    """How long it had the processors."""
+
+    def __init__(self) -> None:
+        self._file = os.open("/proc/stat", os.O_RDONLY)
+        self._read_at = 0.0
+        self._before = self._last = self._now()
+
+    def stolen(self, now: float) -> float:
+        """Seconds since the call before, of the processor that it had longest; read once in a tick only."""
+        self._before = self._last
+        if now - self._read_at >= _TICK:
+            self._read_at, self._last = now, self._now()
+        return _TICK * max(after - earlier for after, earlier in zip(self._last, self._before, strict=True))
+
+    def _now(self) -> list[int]:
+        lines = os.pread(self._file, 1 << 16, 0).splitlines()
+        return [int(line.split()[_STEAL]) for line in lines[1:] if line.startswith(b"cpu")]
+
+
 class _Caller:
     """One connection, on which a request is always under way."""
 
@@ -221,7 +246,7 @@ def check(body: bytes, digest: bytes, keys: dict[bytes, rsa.RSAPublicKey]) -> in
 
 def _sign_on(path: str, agent: int, connections: int) -> Report:
     report, keys = Report(), dict[bytes, rsa.RSAPublicKey]()
-    times, threads = array("f"), None
+    times, threads, host = array("f"), None, _Host()
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
         begun = last = time.monotonic()
@@ -245,7 +270,7 @@ def _sign_on(path: str, agent: int, connections: int) -> Report:
                 now = time.monotonic()
                 times.append(now - caller.asked)
                 waited = threads.waited() if threads else 0.0
-                report.gaps = _with(report.gaps, Gap(last, now - last, waited))
+                report.gaps = _with(report.gaps, Gap(last, now - last, waited, host.stolen(now)))
                 report.pause = max(report.pause, now - last)
                 last = now
                 try:
