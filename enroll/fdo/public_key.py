@@ -251,7 +251,7 @@ def _key_of(certificate: x509.Certificate) -> PublicKey:
 
 
 def _key_from_cose(kind: KeyType, item: cbor.Item) -> PublicKey:
-    """RFC 9053 7.1.1. One implementation leaves out kty, so it need not be there."""
+    """RFC 9053 7.1.1. One implementation leaves out kty, so it need not be there; see `_coordinate` for another."""
     if kind not in _CURVES:
         raise Fault("Only keys on elliptic curves are written as COSE keys.")
     values, curve = item.map(), _CURVES[kind]
@@ -260,8 +260,15 @@ def _key_from_cose(kind: KeyType, item: cbor.Item) -> PublicKey:
     said = values[_KEY_TYPE].integer() if _KEY_TYPE in values else _EC2
     if (said, values[_CURVE].integer()) != (_EC2, curve.cose_number):
         raise Fault(f"A COSE key is not of the type {kind.name} that it is said to be.")
-    x, y = (values[name].bytes(curve.size, curve.size) for name in (_X, _Y))
+    x, y = (_coordinate(values[name].bytes(at_most=curve.size, at_least=1), curve.size) for name in (_X, _Y))
     return read_point(curve.curve, x, y)
+
+
+def _coordinate(written: bytes, size: int) -> bytes:
+    """RFC 9053 7.1.1 keeps leading zeros. One implementation leaves them out: all or none, no third form."""
+    if len(written) < size and written.startswith(b"\0"):
+        raise Fault("A coordinate of a COSE key has some of its leading zeros, but not all.")
+    return written.rjust(size, b"\0")
 
 
 def _cose_key(kind: KeyType, key: PublicKey) -> dict[int, cbor.Encodable]:

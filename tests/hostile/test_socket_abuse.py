@@ -183,8 +183,12 @@ def test_more_connections_than_a_user_may_have_are_refused(agent: Agent) -> None
 
 
 def answers(agent: Agent) -> bool:
-    with agent.connect() as connection:
-        return Caller(connection).ask(STATUS).status == 200
+    """Whether there is room again; a refusal may come before the request is sent, and tear the connection down."""
+    try:
+        with agent.connect() as connection:
+            return Caller(connection).ask(STATUS).status == 200
+    except (BrokenPipeError, AssertionError, ConnectionResetError):
+        return False
 
 
 def test_five_hundred_connections_leave_the_agent_well(agent: Agent) -> None:

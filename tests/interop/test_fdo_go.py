@@ -26,6 +26,7 @@ from enroll.owner_release import OwnerRelease
 from tests.support.dcmsign import needs_dcmsign
 from tests.support.fdo.go_matrix import (
     ENCRYPT_THEN_MAC,
+    KEY_EXCHANGES,
     KINDS,
     MATRIX,
     P_256,
@@ -112,6 +113,21 @@ class TestOurDevice:
         owner = voucher.verify().owner
         assert owner.encoding is kind.encoding
         assert bool(owner.chain) == (kind.encoding is KeyEncoding.X5CHAIN)
+
+    @pytest.mark.parametrize("algorithm", [KeyAlgorithm.P_256, KeyAlgorithm.P_384])
+    def test_takes_cose_keys_whose_leading_zeros_go_fdo_leaves_out(
+        self, algorithm: KeyAlgorithm, tmp_path: Path
+    ) -> None:
+        """RFC 9053 7.1.1 keeps them; without this one of 64 factories could make no scanner of ours."""
+        kind = Kind(algorithm, KeyEncoding.COSEKEY)
+        with running_go_server(tmp_path / "go", "-short-keys") as server:
+            scanner = initialized(tmp_path / "scanner", server, kind)
+            generation = onboarded(scanner, Row(kind, KEY_EXCHANGES[algorithm][0], FdoCipher.A256GCM, 1300))
+
+            assert_certified_by(server, scanner, generation)
+            credential = scanner.credentials.current()
+            assert credential is not None
+            assert Voucher.read(server.voucher(credential.guid)).verify().owner.encoding is KeyEncoding.COSEKEY
 
     def test_takes_each_of_three_owners_after_the_one_before_has_released_it(self, tmp_path: Path) -> None:
         with running_go_server(tmp_path / "go", "-owners", "3") as server:

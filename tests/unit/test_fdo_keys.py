@@ -228,6 +228,17 @@ class TestCoseKey:
         with pytest.raises(Fault):
             received(10, 3, cose_key(**changes))
 
+    def test_is_the_same_key_with_its_leading_zeros_and_without(self) -> None:
+        """One implementation leaves them out."""
+        full = {"x": bytes(31) + b"\5", "y": on_p_256(5).to_bytes(32, "big")}
+
+        assert received(10, 3, cose_key(**{**full, "x": b"\5"})).key == received(10, 3, cose_key(**full)).key
+
+    @pytest.mark.parametrize("x", [b"", b"\0\5", bytes(30) + b"\5", bytes(32) + b"\5"], ids=bytes.hex)
+    def test_is_refused_with_some_of_its_leading_zeros(self, x: bytes) -> None:
+        with pytest.raises(Fault):
+            received(10, 3, cose_key(x=x, y=on_p_256(5).to_bytes(32, "big")))
+
     def test_is_refused_with_a_coordinate_that_is_not_reduced(self) -> None:
         """SP 800-56A 5.6.2.3.3: below the prime of the field; otherwise one key has two forms."""
         x, y = 5, on_p_256(5)

@@ -66,10 +66,10 @@ ROWS: Final = (
         "The token is SoftHSM. It keeps 2 to 3 KiB of every pair of keys that was ever in it, until the process ends:"
         " what a process holds that uses the same keys without scanseal is measured beside. Callers and agent share two"
         " CPUs, so the callers' work counts against the agent; the same is measured without rotations beside it.",
-        "In 1,000 rotations the keyholder grew by less than 1 KiB for each, beyond what SoftHSM keeps. Of three runs of"
-        " 1,000 with SoftHSM two had one gap of about 90 ms each, and one none over 23 ms; whether the host of the"
-        " virtual machine took the processor then was not recorded. Rates and delays depend on the machine:"
-        " [benchmarks.md](benchmarks.md) has them, and names the aims that are missed. There is no queue for each user:"
+        "In 1,000 rotations the keyholder grew by less than 1 KiB for each, beyond what SoftHSM keeps. Of four runs of"
+        " 1,000 with SoftHSM two had one gap of about 90 ms each, and two none over 23 ms; whether the host of the"
+        " virtual machine took the processor in those two gaps was not recorded. Rates and delays depend on the"
+        " machine: [benchmarks.md](benchmarks.md) has them, and names the aims that are missed. There is no queue for each user:"
         " a user who has too many connections is refused, others are not.",
     ),
     Row(

@@ -29,11 +29,13 @@ type keyRing struct {
 	lock sync.Mutex
 	ca   *authority
 	keys map[string]*partyKey
+	// short is whether keys on curves have a coordinate that begins with a zero byte, as one of 128 has by chance.
+	short bool
 }
 
-func newKeyRing() (*keyRing, error) {
+func newKeyRing(short bool) (*keyRing, error) {
 	ca, err := newAuthority()
-	return &keyRing{ca: ca, keys: make(map[string]*partyKey)}, err
+	return &keyRing{ca: ca, keys: make(map[string]*partyKey), short: short}, err
 }
 
 func (k *keyRing) root() []*x509.Certificate {
@@ -42,7 +44,7 @@ func (k *keyRing) root() []*x509.Certificate {
 
 // like gives a key of the same kind and size as another one: FDO 1.1 wants that within a voucher.
 func (k *keyRing) like(other crypto.PublicKey, party int) (*partyKey, error) {
-	kind, generate := kindOf(other)
+	kind, generate := k.kindOf(other)
 	if generate == nil {
 		return nil, fdo.ErrNotFound
 	}
@@ -76,10 +78,10 @@ func (k *keyRing) of(public crypto.PublicKey) (*partyKey, error) {
 	return nil, fdo.ErrNotFound
 }
 
-func kindOf(public crypto.PublicKey) (string, func() (crypto.Signer, error)) {
+func (k *keyRing) kindOf(public crypto.PublicKey) (string, func() (crypto.Signer, error)) {
 	switch key := public.(type) {
 	case *ecdsa.PublicKey:
-		return key.Curve.Params().Name, func() (crypto.Signer, error) { return generateEC(key.Curve) }
+		return key.Curve.Params().Name, func() (crypto.Signer, error) { return k.generateOnCurve(key.Curve) }
 	case *rsa.PublicKey:
 		bits := key.Size() * 8
 		return fmt.Sprintf("RSA-%d", bits), func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
@@ -89,6 +91,17 @@ func kindOf(public crypto.PublicKey) (string, func() (crypto.Signer, error)) {
 
 func generateEC(curve elliptic.Curve) (crypto.Signer, error) {
 	return ecdsa.GenerateKey(curve, rand.Reader)
+}
+
+// generateOnCurve gives a key that is as short as the ring wants it.
+func (k *keyRing) generateOnCurve(curve elliptic.Curve) (crypto.Signer, error) {
+	full := curve.Params().BitSize - 8
+	for {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil || !k.short || key.X.BitLen() <= full || key.Y.BitLen() <= full {
+			return key, err
+		}
+	}
 }
 
 // written is a key as FDO writes it.

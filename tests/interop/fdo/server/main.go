@@ -33,6 +33,7 @@ type options struct {
 	rendezvous   string
 	loseAnswerTo string
 	lifetime     time.Duration
+	shortKeys    bool
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.StringVar(&chosen.otherModule, "other-module", "", "one more module that the owner wants to use, first")
 	flag.StringVar(&chosen.rendezvous, "rendezvous", "", "where owners register and devices ask, on this machine; default: here")
 	flag.StringVar(&chosen.loseAnswerTo, "lose-answer-to", "", "message whose first answer is lost")
+	flag.BoolVar(&chosen.shortKeys, "short-keys", false, "use keys on curves one of whose coordinates begins with a zero byte")
 	flag.DurationVar(&chosen.lifetime, "lifetime", 10*time.Minute, "when it ends by itself")
 	flag.Parse()
 	if err := serve(chosen); err != nil {
@@ -63,7 +65,7 @@ func serve(chosen options) error {
 	if err != nil {
 		return err
 	}
-	keys, err := newKeyRing()
+	keys, err := newKeyRing(chosen.shortKeys)
 	if err != nil {
 		return err
 	}
