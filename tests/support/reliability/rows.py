@@ -69,8 +69,8 @@ ROWS: Final = (
         "In 1,000 rotations the keyholder grew by less than 1 KiB for each, beyond what SoftHSM keeps. Of four runs of"
         " 1,000 with SoftHSM two had one gap of about 90 ms each, and two none over 23 ms; whether the host of the"
         " virtual machine took the processor in those two gaps was not recorded. Rates and delays depend on the"
-        " machine: [benchmarks.md](benchmarks.md) has them, and names the aims that are missed. There is no queue for each user:"
-        " a user who has too many connections is refused, others are not.",
+        " machine: [benchmarks.md](benchmarks.md) has them, and names the aims that are missed. There is no queue for"
+        " each user: a user who has too many connections is refused, others are not.",
     ),
     Row(
         "R2",
